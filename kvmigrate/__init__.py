@@ -1,0 +1,1 @@
+"""Move JSON blobs out of a KV store into normalized PostgreSQL tables, losing nothing."""

@@ -1,0 +1,108 @@
+"""Everything kvmigrate raises on purpose.
+
+::
+
+    KVMigrateError
+    +-- ConfigError            a setting or URL is missing or wrong         (exit 2)
+    |   +-- MappingError       the mapping file is wrong; has line, column  (exit 2)
+    |   +-- NotSupportedError  a declared feature that is not built yet     (exit 2)
+    +-- SourceError            the KV store failed or refused
+    +-- TargetError            PostgreSQL failed or refused
+    |   +-- FenceError         the control row forbids this write now
+    |   +-- SchemaError        tables differ from what the mapping wants
+    +-- LensError              rows that no blob can correspond to
+    +-- ServerError            an embedded server could not be started
+    +-- CheckFailedError       a gate, check or budget was not met          (exit 3)
+
+The CLI prints message and hint and ends with `exit_code`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class KVMigrateError(Exception):
+    """Base class: catch this to catch everything raised on purpose.
+
+    *hint* is the next thing an operator should do. The CLI prints it under the
+    message; it is kept apart so that logs can index the message alone.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "", key: str | None = None, path: str | None = None) -> None:
+        """Keep *message* for people, *hint* for the next step, *key* and *path* for where."""
+        super().__init__(message)
+        self.hint = hint
+        self.key = key
+        self.path = path
+
+
+class ConfigError(KVMigrateError):
+    """A setting, option or URL is missing or wrong."""
+
+    code = "config"
+    exit_code = 2
+
+
+class MappingError(ConfigError):
+    """The mapping file is wrong. *line* and *column* count from 1; 0 means the whole file."""
+
+    code = "mapping"
+
+    def __init__(self, message: str, *, line: int = 0, column: int = 0, file: str = "", hint: str = "") -> None:
+        """Put ``file:line:column`` before the message, as compilers do."""
+        where = f"{file or 'mapping'}:{line}:{column}: " if line else f"{file}: " if file else ""
+        super().__init__(where + message, hint=hint)
+        self.line, self.column, self.file = line, column, file
+
+
+class NotSupportedError(MappingError):
+    """The mapping asks for something that is planned and not built yet."""
+
+    code = "not-supported"
+
+
+class SourceError(KVMigrateError):
+    """The KV store failed or refused. What was written before stays and can be resumed."""
+
+    code = "source"
+
+
+class TargetError(KVMigrateError):
+    """PostgreSQL failed or refused. The open transaction was rolled back; nothing of it is visible."""
+
+    code = "target"
+
+
+class FenceError(TargetError):
+    """The control row says that another epoch or authority holds this scope."""
+
+    code = "fence"
+
+
+class SchemaError(TargetError):
+    """The tables are missing or differ from what the mapping wants."""
+
+    code = "schema"
+
+
+class LensError(KVMigrateError):
+    """Rows that no blob can correspond to, such as a child without its parent."""
+
+    code = "lens"
+
+
+class ServerError(KVMigrateError):
+    """An embedded server could not be found or started."""
+
+    code = "server"
+
+
+class CheckFailedError(KVMigrateError):
+    """A gate, check or error budget was not met."""
+
+    code = "check"
+    exit_code = 3

@@ -1,0 +1,148 @@
+"""The nouns of the house: immutable values that every ring may name."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+ADDRESS_SEPARATOR = "\u241f"
+"""Stands between a hash's key and its field in the address of a field item."""
+
+
+class ItemKind(enum.StrEnum):
+    """What the store holds under an address."""
+
+    JSON = "json"
+    """Bytes that should be JSON text: a Redis string, RedisJSON, a jsonb or text cell."""
+
+    HASH = "hash"
+    """A Redis hash: field names and values, both raw bytes."""
+
+    NULL = "null"
+    """A SQL NULL in a key-value table: not the same as the JSON text ``null``."""
+
+    OTHER = "other"
+    """A type that no mapping reads (list, set, stream ...); `Item.value` is its name."""
+
+    UNREAD = "unread"
+    """The value was not read because nothing asked for it (`ScanRequest.wants`)."""
+
+
+class Item(NamedTuple):
+    """One addressed value as the store holds it.
+
+    A tuple and not a dataclass: the bulk path makes millions of these.
+
+    Attributes:
+        key: The address: the store's key, or key, `ADDRESS_SEPARATOR`, field.
+
+        value: ``bytes`` for JSON, ``dict[bytes, bytes]`` for a hash, the type's
+            name (``str``) for `ItemKind.OTHER`, else ``None``.
+
+        expires_at_ms: Absolute expiry in milliseconds since 1970, or ``None``.
+    """
+
+    key: str
+    value: bytes | Mapping[bytes, bytes] | str | None
+    kind: ItemKind = ItemKind.JSON
+    expires_at_ms: int | None = None
+
+
+class Version(NamedTuple):
+    """The order of what was seen of an item; compared as a row, epoch first."""
+
+    epoch: int
+    n: int
+
+
+class Row(NamedTuple):
+    """One relation row; *values* stand in the order of the table's columns."""
+
+    table: str
+    values: Sequence[Any]
+
+
+class RowSet(NamedTuple):
+    """All rows of one item, parents first.
+
+    Attributes:
+        entity: Name of the entity in the mapping.
+
+        key: The item's address.
+
+        rows: The rows that the item owns, parents first.
+
+        derived: Rows of lookup tables that the item feeds but does not own.
+
+        normalised: Counts of declared losses by name, such as ``"rest: drop"``.
+    """
+
+    entity: str
+    key: str
+    rows: Sequence[Row]
+    derived: Sequence[Row] = ()
+    normalised: Mapping[str, int] = {}
+
+
+class Reason(enum.StrEnum):
+    """Why an item was refused: a closed list, so that reports can group by it."""
+
+    NOT_JSON = "not-json"
+    NOT_UTF8 = "not-utf8"
+    NUL = "nul"
+    SURROGATE = "lone-surrogate"
+    TOO_DEEP = "too-deep"
+    TOO_LARGE = "too-large"
+    NOT_OBJECT = "not-an-object"
+    REQUIRED = "required"
+    TYPE = "type"
+    RANGE = "range"
+    UNMAPPED = "unmapped-member"
+    NOT_CANONICAL = "not-canonical"
+    TTL = "undeclared-ttl"
+    STORE_TYPE = "store-type"
+    SQL_NULL = "sql-null"
+    AMBIGUOUS_KEY = "ambiguous-key"
+    SAME_ROW = "same-row"
+    MISSING_PARENT = "missing-parent"
+    OTHER_TENANT = "other-tenant"
+    TOO_MANY_ROWS = "too-many-rows"
+    FUNCTION = "mapping-function"
+    DATABASE = "database"
+
+
+class Refusal(NamedTuple):
+    """Why one item did not become rows.
+
+    Attributes:
+        path: JSON path of the value at fault, such as ``$.items[2].qty``; ``$`` for all of it.
+
+        message: One plain sentence for people. It names types and limits, never
+            the value of a column declared personal.
+    """
+
+    key: str
+    path: str
+    reason: Reason
+    message: str
+
+
+class Bin(enum.StrEnum):
+    """Where an item ended. Every item read is in exactly one; they add up to *scanned*."""
+
+    WRITTEN = "written"
+    WAITING = "waiting"
+    QUARANTINED = "quarantined"
+    LEFT_IN_KV = "left_in_kv"
+    UNMATCHED = "unmatched"
+    VANISHED = "vanished"
+
+
+class LedgerStatus(enum.StrEnum):
+    """What the ledger says of an item at its version."""
+
+    OK = "ok"
+    WAITING = "waiting"
+    QUARANTINED = "quarantined"
+    KEPT = "kept"

@@ -1,0 +1,92 @@
+"""The seam to the stores to leave: what every KV source offers, without any driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from kvmigrate.model import Item
+
+
+def _everything(_key: str) -> bool:
+    return True
+
+
+def _nothing(_key: str) -> bool:
+    return False
+
+
+class ScanRequest(NamedTuple):
+    """What a scan should read.
+
+    Attributes:
+        page_keys: Keys per round trip; a page may hold more items when hashes explode.
+
+        wants: Whether the value of this key is read. A key that is not wanted is
+            yielded as `ItemKind.UNREAD`, so that it is still counted.
+
+        explodes: Whether a hash under this key is a table of records: each of its
+            fields becomes an item of its own, and the hash itself is not yielded.
+
+        ttl: Read expiries. A store without TTLs ignores it.
+    """
+
+    page_keys: int = 1000
+    wants: Callable[[str], bool] = _everything
+    explodes: Callable[[str], bool] = _nothing
+    ttl: bool = True
+
+
+class Page(NamedTuple):
+    """One page of a scan.
+
+    Attributes:
+        items: What was read, in the store's order.
+
+        vanished: Keys that the scan named and that were gone when read.
+
+        unreadable: Keys that are not UTF-8 or hold NUL; they can match no pattern.
+
+        position: Opaque; *scan* with ``after=position`` goes on behind this page.
+    """
+
+    items: Sequence[Item]
+    vanished: Sequence[str] = ()
+    unreadable: Sequence[bytes] = ()
+    position: str = ""
+
+
+class KVSource(Protocol):
+    """A store to migrate away from. Every method may raise `SourceError`."""
+
+    @property
+    def name(self) -> str:
+        """The store's URL without secrets, for logs and reports."""
+        ...
+
+    def count(self) -> int | None:
+        """Return about how many keys there are, for progress; ``None`` if that is costly."""
+        ...
+
+    def has_ttl(self) -> bool:
+        """Return whether any key may expire, as cheaply as the store can tell."""
+        ...
+
+    def scan(self, request: ScanRequest, *, after: str = "") -> Iterator[Page]:
+        """Yield every key that stays in the store throughout, at least once.
+
+        A key may appear twice. A key that comes or goes meanwhile may be missed.
+        """
+        ...
+
+    def get_many(self, keys: Sequence[str]) -> list[Item | None]:
+        """Return the items now, in the order of *keys*; ``None`` where there is none."""
+        ...
+
+    def scan_sorted(self, request: ScanRequest) -> Iterator[Page]:
+        """Yield every key once, in COLLATE "C" order of the key (UTF-8 bytes)."""
+        ...
+
+    def close(self) -> None:
+        """Release connections. Safe to call twice."""
+        ...

@@ -1,0 +1,73 @@
+"""Whether some key can match two templates, decided from the templates alone."""
+
+from __future__ import annotations
+
+import re
+
+from kvmigrate.transform.pattern import Capture, KeyTemplate
+
+Segment = tuple[str | Capture, ...]
+
+
+def templates_overlap(one: KeyTemplate, other: KeyTemplate) -> bool:
+    """Return whether a key may match both.
+
+    Segments between colons are compared in turn. Two segments that mix literals and
+    captures are taken to overlap unless their fixed ends differ, so the answer errs
+    towards yes. A ``{x*}`` may swallow colons and is compared by its fixed start only.
+    """
+    if one.hash_field != other.hash_field:
+        return False
+    mine, theirs = _segments(one), _segments(other)
+    wild = any(
+        isinstance(part, Capture) and part.regex.endswith("*") for segment in (*mine, *theirs) for part in segment
+    )
+    if not wild and len(mine) != len(theirs):
+        return False
+    for left, right in zip(mine, theirs, strict=False):
+        if any(isinstance(part, Capture) and part.regex.endswith("*") for part in (*left, *right)):
+            return _ends_agree(left, right, ends=False)
+        if not _segments_overlap(left, right):
+            return False
+    return True
+
+
+def _segments(template: KeyTemplate) -> list[Segment]:
+    segments: list[list[str | Capture]] = [[]]
+    for part in template.parts:
+        if isinstance(part, Capture):
+            segments[-1].append(part)
+            continue
+        first, *others = part.split(":")
+        if first:
+            segments[-1].append(first)
+        segments.extend([text] if text else [] for text in others)
+    return [tuple(segment) for segment in segments]
+
+
+def _segments_overlap(left: Segment, right: Segment) -> bool:
+    for literal, pattern in ((left, right), (right, left)):
+        if all(isinstance(part, str) for part in literal):
+            return re.fullmatch(_regex(pattern), "".join(map(str, literal)), re.DOTALL) is not None
+    for choice, pattern in ((left, right), (right, left)):
+        if len(choice) == 1 and isinstance(choice[0], Capture) and choice[0].choices:
+            return any(re.fullmatch(_regex(pattern), text, re.DOTALL) for text in choice[0].choices)
+    return _ends_agree(left, right, ends=True)
+
+
+def _ends_agree(left: Segment, right: Segment, *, ends: bool) -> bool:
+    starts = _prefixes_agree(_edge(left, 0), _edge(right, 0))
+    return starts and (not ends or _prefixes_agree(_edge(left, -1)[::-1], _edge(right, -1)[::-1]))
+
+
+def _edge(segment: Segment, position: int) -> str:
+    part = segment[position] if segment else ""
+    return part if isinstance(part, str) else ""
+
+
+def _prefixes_agree(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
+
+
+def _regex(segment: Segment) -> str:
+    return "".join(re.escape(part) if isinstance(part, str) else f"(?:{part.regex})" for part in segment)
