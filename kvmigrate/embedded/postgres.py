@@ -55,12 +55,11 @@ class PostgresServer:
         owned: Whether this object started the server and will stop it.
     """
 
-    def __init__(self, url: str, process: GuardedProcess | None = None, junk: Path | None = None) -> None:
+    def __init__(self, url: str, process: GuardedProcess | None = None) -> None:
         """Use `start` or `at` instead."""
         self.url = url
         self.owned = process is not None
         self._process = process
-        self._junk = junk
         self._version = ""
 
     @classmethod
@@ -103,7 +102,7 @@ class PostgresServer:
             if junk:
                 shutil.rmtree(junk, ignore_errors=True)
             raise
-        return cls(url, process, junk)
+        return cls(url, process)
 
     @property
     def version(self) -> str:
@@ -129,8 +128,6 @@ class PostgresServer:
         """Stop the server if it is owned, and remove temporary data. Safe to call twice."""
         if self._process is not None:
             self._process.close()
-        if self._junk is not None and self._process is not None and not self._process.is_running():
-            shutil.rmtree(self._junk, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self
@@ -221,7 +218,7 @@ class _Launch(NamedTuple):
             url = f"postgresql://postgres:{self.password}@127.0.0.1:{port}/postgres"
             if _answers(process, url, timeout_s):
                 return process, url
-            process.close()
+            process.stop()
             said = last_lines(log)
             if "could not bind" not in said:
                 break

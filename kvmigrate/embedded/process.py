@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -54,9 +55,10 @@ class GuardedProcess:
 
             uid: Run as this user and group; needs root.
 
-            junk: Directory to remove when this program dies without `close`.
+            junk: Directory that `close` removes, and the guard if this program dies without `close`.
         """
         self._owner_pid = os.getpid()
+        self._junk = junk
         with log.open("ab") as output:
             self._guard = subprocess.Popen(
                 ["/bin/sh", "-c", _GUARD, "kvmigrate-guard", stop.name.removeprefix("SIG"), str(junk or ""), *argv],
@@ -77,11 +79,17 @@ class GuardedProcess:
         return self._guard.poll() is None
 
     def close(self) -> None:
-        """Stop the server and wait for its end. Safe to call twice; does nothing in a forked child."""
+        """Stop the server, wait for its end, remove its junk. Safe to call twice; does nothing in a forked child."""
         if os.getpid() != self._owner_pid:
             return
+        self.stop()
+        if self._junk is not None:
+            shutil.rmtree(self._junk, ignore_errors=True)
+
+    def stop(self) -> None:
+        """Stop the server and wait for its end; the junk stays."""
         atexit.unregister(self.close)
-        if self._guard.stdin is not None:
+        if self._guard.stdin is not None and not self._guard.stdin.closed:
             # A forked child may hold the pipe open, so its end alone would not be seen.
             with contextlib.suppress(OSError):
                 self._guard.stdin.write(b"\n")

@@ -33,12 +33,11 @@ class RedisServer:
             a server that is not owned belongs to somebody else.
     """
 
-    def __init__(self, url: str, process: GuardedProcess | None = None, junk: Path | None = None) -> None:
+    def __init__(self, url: str, process: GuardedProcess | None = None) -> None:
         """Use `find`, `start` or `at` instead."""
         self.url = url
         self.owned = process is not None
         self._process = process
-        self._junk = junk
 
     @classmethod
     def find(cls) -> Self | None:
@@ -92,7 +91,7 @@ class RedisServer:
             if junk:
                 shutil.rmtree(junk, ignore_errors=True)
             raise
-        return cls(url, process, junk)
+        return cls(url, process)
 
     @property
     def version(self) -> str:
@@ -104,8 +103,6 @@ class RedisServer:
         """Stop the server if it is owned, and remove temporary data. Safe to call twice."""
         if self._process is not None:
             self._process.close()
-        if self._junk is not None and self._process is not None and not self._process.is_running():
-            shutil.rmtree(self._junk, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self
@@ -130,7 +127,7 @@ def _launch(
         url = f"redis://:{password}@127.0.0.1:{port}/0"
         if _answers(process, url, timeout_s):
             return process, url
-        process.close()
+        process.stop()
         said = last_lines(log)
         if "bind" not in said:
             break

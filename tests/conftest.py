@@ -1,0 +1,41 @@
+"""Fixtures of all tests, the report header, and the count of tests that found no server."""
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.need import MISSING_SERVER
+
+pytest_plugins = ["tests.fix_postgres", "tests.fix_redis"]
+
+# A busy machine makes single examples slow; that is no finding.
+hypothesis.settings.register_profile("kvmigrate", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("kvmigrate")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root folder of the repository."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real sample collections: ``KVMIGRATE_DATA``, or ``shared/data`` beside the repository."""
+    folder = Path(os.environ.get("KVMIGRATE_DATA") or REPOSITORY.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no sample data in {folder}; name its folder with KVMIGRATE_DATA")
+    return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests did not run for want of a server."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if MISSING_SERVER in str(report.longrepr)]
+    if skipped:
+        terminalreporter.write_line(
+            f"{len(skipped)} tests were skipped because a server is missing; `make servers` fetches them", yellow=True
+        )

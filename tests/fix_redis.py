@@ -1,0 +1,59 @@
+"""Redis for tests: one server per worker, empty at the start of each test."""
+
+import os
+from collections.abc import Iterator
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+import redis
+
+from kvmigrate.embedded.binaries import find_redis, program_version
+from kvmigrate.embedded.redis import RedisServer
+from tests.need import need
+
+URL_VARIABLE = "KVMIGRATE_TEST_REDIS"
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """The server of ``KVMIGRATE_TEST_REDIS``, or one of this worker's own."""
+    if url := os.environ.get(URL_VARIABLE):
+        yield RedisServer.at(url)
+        return
+    if find_redis() is None:
+        need("Redis (install redis-server, or name a running one with KVMIGRATE_TEST_REDIS)")
+    with RedisServer.start() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer, worker_id: str) -> str:
+    """The URL of an empty logical database: number 0 of an own server, one per worker of a shared one."""
+    url = redis_server.url
+    if not redis_server.owned:
+        number = int(worker_id.removeprefix("gw")) if worker_id.startswith("gw") else 0
+        url = urlunsplit(urlsplit(url)._replace(path=f"/{number}"))
+    with redis.Redis.from_url(url) as client:
+        if redis_server.owned:
+            client.flushall()
+        else:
+            client.flushdb()
+    return url
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> Iterator[redis.Redis]:
+    """A client of this test's own empty logical database; it answers bytes."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+def pytest_report_header() -> str:
+    """Name the Redis that this run talks to."""
+    if url := os.environ.get(URL_VARIABLE):
+        try:
+            return f"Redis: {RedisServer.at(url).version} ({URL_VARIABLE})"
+        except redis.RedisError as exc:
+            return f"Redis: none ({exc})"
+    program = find_redis()
+    return f"Redis: {program_version(program)} ({program})" if program else "Redis: none"
