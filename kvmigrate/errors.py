@@ -5,7 +5,7 @@
     KVMigrateError
     +-- ConfigError            a setting or URL is missing or wrong         (exit 2)
     |   +-- MappingError       the mapping file is wrong; has line, column  (exit 2)
-    |   +-- NotSupportedError  a declared feature that is not built yet     (exit 2)
+    |       +-- NotSupportedError  a declared feature that is not built yet (exit 2)
     +-- SourceError            the KV store failed or refused
     +-- TargetError            PostgreSQL failed or refused
     |   +-- FenceError         the control row forbids this write now
