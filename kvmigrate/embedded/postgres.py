@@ -44,6 +44,7 @@ _SETTINGS = {
     "log_timezone": "UTC",
 }
 _PORT_TRIES = 5
+_OWN_FILES = {"data", "password", "server.log"}
 
 
 class PostgresServer:
@@ -92,15 +93,18 @@ class PostgresServer:
         binaries = find_postgres()
         if uid is not None:
             binaries = readable_by_all(binaries)
-        folder = _prepare_folder(data_dir, uid)
+        folder = _folder(data_dir, uid)
         junk = folder if data_dir is None else None
         try:
-            password = _init_data(binaries, folder, uid)
-            launch = _Launch(binaries, folder, password, uid, junk)
+            if uid is not None:
+                os.chown(folder, uid, uid)
+            launch = _Launch(binaries, folder, _init_data(binaries, folder, uid), uid, junk)
             process, url = launch.run({**_SETTINGS, **(settings or {})}, timeout_s)
-        except BaseException:
+        except BaseException as exc:
             if junk:
                 shutil.rmtree(junk, ignore_errors=True)
+            if isinstance(exc, OSError):
+                raise _cannot_use(folder, exc) from exc
             raise
         return cls(url, process)
 
@@ -138,24 +142,38 @@ class PostgresServer:
         self.close()
 
 
-def _prepare_folder(data_dir: Path | None, uid: int | None) -> Path:
-    """Return a folder that only the server's user can enter."""
+def _folder(data_dir: Path | None, uid: int | None) -> Path:
+    """Return a folder for the server that its user can reach; a named one must be empty or from an earlier start."""
     if data_dir is None:
         parent = Path(tempfile.gettempdir())
         if uid is not None and not can_be_entered(parent / "any"):
             parent = Path("/var/tmp")  # noqa: S108  (mkdtemp makes the name unpredictable and the folder private)
-        folder = Path(tempfile.mkdtemp(prefix="kvmigrate-pg-", dir=parent))
-    else:
-        folder = data_dir.absolute()
+        return Path(tempfile.mkdtemp(prefix="kvmigrate-pg-", dir=parent))
+    folder = data_dir.absolute()
+    try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if uid is not None and not can_be_entered(folder):
-            raise ServerError(
-                f"{folder} lies in a folder that only root can enter, and PostgreSQL does not run as root",
-                hint="choose a data folder elsewhere, or run as a user other than root",
-            )
-    if uid is not None:
-        os.chown(folder, uid, uid)
+        strangers = sorted({path.name for path in folder.iterdir()} - _OWN_FILES)
+        reachable = uid is None or can_be_entered(folder)
+    except OSError as exc:
+        raise _cannot_use(folder, exc) from exc
+    if strangers:
+        raise ServerError(
+            f"{folder} holds {strangers[0]!r}, which no server of kvmigrate put there",
+            hint="name an empty or a new folder for the server's data",
+        )
+    if not reachable:
+        raise ServerError(
+            f"{folder} lies in a folder that only root can enter, and PostgreSQL does not run as root",
+            hint="choose a data folder elsewhere, or run as a user other than root",
+        )
     return folder
+
+
+def _cannot_use(folder: Path, why: OSError) -> ServerError:
+    return ServerError(
+        f"cannot use {folder} for a PostgreSQL server: {why}",
+        hint="choose another folder, or name a running server instead of an embedded one",
+    )
 
 
 def _init_data(binaries: PostgresBinaries, folder: Path, uid: int | None) -> str:

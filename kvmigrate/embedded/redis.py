@@ -82,14 +82,19 @@ class RedisServer:
                 hint="install redis-server, or name a running one with KVM_REDIS_URL",
             )
         folder = (data_dir or Path(tempfile.mkdtemp(prefix="kvmigrate-redis-"))).absolute()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         junk = None if data_dir else folder
         kept = {"appendonly": "no" if junk else "yes", **(settings or {})}
         try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             process, url = _launch(program, folder, kept, junk=junk, timeout_s=timeout_s)
-        except BaseException:
+        except BaseException as exc:
             if junk:
                 shutil.rmtree(junk, ignore_errors=True)
+            if isinstance(exc, OSError):
+                raise ServerError(
+                    f"cannot use {folder} for a Redis server: {exc}",
+                    hint="choose another folder, or name a running server with KVM_REDIS_URL",
+                ) from exc
             raise
         return cls(url, process)
 
@@ -138,9 +143,9 @@ def _launch(
 
 
 def _write_config(folder: Path, settings: Mapping[str, str]) -> Path:
-    """Write ``redis.conf``: in a file the password is not seen in the list of processes."""
+    """Write the configuration: in a file the password is not seen in the list of processes."""
     lines = {"bind": "127.0.0.1", "dir": f'"{folder}"', "save": '""', "daemonize": "no", **settings}
-    config = folder / "redis.conf"
+    config = folder / "kvmigrate-redis.conf"
     config.touch(mode=0o600)
     config.write_text("".join(f"{name} {value}\n" for name, value in lines.items()))
     return config

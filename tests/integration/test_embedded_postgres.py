@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
+from kvmigrate.embedded.binaries import find_postgres
 from kvmigrate.embedded.postgres import THROWAWAY_SETTINGS, PostgresServer
 from kvmigrate.embedded.process import free_port
 from kvmigrate.errors import ServerError
@@ -111,6 +113,29 @@ def test_a_setting_that_postgres_refuses_is_told(kept_folder: Path, monkeypatch:
     assert [] == list(kept_folder.parent.iterdir())
 
 
+def test_a_folder_with_other_files_is_refused(kept_folder: Path) -> None:
+    """A server never takes over a folder that holds somebody's files: they stay as they were."""
+    kept_folder.mkdir()
+    (kept_folder / "thesis.txt").write_text("mine")
+    before = kept_folder.stat()
+
+    with pytest.raises(ServerError, match=r"thesis\.txt"):
+        PostgresServer.start(kept_folder)
+
+    assert (before.st_uid, before.st_mode) == (kept_folder.stat().st_uid, kept_folder.stat().st_mode)
+    assert ["thesis.txt"] == [path.name for path in kept_folder.iterdir()]
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    """A file where the folder should be is a server error with a hint, not a traceback of the system."""
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ServerError, match="file") as caught:
+        PostgresServer.start(tmp_path / "file" / "server")
+
+    assert caught.value.hint
+
+
 def test_a_port_taken_meanwhile_is_replaced(postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """When another program takes the chosen port first, the server starts on the next one."""
     taken = urlsplit(postgres_server.url).port
@@ -154,3 +179,24 @@ def test_a_forked_child_does_not_stop_the_server(own_server: PostgresServer) -> 
 
     with own_server, psycopg.connect(own_server.url) as connection:
         assert (1,) == connection.execute("SELECT 1").fetchone()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's server runs as another user")
+def test_root_starts_a_server_from_a_closed_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A virtual environment that only root can enter is no obstacle: the programs are copied to a cache."""
+    found = find_postgres()
+    if found.package is None:
+        pytest.skip("only a wheel is copied")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    for folder in found.package.parent.glob(f"{found.package.name}*"):
+        shutil.copytree(folder, closed / folder.name, symlinks=True)
+    package = closed / found.package.name
+    inside = found._replace(prefix=package / found.prefix.name, package=package)
+    monkeypatch.setattr("kvmigrate.embedded.postgres.find_postgres", lambda: inside)
+
+    with tempfile.TemporaryDirectory() as cache:
+        Path(cache).chmod(0o755)
+        monkeypatch.setattr("kvmigrate.embedded.binaries._ROOT_CACHE", Path(cache, "kvmigrate"))
+        with PostgresServer.start(settings=THROWAWAY_SETTINGS) as server:
+            assert found.version == server.version

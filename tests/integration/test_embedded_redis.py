@@ -72,6 +72,17 @@ def test_a_setting_that_redis_refuses_is_told() -> None:
     assert caught.value.hint
 
 
+@pytest.mark.usefixtures("_redis_program")
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    """A file where the folder should be is a server error with a hint, not a traceback of the system."""
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ServerError, match="file") as caught:
+        RedisServer.start(tmp_path / "file" / "server")
+
+    assert caught.value.hint
+
+
 def test_a_port_taken_meanwhile_is_replaced(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """When another program takes the chosen port first, the server starts on the next one."""
     taken = urlsplit(redis_server.url).port

