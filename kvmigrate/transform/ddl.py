@@ -27,6 +27,8 @@ class Kind(enum.StrEnum):
     SCHEMA = "schema"
     EXTENSION = "extension"
     TABLE = "table"
+    COLUMN = "column"  # this and a check: only to mend a table that lacks it
+    CHECK = "check"
     UNIQUE = "unique"
     FOREIGN_KEY = "foreign_key"
     INDEX = "index"
@@ -70,12 +72,11 @@ def create_statements(mapping: Mapping, *, supabase: bool = False) -> list[State
         MappingError: a name that PostgreSQL cannot store.
     """
     schema, tables = mapping.schema, [table for _, table in mapping.tables()]
-    lookups = {table.name for entity in mapping.entities for table in entity.derive}
     indexes = [_index_statement(schema, table, index) for table, index in all_indexes(mapping)]
     statements = [*_schema_statement(mapping), *_extension_statement(mapping, supabase=supabase)]
     statements += [_table_statement(schema, table) for table in tables]
     statements += [
-        _unique_statement(schema, table, unique, deferrable=not unique.target and table.name not in lookups)
+        _unique_statement(schema, table, unique, deferrable=is_deferrable(mapping, table, unique))
         for table in tables
         for unique in table.uniques
     ]
@@ -112,18 +113,17 @@ def all_indexes(mapping: Mapping) -> Iterator[tuple[Table, Index]]:
     """Yield each table's indexes: declared ones, trigram searches, and one for each uncovered foreign key."""
     tables = [table for _, table in mapping.tables()]
     taken = {table.name for table in tables} | set(joined_views(mapping))
-    taken |= {each.name for table in tables for each in (*table.uniques, *table.indexes)}
+    taken |= {name for table in tables for name in _index_names(table)}
     for table in tables:
         indexes = list(table.indexes)
         for column in table.columns:
             if column.search and not any(_searches(index, column) for index in indexes):
-                indexes.append(
-                    Index(_free_name(taken, table.name, column.name, "trgm"), ((column.name, False),), column.search)
-                )
+                name = _free_name(taken, table.name, column.name, "trgm")
+                indexes.append(Index(name, ((column.name, False),), column.search))
         for key in table.foreign_keys:
             if not _is_indexed(table, indexes, key.columns):
-                parts = tuple((column, False) for column in key.columns)
-                indexes.append(Index(_free_name(taken, table.name, *key.columns, "idx"), parts))
+                name = _free_name(taken, table.name, *key.columns, "idx")
+                indexes.append(Index(name, tuple((column, False) for column in key.columns)))
         for index in indexes:
             yield table, index
 
@@ -150,6 +150,16 @@ def check_sql(column: Column) -> str | None:
     values = "ARRAY[" + ", ".join(f"{quote_literal(value)}::text" for value in column.type.values) + "]"
     # A NULL element is no value of the enum and still allowed, as a NULL column is.
     return f"array_remove({name}, NULL::text) <@ {values}" if column.type.array else f"{name} = ANY ({values})"
+
+
+def is_deferrable(mapping: Mapping, table: Table, unique: Unique) -> bool:
+    """Return whether one transaction may swap two values of *unique*.
+
+    Not so where a foreign key refers to it, nor in a lookup: PostgreSQL refuses both
+    the reference and ``ON CONFLICT`` where a unique is deferrable.
+    """
+    lookups = (lookup.name for entity in mapping.entities for lookup in entity.derive)
+    return not (unique.target or table.name in lookups or _is_referenced(mapping, table, unique))
 
 
 def is_not_null(table: Table, column: Column) -> bool:
@@ -195,11 +205,17 @@ def _table_statement(schema: str, table: Table) -> Statement:
 
 
 def _unique_statement(schema: str, table: Table, unique: Unique, *, deferrable: bool) -> Statement:
-    # Deferrable lets one transaction swap two values; a lookup is only inserted into, and ON CONFLICT
-    # refuses tables with deferrable uniques.
     when = " DEFERRABLE INITIALLY IMMEDIATE" if deferrable else ""
     sql = f"{_add_constraint(schema, table.name, unique.name)} UNIQUE ({_names(unique.columns)}){when}"
     return Statement(Kind.UNIQUE, table.name, unique.name, sql)
+
+
+def _is_referenced(mapping: Mapping, table: Table, unique: Unique) -> bool:
+    return any(
+        key.target_table == table.name and set(key.target_columns) == set(unique.columns)
+        for _, other in mapping.tables()
+        for key in other.foreign_keys
+    )
 
 
 def _foreign_key_statement(schema: str, key: ForeignKey) -> Statement:
@@ -230,7 +246,7 @@ def _comment_statement(schema: str, table: Table, column: str, comment: str) -> 
 def _view_statements(schema: str, name: str, entities: Sequence[Entity], *, supabase: bool) -> list[Statement]:
     tables = [entity.root for entity in entities]
     key = _names(tables[0].primary_key)
-    selected = ",\n    ".join([key, *_view_columns(tables)])
+    selected = ",\n    ".join([key, *(_view_column_sql(*each) for each in _view_columns(tables))])
     joins = qualified(schema, tables[0].name)
     for table in tables[1:]:
         joins += f"\nFULL JOIN {qualified(schema, table.name)} USING ({key})"
@@ -244,18 +260,25 @@ def _view_statements(schema: str, name: str, entities: Sequence[Entity], *, supa
     return [*statements, Statement(Kind.RLS, "", name, _revoke(view))] if supabase else statements
 
 
-def _view_columns(tables: Sequence[Table]) -> Iterator[str]:
-    """Yield each table's other columns; a name that several tables have is led by the table's."""
+def view_column_names(tables: Sequence[Table]) -> list[str]:
+    """Return the columns of the view that joins *tables* one to one, the shared primary key first."""
+    return [*tables[0].primary_key, *(name for _, _, name in _view_columns(tables))]
+
+
+def _view_columns(tables: Sequence[Table]) -> Iterator[tuple[Table, str, str]]:
+    """Yield table, column and name of the others; a name that several tables have is led by the table's."""
     key = set(tables[0].primary_key)
     every = [(table, column.name) for table in tables for column in table.columns if column.name not in key]
     names = [column for _, column in every]
     taken = key | {name for name in names if names.count(name) == 1}
     for table, column in every:
-        reference = f"{quote_identifier(table.name)}.{quote_identifier(column)}"
-        if names.count(column) == 1:
-            yield reference
-        else:
-            yield f"{reference} AS {quote_identifier(_free_name(taken, table.name, column))}"
+        shared = names.count(column) > 1
+        yield table, column, _free_name(taken, table.name, column) if shared else column
+
+
+def _view_column_sql(table: Table, column: str, name: str) -> str:
+    reference = f"{quote_identifier(table.name)}.{quote_identifier(column)}"
+    return reference if column == name else f"{reference} AS {quote_identifier(name)}"
 
 
 def _closing_statements(schema: str, name: str) -> Iterator[Statement]:
@@ -277,6 +300,11 @@ def _drop_cycles(schema: str, tables: Sequence[Table]) -> Iterator[Statement]:
                 where = f"ALTER TABLE IF EXISTS {qualified(schema, table.name)}"
                 sql = f"{where} DROP CONSTRAINT IF EXISTS {quote_identifier(key.name)}"
                 yield Statement(Kind.FOREIGN_KEY, table.name, key.name, sql)
+
+
+def _index_names(table: Table) -> Iterator[str]:
+    yield from (unique.name for unique in table.uniques)
+    yield from (index.name for index in table.indexes)
 
 
 def _is_indexed(table: Table, indexes: Iterable[Index], columns: Sequence[str]) -> bool:

@@ -27,28 +27,28 @@ def table_comments(mapping: Mapping) -> Iterator[tuple[Table, str, str]]:
     for entity in mapping.entities:
         for lookup in entity.derive:
             yield from _commented(lookup, f"{entity.name}: values met in {_keys(entity)}, kept once", "$")
-        yield from _tree(entity, entity.root, "$", None)
+        if not entity.rows_only:
+            yield from _commented(entity.root, f"{entity.name}: from {_keys(entity)}", "$")
+        yield from _children(entity, entity.root, "$")
 
 
-def _tree(entity: Entity, table: Table, place: str, parent: Table | None) -> Iterator[tuple[Table, str, str]]:
-    if parent is None and not entity.rows_only:
-        yield from _commented(table, f"{entity.name}: from {_keys(entity)}", place)
-    elif parent is not None:
-        noun = "member" if table.is_map else "element"
-        yield from _commented(table, f"{entity.name}: one row per {noun} of {place} in {_keys(entity)}", place, parent)
-    for child in table.children:
-        inner = _below(place, child.each or ()) + (".*" if child.is_map else "[*]")
-        yield from _tree(entity, child, inner, table)
+def _children(entity: Entity, parent: Table, place: str) -> Iterator[tuple[Table, str, str]]:
+    owner = "the item" if parent is entity.root and entity.rows_only else f"the row in {parent.name}"
+    for child in parent.children:
+        noun, mark = ("member", ".*") if child.is_map else ("element", "[*]")
+        inner = _below(place, child.each or ()) + mark
+        yield from _commented(child, f"{entity.name}: one row per {noun} {inner} of {_keys(entity)}", inner, owner)
+        yield from _children(entity, child, inner)
 
 
-def _commented(table: Table, comment: str, place: str, parent: Table | None = None) -> Iterator[tuple[Table, str, str]]:
+def _commented(table: Table, comment: str, place: str, owner: str = "") -> Iterator[tuple[Table, str, str]]:
     yield table, "", one_line(comment)
     for column in table.columns:
-        yield table, column.name, one_line(_column_comment(column, place, parent))
+        yield table, column.name, one_line(_column_comment(column, place, owner))
 
 
-def _column_comment(column: Column, place: str, parent: Table | None) -> str:
-    parts = [_comes_from(column, place, parent)]
+def _column_comment(column: Column, place: str, owner: str) -> str:
+    parts = [_comes_from(column, place, owner)]
     if column.reference:
         parts.append(f"id of {column.reference.entity}")
     if column.foreign_ids:
@@ -58,7 +58,7 @@ def _column_comment(column: Column, place: str, parent: Table | None) -> str:
     return "; ".join(parts)
 
 
-def _comes_from(column: Column, place: str, parent: Table | None) -> str:
+def _comes_from(column: Column, place: str, owner: str) -> str:
     paths = " or ".join(_below(place, path) for path in column.paths)
     match column.role:
         case Role.KEY:
@@ -70,7 +70,7 @@ def _comes_from(column: Column, place: str, parent: Table | None) -> str:
         case Role.MAP_KEY:
             return f"member name in {place}"
         case Role.PARENT:
-            return f"{column.source} of the row in {parent.name}" if parent else f"{column.source} of the item"
+            return f"{column.source} of {owner}"
         case Role.TENANT:
             return f"tenant: {column.source} of the item"
         case _:

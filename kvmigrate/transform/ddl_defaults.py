@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 import msgspec
@@ -14,6 +15,7 @@ from kvmigrate.transform.mapping import Column
 _JSON = msgspec.json.Encoder(decimal_format="number")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _WITH_OFFSET = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.]+(Z|[+-]\d\d:?\d\d)")
+_PLAIN_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _NUMBERS = frozenset({"smallint", "integer", "bigint", "numeric", "real", "double precision"})
 _TEXTS = frozenset({"text", "enum", "date", "time"})
 
@@ -34,9 +36,24 @@ def default_text(column: Column) -> str | None:
 
 
 def default_sql(column: Column) -> str | None:
-    """Return the default as a constant with its type, or ``None`` (see `default_text`)."""
+    """Return the default as the constant after ``DEFAULT``, or ``None`` (see `default_text`)."""
     text = default_text(column)
-    return None if text is None else f"{quote_literal(text)}::{column.type.sql}"
+    if text is None:
+        return None
+    bare = not column.type.array and (
+        (column.type.base in _NUMBERS and _PLAIN_NUMBER.fullmatch(text)) or column.type.base == "boolean"
+    )
+    return text if bare else quote_literal(text)
+
+
+def default_probe(column: Column) -> str | None:
+    """Return an SQL expression for the default's text as PostgreSQL itself spells it, or ``None``.
+
+    Without precision: in the catalog, rounding to it is a step apart from the constant.
+    """
+    text = default_text(column)
+    name = replace(column.type, precision=None).sql
+    return None if text is None else f"{quote_literal(text)}::{name}::text"
 
 
 def _array_text(column: Column, values: object) -> str | None:

@@ -18,8 +18,7 @@ _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 # Every word that PostgreSQL 18 knows and does not list as unreserved: its own quote_ident() quotes the same ones.
-_KEYWORDS = frozenset(
-    """
+_KEYWORDS_TEXT = """
     all analyse analyze and any array as asc asymmetric authorization between bigint binary bit boolean both case cast
     char character check coalesce collate collation column concurrently constraint create cross current_catalog
     current_date current_role current_schema current_time current_timestamp current_user dec decimal default deferrable
@@ -32,8 +31,8 @@ _KEYWORDS = frozenset(
     system_user table tablesample then time timestamp to trailing treat trim true union unique user using values varchar
     variadic verbose when where window with xmlattributes xmlconcat xmlelement xmlexists xmlforest xmlnamespaces
     xmlparse xmlpi xmlroot xmlserialize xmltable
-    """.split()
-)
+    """
+_KEYWORDS = frozenset(_KEYWORDS_TEXT.split())
 
 
 def quote_identifier(name: str) -> str:

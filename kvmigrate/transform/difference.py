@@ -1,0 +1,68 @@
+"""One difference between a mapping's tables and a database's."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+from kvmigrate.transform.ddl import Kind, Statement
+from kvmigrate.transform.identifiers import qualified
+from kvmigrate.transform.live_schema import LiveTable
+from kvmigrate.transform.mapping import Mapping, Table
+
+
+class Level(enum.StrEnum):
+    """How much a difference matters."""
+
+    ERROR = "error"  # loading would fail, or the tables would not keep what the mapping states
+    WARNING = "warning"  # loading works; speed, a default or a habit of the mapping is missing
+    NOTE = "note"  # nothing depends on it
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What differs, where, and the SQL that mends it.
+
+    Attributes:
+        object: Such as ``table public.orders`` or ``column public.orders.total``.
+
+        sql: Mends it without losing anything; "" where that needs a decision.
+
+        statement: For an object that is missing and can be made at once: what makes it.
+    """
+
+    level: Level
+    object: str
+    what: str
+    sql: str = ""
+    statement: Statement | None = field(default=None, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the difference as the command line prints it."""
+        return {"level": str(self.level), "object": self.object, "what": self.what, "sql": self.sql}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A table as the mapping wants it and as the database has it."""
+
+    mapping: Mapping
+    table: Table
+    live: LiveTable
+    statements: dict[tuple[Kind, str], Statement]
+
+    @property
+    def name(self) -> str:
+        """The table's qualified name as SQL text."""
+        return qualified(self.mapping.schema, self.table.name)
+
+    def called(self, kind: str, name: str) -> str:
+        """Return how reports call an object of this table."""
+        separator = "." if kind == "column" else ": "
+        return f"{kind} {self.mapping.schema}.{self.table.name}{separator}{name}"
+
+    def missing(self, level: Level, kind: Kind, name: str, *, what: str = "is missing", sql: str = "") -> Difference:
+        """Return the difference of an object that one of the mapping's own statements makes."""
+        statement = self.statements[kind, name]
+        return Difference(level, self.called(kind.replace("_", " "), name), what, sql or statement.sql, statement)
