@@ -108,7 +108,7 @@ def _gift(shop: Shop, rng: random.Random, index: int, ident: str, fault: str, *,
     draft.blob.put("id", ident)
     catalog = make_uuid(rng) if fault == "orphan" else shop.catalogs[index % len(shop.catalogs)]
     draft.put_reference("catalog_id", "catalogId", "catalog_id", catalog)
-    draft.blob.put("sku", f"{material[:3]}-{thing[:3]}-{index:06d}".upper().replace(" ", "X"))
+    draft.blob.put("sku", f"{words.COLORS[index % len(words.COLORS)][:3].upper()}-{index:07d}")
     draft.blob.put("name", f"{rng.choice(words.STYLES).title()} {material} {thing} no. {index}")
     if fault == "explicit_null":
         draft.put_null("description")

@@ -126,6 +126,8 @@ class Shop:
         """
         if self._jsonb and not _NOT_IN_JSONB.isdisjoint(draft.defects):
             return None
+        if self._jsonb and draft.defects.pop("duplicate_member", True) is None:
+            draft.raw = None  # jsonb keeps the last of two members: there would be nothing to find
         books, where = self.manifest, draft.bin
         books.bins[where] += 1
         if draft.entity:
