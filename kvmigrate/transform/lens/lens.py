@@ -1,0 +1,196 @@
+"""The compiled mapping: what backfill, mirror, applier and export call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kvmigrate.errors import LensError, MappingError
+from kvmigrate.model import ADDRESS_SEPARATOR, Item, Reason, Refusal, RowSet
+from kvmigrate.transform.lens.backward import Rows, backward_item, key_of
+from kvmigrate.transform.lens.fast import FastEntity, Routed, compile_entity
+from kvmigrate.transform.lens.forward import Missing, forward_item
+from kvmigrate.transform.lens.page import Left, PageBuilder, PageRows
+from kvmigrate.transform.lens.plan import EntityPlan, TablePlan, plan_entity
+from kvmigrate.transform.mapping import Entity, Expires, Mapping, Role
+from kvmigrate.transform.pack import packer, row_head
+from kvmigrate.transform.path import json_path
+from kvmigrate.transform.refused import ValueRefused
+from kvmigrate.transform.route import Route, RouteKind, Router
+
+_TTL_STAYS = "it expires, and expires is leave_in_kv"
+
+
+class Lens:
+    """A mapping at work, both ways. It is pure: the same item gives the same rows."""
+
+    def __init__(self, mapping: Mapping) -> None:
+        """Compile *mapping*; `compile_mapping` is the way in."""
+        self.mapping = mapping
+        self._router = Router(mapping)
+        self._plans = {entity.name: plan_entity(entity) for entity in mapping.entities}
+        self._packers = {
+            table.table.name: _TablePacker(table) for plan in self._plans.values() for table in _tables(plan)
+        }
+        self._exploding = _hash_keys(mapping)
+        self._fast: dict[str, FastEntity] = {}
+        for name, plan in self._plans.items():
+            fast = compile_entity(plan)
+            if fast is not None:
+                self._fast[name] = fast
+
+    def route(self, key: str) -> Route:
+        """Return where a key belongs."""
+        return self._router.route(key)
+
+    def wants(self, key: str) -> bool:
+        """Whether the value of this key must be read: an entity's, a pointer's, or a clash to quarantine."""
+        return self._router.route(key).kind in {RouteKind.ENTITY, RouteKind.POINTER, RouteKind.AMBIGUOUS}
+
+    def explodes(self, key: str) -> bool:
+        """Whether a hash under this key is a table of records."""
+        return key in self._exploding
+
+    def forward(self, item: Item, *, missing: Missing = ()) -> RowSet | Refusal | Left:
+        """Return the rows of one item, or why it has none.
+
+        Args:
+            item: An item whose key belongs to an entity.
+
+            missing: References (table, column, column value) to make null, as their
+                parent does not exist.
+        """
+        return self._forward(item, self._router.route(item.key), missing)
+
+    def _forward(self, item: Item, route: Route, missing: Missing = ()) -> RowSet | Refusal | Left:
+        if route.kind is RouteKind.AMBIGUOUS:
+            return Refusal(item.key, "$", Reason.AMBIGUOUS_KEY, route.reason)
+        if route.entity is None:
+            return Left(item.key, route.reason or "no key pattern matches")
+        if route.entity.expires is Expires.LEAVE_IN_KV and item.expires_at_ms is not None:
+            return Left(item.key, _TTL_STAYS)
+        try:
+            return forward_item(self._plans[route.entity.name], item, route.captured, missing)
+        except ValueRefused as exc:
+            return Refusal(item.key, json_path(*exc.path), exc.reason, exc.message)
+
+    def pack(self, row_set: RowSet, ordinal: int) -> dict[str, bytes]:
+        """Return the rows of a row set as binary COPY rows by table, like `page` does."""
+        builder = PageBuilder()
+        self._add(builder, row_set, ordinal)
+        return builder.finish().tables
+
+    def page(self, items: Sequence[Item]) -> PageRows:
+        """Return what a page of items becomes. Every item is in exactly one list of the result."""
+        builder = PageBuilder()
+        groups: dict[str, list[Routed]] = {}
+        for ordinal, item in enumerate(items):
+            route = self._router.route(item.key)
+            if route.entity is not None:
+                groups.setdefault(route.entity.name, []).append((ordinal, item, route))
+            elif route.kind is RouteKind.AMBIGUOUS:
+                builder.page.refused.append((item, Refusal(item.key, "$", Reason.AMBIGUOUS_KEY, route.reason)))
+            else:
+                builder.aside(item, route)
+        for name, group in groups.items():
+            fast = self._fast.get(name)
+            for ordinal, item, route in group if fast is None else fast.page(group, builder):
+                self._exact(builder, ordinal, item, route)
+        return builder.finish()
+
+    def _exact(self, builder: PageBuilder, ordinal: int, item: Item, route: Route) -> None:
+        found = self._forward(item, route)
+        if isinstance(found, RowSet):
+            assert route.entity is not None  # noqa: S101 - only an entity's item has rows
+            self._add(builder, found, ordinal)
+            builder.accept(ordinal, item, route.entity.id)
+        elif isinstance(found, Refusal):
+            builder.page.refused.append((item, found))
+        else:
+            builder.page.left.append(found)
+
+    def _add(self, builder: PageBuilder, row_set: RowSet, ordinal: int) -> None:
+        for row in (*row_set.derived, *row_set.rows):
+            packed, rest_bytes = self._packers[row.table].pack(row.values, ordinal)
+            builder.add_row(row.table, packed, rest_bytes)
+        builder.normalised.update(row_set.normalised)
+
+    def backward(self, entity: Entity, key: str | None, rows: Rows) -> Item:
+        """Return the item that *rows* correspond to.
+
+        Args:
+            entity: The entity that owns the rows.
+
+            key: The item's key; ``None`` rebuilds it from the rows.
+
+            rows: All rows of the item by table, in column order, as psycopg loads
+                them; jsonb loaded exactly (numbers as int and `Decimal`).
+
+        Raises:
+            LensError: no blob can correspond to these rows.
+        """
+        plan = self._plans[entity.name]
+        key = key_of(plan, rows) if key is None else key
+        route = self._router.route(key)
+        if route.entity is not entity:
+            message = f"{key}: the key does not belong to {entity.name!r}"
+            raise LensError(message, key=key, hint="the row's source_key was changed, or the mapping's keys were")
+        return backward_item(plan, key, route.captured, rows)
+
+    def primary_key(self, entity: Entity, key: str) -> tuple[Any, ...] | None:
+        """Return the root's primary key as the key alone gives it, or ``None`` when it does not."""
+        if entity.owned_by_source_key:
+            return None
+        plan, captured = self._plans[entity.name], self._router.route(key).captured
+        by_name = {each.column.name: each for each in plan.keys}
+        try:
+            return tuple(
+                by_name[name].from_text(captured[by_name[name].column.source]) for name in entity.root.primary_key
+            )
+        except (ValueRefused, KeyError):
+            return None
+
+
+def compile_mapping(mapping: Mapping) -> Lens:
+    """Compile a checked mapping.
+
+    Raises:
+        MappingError: a function that the mapping names cannot be imported.
+    """
+    try:
+        return Lens(mapping)
+    except ValueError as exc:
+        raise MappingError(
+            str(exc), file=mapping.file, hint="the module must be importable where kvmigrate runs"
+        ) from exc
+
+
+class _TablePacker:
+    """Packs the rows of one table."""
+
+    def __init__(self, plan: TablePlan) -> None:
+        self._packers = tuple(packer(each.column.type) for each in plan.columns)
+        self._fields = len(self._packers) + 1
+        rest = plan.by_role(Role.REST)
+        self._rest = rest[0].position if rest else None
+
+    def pack(self, values: Sequence[Any], ordinal: int) -> tuple[bytes, int]:
+        """Return the staged row and the bytes of JSON text in its rest."""
+        fields = [pack(value) for pack, value in zip(self._packers, values, strict=True)]
+        # Length word and jsonb version byte are no rest.
+        rest_bytes = 0 if self._rest is None or values[self._rest] is None else len(fields[self._rest]) - 5
+        return row_head(self._fields, 4, ordinal) + b"".join(fields), rest_bytes
+
+
+def _tables(plan: EntityPlan) -> list[TablePlan]:
+    out, pending = list(plan.derive), [plan.root]
+    while pending:
+        table = pending.pop()
+        out.append(table)
+        pending.extend(table.children)
+    return out
+
+
+def _hash_keys(mapping: Mapping) -> frozenset[str]:
+    templates = [template for entity in mapping.entities for template in entity.keys if template.hash_field]
+    return frozenset(template.text.split(ADDRESS_SEPARATOR, 1)[0] for template in templates)

@@ -1,0 +1,92 @@
+"""What one page of items became: rows ready for COPY, and every item in one place."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from kvmigrate.model import Item, Refusal
+from kvmigrate.transform.content_hash import content_hash
+from kvmigrate.transform.route import Route, RouteKind
+
+
+class Left(NamedTuple):
+    """An item that stays in the KV store by declaration."""
+
+    key: str
+    reason: str
+
+
+class Accepted(NamedTuple):
+    """An item that became rows; *ordinal* is the first field of each of them."""
+
+    ordinal: int
+    key: str
+    entity: int
+    content_hash: bytes
+    expires_at_ms: int | None
+
+
+@dataclass(slots=True)
+class PageRows:
+    """What `Lens.page` made of a page.
+
+    Attributes:
+        tables: Binary COPY rows by table, without header and trailer. The first field
+            of each row is int4: the item's ordinal in the page; then the table's columns.
+
+        rest_bytes: Bytes of JSON text in rest columns, by table.
+
+        normalised: Counts of declared losses, by name.
+    """
+
+    tables: dict[str, bytes] = field(default_factory=dict)
+    row_counts: dict[str, int] = field(default_factory=dict)
+    rest_bytes: dict[str, int] = field(default_factory=dict)
+    normalised: dict[str, int] = field(default_factory=dict)
+    accepted: list[Accepted] = field(default_factory=list)
+    refused: list[tuple[Item, Refusal]] = field(default_factory=list)
+    left: list[Left] = field(default_factory=list)
+    pointers: list[Item] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
+
+
+class PageBuilder:
+    """Collects a page's rows; the compiled functions append to *parts* themselves."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.page = PageRows()
+        self.parts: dict[str, list[bytes]] = {}
+        self.counts: Counter[str] = Counter()
+        self.rest_bytes: Counter[str] = Counter()
+        self.normalised: Counter[str] = Counter()
+
+    def aside(self, item: Item, route: Route) -> None:
+        """Note an item whose key belongs to no entity."""
+        if route.kind is RouteKind.POINTER:
+            self.page.pointers.append(item)
+        elif route.kind is RouteKind.LEFT_IN_KV:
+            self.page.left.append(Left(item.key, route.reason))
+        else:
+            self.page.unmatched.append(item.key)
+
+    def add_row(self, table: str, packed: bytes, rest_bytes: int) -> None:
+        """Add one packed row."""
+        self.parts.setdefault(table, []).append(packed)
+        self.counts[table] += 1
+        if rest_bytes:
+            self.rest_bytes[table] += rest_bytes
+
+    def accept(self, ordinal: int, item: Item, entity: int) -> None:
+        """Note an item whose rows were all added."""
+        self.page.accepted.append(Accepted(ordinal, item.key, entity, content_hash(item), item.expires_at_ms))
+
+    def finish(self) -> PageRows:
+        """Return the page."""
+        page = self.page
+        page.tables = {table: b"".join(rows) for table, rows in self.parts.items()}
+        page.row_counts, page.rest_bytes = dict(self.counts), dict(self.rest_bytes)
+        page.normalised = dict(self.normalised)
+        return page
