@@ -83,6 +83,8 @@ class RedisReader:
 
     def some_fields(self, wanted: Mapping[bytes, Sequence[bytes]]) -> dict[tuple[bytes, bytes], Held]:
         """Return these fields of these hashes, each with the expiry of its hash."""
+        if not wanted:
+            return {}
         keys = list(wanted)
         commands: list[Command] = [("HMGET", key, *wanted[key]) for key in keys]
         answers, expiries = self._with_expiries(commands, keys, ttl=True)
@@ -115,7 +117,7 @@ class RedisReader:
         self, commands: list[Command], keys: Sequence[bytes], *, ttl: bool
     ) -> tuple[list[Any], list[int | None]]:
         """Run *commands* and ask when *keys* expire, as of one moment."""
-        if not ttl:
+        if not (ttl and commands):
             return self._run(commands, transaction=False), [None] * len(keys)
         exact = self._knows_expire_time()
         asked: list[Command] = [("PEXPIRETIME" if exact else "PTTL", key) for key in keys]

@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+import pytest
+import redis
+
+from kvmigrate.embedded.binaries import find_redis
+from kvmigrate.embedded.redis import RedisServer
+from kvmigrate.errors import ConfigError, SourceError
+from kvmigrate.model import ADDRESS_SEPARATOR as SEP
+from kvmigrate.model import Item, ItemKind
+from kvmigrate.stores import redis as redis_source
+from kvmigrate.stores.base import Page, ScanRequest
+from kvmigrate.stores.redis import RedisSource
+from kvmigrate.stores.url import parse_source_url
+from tests.need import need
+
+EXPIRES_AT_MS = 4_000_000_000_123
+
+
+def opened(url: str) -> RedisSource:
+    """Return the source behind *url*."""
+    return RedisSource(parse_source_url(url))
+
+
+@pytest.fixture(params=["", "?protocol=3"], ids=["RESP2", "RESP3"])
+def source(redis_url: str, request: pytest.FixtureRequest) -> Iterator[RedisSource]:
+    """A source over this test's own database, in both versions of the wire protocol."""
+    with closing(opened(redis_url + request.param)) as made:
+        yield made
+
+
+def is_registry(key: str) -> bool:
+    """Whether a hash under this key is a table of records."""
+    return key.startswith("registry")
+
+
+EXPLODING = ScanRequest(explodes=is_registry)
+
+
+def by_key(pages: Iterator[Page]) -> dict[str, Item]:
+    """Return the items of all pages by their address."""
+    return {item.key: item for page in pages for item in page.items}
+
+
+def raw_commands(source: RedisSource, redis_client: redis.Redis, request: ScanRequest) -> set[str]:
+    """Return the names of the commands that a scan sends."""
+    before = {name: stat["calls"] for name, stat in redis_client.info("commandstats").items()}
+    list(source.scan(request))
+    after = {name: stat["calls"] for name, stat in redis_client.info("commandstats").items()}
+    sent = {name.removeprefix("cmdstat_") for name, calls in after.items() if calls != before.get(name, 0)}
+    return sent - {"info"}
+
+
+@pytest.mark.parametrize("scan", ["scan", "scan_sorted"])
+def test_every_type_is_told(source: RedisSource, redis_client: redis.Redis, scan: str) -> None:
+    """Strings and hashes are read; lists, sets, sorted sets and streams are named, so that none is overlooked."""
+    redis_client.set("string", b'{"a":1}')
+    redis_client.hset("hash", mapping={b"f": b"1", b"\xff": b"\xfe"})
+    redis_client.rpush("list", "a")
+    redis_client.sadd("set", "a")
+    redis_client.zadd("zset", {"a": 1})
+    redis_client.xadd("stream", {"a": 1})
+    expected = {
+        "string": Item("string", b'{"a":1}'),
+        "hash": Item("hash", {b"f": b"1", b"\xff": b"\xfe"}, ItemKind.HASH),
+        **{name: Item(name, name, ItemKind.OTHER) for name in ("list", "set", "zset", "stream")},
+    }
+
+    assert expected == by_key(getattr(source, scan)(ScanRequest()))
+    assert list(expected.values()) == source.get_many(list(expected))
+
+
+def test_expiries_are_absolute_and_exact(source: RedisSource, redis_client: redis.Redis) -> None:
+    """Every kind of item carries the millisecond at which it expires."""
+    redis_client.set("string", "1", pxat=EXPIRES_AT_MS)
+    redis_client.hset("hash", "f", "1")
+    redis_client.hset("registry", "f", "1")
+    redis_client.rpush("list", "a")
+    for key in ("hash", "registry", "list"):
+        redis_client.pexpireat(key, EXPIRES_AT_MS)
+    redis_client.set("forever", "1")
+    expected = dict.fromkeys(["string", "hash", "list", f"registry{SEP}f"], EXPIRES_AT_MS) | {"forever": None}
+
+    for pages in (source.scan(EXPLODING), source.scan_sorted(EXPLODING)):
+        assert expected == {key: item.expires_at_ms for key, item in by_key(pages).items()}
+    fetched = source.get_many(list(expected))
+    assert list(expected.values()) == [item.expires_at_ms if item else "gone" for item in fetched]
+
+
+def test_a_server_without_expire_time_is_asked_for_the_time_left(
+    source: RedisSource, redis_client: redis.Redis
+) -> None:
+    """Redis 6 knows no absolute expiry; clock and time left, asked together, give it within milliseconds."""
+    redis_client.set("a", "1", px=60_000)
+    redis_client.set("b", "1")
+    exact = redis_client.pexpiretime("a")
+    source._reader()._has_expire_time = False
+
+    items = by_key(source.scan(ScanRequest()))
+
+    assert items["a"].expires_at_ms == pytest.approx(exact, abs=20)
+    assert items["b"].expires_at_ms is None
+
+
+def test_expiries_cost_nothing_where_there_are_none(source: RedisSource, redis_client: redis.Redis) -> None:
+    """No key expires, or nobody asks: then a page of strings is one SCAN and one MGET."""
+    redis_client.mset({f"k{n}": "1" for n in range(50)})
+    assert not source.has_ttl()
+    assert {"scan", "mget"} == raw_commands(source, redis_client, ScanRequest())
+
+    redis_client.expire("k1", 1000)
+    assert source.has_ttl()
+    assert {"scan", "mget"} == raw_commands(source, redis_client, ScanRequest(ttl=False))
+    assert {"multi", "exec", "pexpiretime"} <= raw_commands(source, redis_client, ScanRequest())
+
+
+def test_value_and_expiry_are_of_one_moment(
+    source: RedisSource, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read in one transaction: a writer cannot come between them."""
+    redis_client.set("a", "1", ex=1000)
+    list(source.scan(ScanRequest()))
+    ran: list[bool] = []
+    reader = source._reader()
+    run = reader._run
+
+    def watched(commands: Sequence[Any], *, transaction: bool) -> list[Any]:
+        ran.append(transaction)
+        return run(commands, transaction=transaction)
+
+    monkeypatch.setattr(reader, "_run", watched)
+    source.get_many(["a"])
+    list(source.scan(ScanRequest()))
+
+    assert [True, True] == ran
+
+
+@pytest.mark.parametrize("scan", ["scan", "scan_sorted"])
+@pytest.mark.parametrize("page_keys", [1, 10, 1000])
+def test_a_hash_that_explodes_is_its_fields(
+    source: RedisSource, redis_client: redis.Redis, scan: str, page_keys: int
+) -> None:
+    """Each field is an item of its own, the hash is none; a large one comes whole whatever the page size."""
+    redis_client.hset("registry", mapping={f"id{n}": f'{{"n":{n}}}' for n in range(1200)})
+    redis_client.hset("registry:small", "a", "1")
+    redis_client.set("registry:text", "1")
+    redis_client.hset("other", "a", "1")
+
+    items = by_key(getattr(source, scan)(ScanRequest(page_keys=page_keys, explodes=is_registry)))
+
+    fields = {f"registry{SEP}id{n}": f'{{"n":{n}}}'.encode() for n in range(1200)}
+    assert {*fields, f"registry:small{SEP}a", "registry:text", "other"} == set(items)
+    assert all(items[address] == Item(address, value) for address, value in fields.items())
+
+
+def test_fields_stand_in_the_one_order_of_all_addresses(source: RedisSource, redis_client: redis.Redis) -> None:
+    """The sorted scan orders addresses, not keys: a key may stand between a hash's key and its fields."""
+    redis_client.hset("registry", mapping={"b": "1", "a": "1", "é": "1"})
+    for key in ("registry0", "registry:x", "registry\U0001f600", "registr", "registryz", "registry\u2420"):
+        redis_client.set(key, "1")
+
+    keys = [item.key for page in source.scan_sorted(EXPLODING._replace(page_keys=2)) for item in page.items]
+
+    assert sorted(keys, key=str.encode) == keys
+    assert 9 == len(set(keys)) == len(keys)
+    assert keys.index(f"registry{SEP}a") > keys.index("registry0") > keys.index("registr")
+
+
+def test_fields_that_cannot_be_addresses_are_counted(source: RedisSource, redis_client: redis.Redis) -> None:
+    """A field is named by its whole address, and its neighbours are read."""
+    odd = [b"\xff", b"a\0", SEP.encode(), b"f" * 2000]
+    redis_client.hset("registry", mapping=dict.fromkeys([*odd, b"good"], b"1"))
+
+    for pages in ([*source.scan(EXPLODING)], [*source.scan_sorted(EXPLODING)]):
+        assert {f"registry{SEP}good"} == set(by_key(iter(pages)))
+        assert sorted(f"registry{SEP}".encode() + field for field in odd) == sorted(
+            key for page in pages for key in page.unreadable
+        )
+
+
+def test_get_many_answers_keys_and_fields(source: RedisSource, redis_client: redis.Redis) -> None:
+    """A field, a whole hash, a field of what is no hash, a missing field: each has its answer."""
+    redis_client.hset("registry", mapping={"a": "1", "b": "2"})
+    redis_client.set("text", "3")
+    asked = [f"registry{SEP}b", "text", f"text{SEP}a", f"registry{SEP}no", "registry", f"registry{SEP}a", f"no{SEP}a"]
+
+    assert [
+        Item(f"registry{SEP}b", b"2"),
+        Item("text", b"3"),
+        None,
+        None,
+        Item("registry", {b"a": b"1", b"b": b"2"}, ItemKind.HASH),
+        Item(f"registry{SEP}a", b"1"),
+        None,
+    ] == source.get_many(asked)
+
+
+@pytest.mark.parametrize("scan", ["scan", "scan_sorted"])
+def test_a_key_that_goes_between_scan_and_read_has_vanished(
+    source: RedisSource, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, scan: str
+) -> None:
+    """Strings, hashes and exploding hashes that are gone are counted as vanished, not lost silently."""
+    redis_client.mset({"stays": "1", "goes": "1"})
+    redis_client.hset("hash", "a", "1")
+    redis_client.hset("registry", "a", "1")
+    hashes = source._hashes
+
+    def delete_then_look(keys: Sequence[bytes], page_keys: int) -> frozenset[bytes]:
+        found = hashes(keys, page_keys)
+        redis_client.delete("goes", "hash", "registry")
+        return found
+
+    monkeypatch.setattr(source, "_hashes", delete_then_look)
+    pages = list(getattr(source, scan)(EXPLODING))
+
+    assert {"stays"} == set(by_key(iter(pages)))
+    assert ["goes", "hash", "registry"] == sorted(key for page in pages for key in page.vanished)
+
+
+def test_a_key_that_changes_its_type_while_it_is_read_is_read_again(
+    source: RedisSource, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between TYPE and the command for that type a writer may come; no wrong type, no loss."""
+    redis_client.hset("a", "f", "1")
+    redis_client.rpush("b", "x")
+    types = source._reader().types
+    changed: list[str] = []
+
+    def change_behind(keys: Sequence[bytes]) -> list[bytes]:
+        found = types(keys)
+        if not changed:
+            changed.append("once")
+            redis_client.delete("a", "b")
+            redis_client.set("a", "text")
+            redis_client.hset("b", "f", "2")
+        return found
+
+    monkeypatch.setattr(source._reader(), "types", change_behind)
+
+    assert {"a": Item("a", b"text"), "b": Item("b", {b"f": b"2"}, ItemKind.HASH)} == by_key(source.scan(ScanRequest()))
+
+
+def test_a_key_that_never_rests_is_told_apart(
+    source: RedisSource, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key whose type changes at every look ends as an unsupported type and does not stop the scan."""
+    redis_client.rpush("a", "x")
+    monkeypatch.setattr(source._reader(), "types", lambda keys: [b"hash"] * len(keys))
+
+    assert {"a": Item("a", "changing", ItemKind.OTHER)} == by_key(source.scan(ScanRequest()))
+
+
+def test_a_scan_survives_dropped_connections(source: RedisSource, redis_client: redis.Redis) -> None:
+    """The server ends the connection after every page; every key still comes."""
+    redis_client.mset({f"k{n}": "1" for n in range(300)})
+    seen: set[str] = set()
+
+    for page in source.scan(ScanRequest(page_keys=50)):
+        seen.update(item.key for item in page.items)
+        killed = redis_client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # type: ignore[no-untyped-call]  # left untyped by the driver
+        assert killed
+
+    assert {f"k{n}" for n in range(300)} == seen
+
+
+@pytest.mark.parametrize("during", ["scan", "scan_sorted", "get_many"])
+def test_a_server_that_stays_away_is_an_error_with_the_last_good_position(
+    monkeypatch: pytest.MonkeyPatch, during: str
+) -> None:
+    """After bounded retries the source gives up, and a scan says from where to go on."""
+    if find_redis() is None:
+        need("Redis (a program to start)")
+    monkeypatch.setattr(redis_source, "PAUSES_S", (0.01, 0.01))
+    with RedisServer.start() as server, redis.Redis.from_url(server.url) as client:
+        client.mset({f"k{n}": "1" for n in range(100)})
+        with closing(opened(server.url)) as source:
+            page = next(scan := source.scan(ScanRequest(page_keys=10)))
+            server.close()
+
+            with pytest.raises(SourceError) as caught:
+                _ = (
+                    source.get_many(["a"])
+                    if during == "get_many"
+                    else list(scan if during == "scan" else source.scan_sorted(ScanRequest()))
+                )
+
+    if during == "scan":
+        assert f"position {page.position}" in str(caught.value)
+    assert caught.value.hint
+    assert_no_secret(server.url.split(":")[2].split("@")[0], caught.value)
+
+
+def assert_no_secret(secret: str, error: BaseException) -> None:
+    """Fail if the secret stands in the error, its hint or its causes."""
+    seen: BaseException | None = error
+    while seen is not None:
+        assert secret not in f"{seen} {seen!r} {getattr(seen, 'hint', '')}"
+        seen = seen.__cause__
+
+
+def test_a_wrong_password_is_an_error_at_once() -> None:
+    """No retry can help; neither password is told."""
+    if find_redis() is None:
+        need("Redis (a program to start)")
+    with RedisServer.start() as server:
+        right = server.url.split(":")[2].split("@")[0]
+        source = opened(server.url.replace(right, "hunter2hunter2"))
+        started = time.monotonic()
+        with pytest.raises(SourceError) as caught:
+            source.count()
+        source.close()
+
+    assert time.monotonic() - started < 2
+    assert_no_secret("hunter2hunter2", caught.value)
+    assert "redis://127.0.0.1" in str(caught.value)
+
+
+def test_an_address_without_server_is_an_error_at_once() -> None:
+    """A mistyped address is told in less time than a failover would be waited for."""
+    source = opened("redis://:hunter2@127.0.0.1:1/0")
+    started = time.monotonic()
+    with pytest.raises(SourceError) as caught:
+        next(source.scan(ScanRequest()))
+
+    assert time.monotonic() - started < 2
+    assert "the start" in str(caught.value)
+    assert_no_secret("hunter2", caught.value)
+
+
+def test_a_cluster_is_refused() -> None:
+    """One node of a cluster would show a part of the keys as if it were all."""
+    if find_redis() is None:
+        need("Redis (a program to start)")
+    with RedisServer.start(settings={"cluster-enabled": "yes", "appendonly": "no"}) as server:
+        source = opened(server.url)
+        with pytest.raises(ConfigError, match="Cluster"):
+            source.count()
+        source.close()
+
+
+def test_a_server_that_refuses_info_and_config_is_read(redis_url: str, redis_client: redis.Redis) -> None:
+    """Managed servers and careful administrators forbid these commands; expiries are asked for in any case then."""
+    redis_client.acl_setuser(
+        "reader", enabled=True, passwords=["+pw"], keys=["*"], commands=["+@all", "-info", "-config", "-client"]
+    )
+    redis_client.set("a", "1", pxat=EXPIRES_AT_MS)
+    with closing(opened(redis_url.replace("//:", "//reader:pw@", 1).replace(_password(redis_url), "", 1))) as source:
+        assert source.has_ttl()
+        assert {"a": Item("a", b"1", expires_at_ms=EXPIRES_AT_MS)} == by_key(source.scan(ScanRequest()))
+    redis_client.acl_deluser("reader")
+
+
+def _password(url: str) -> str:
+    """Return the password and the sign behind it."""
+    return url.split("//:")[1].split("@", maxsplit=1)[0] + "@"
+
+
+def test_only_the_database_of_the_url_is_read(redis_url: str, redis_client: redis.Redis) -> None:
+    """Another logical database has its own keys."""
+    key = uuid.uuid4().hex
+    redis_client.set(key, "1")
+
+    with closing(opened(redis_url.rsplit("/", 1)[0] + "/15")) as source:
+        assert [None] == source.get_many([key])
+        assert key not in by_key(source.scan(ScanRequest()))
+    with closing(opened(redis_url.rsplit("/", 1)[0] + "/15?db=" + redis_url.rsplit("/", 1)[1])) as source:
+        assert {key} == set(by_key(source.scan(ScanRequest())))
