@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from kvmigrate.demo.celebration import MIN_SIZE, Celebration, Manifest, generate, manifest, mapping_path
+from kvmigrate.demo.celebration.__main__ import main
 from kvmigrate.demo.celebration.defects import DEFECTS
 from kvmigrate.demo.celebration.fault_plan import FaultPlan
 from kvmigrate.demo.celebration.store import NOW_MS
@@ -372,3 +373,24 @@ def test_a_fault_plan_needs_room() -> None:
     """More faults than records cannot be planned."""
     with pytest.raises(ValueError, match="2 faults"):
         FaultPlan(1, {"a": 0.0, "b": 0.0}, Celebration(1, MIN_SIZE)._shop.rng("test"))
+
+
+def test_the_shop_can_be_made_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The program fills a store, prints the books and keeps them as JSON."""
+    assert main([str(MIN_SIZE), f"file://{tmp_path}/shop.ndjson", "--manifest", str(tmp_path / "books.json")]) == 0
+
+    books = manifest(1, MIN_SIZE)
+    out = capsys.readouterr().out
+    assert books.to_json() == json.loads((tmp_path / "books.json").read_text())
+    assert MIN_SIZE == len((tmp_path / "shop.ndjson").read_bytes().splitlines())
+    assert all(defect.what in out for defect in DEFECTS.values())
+    assert f"quarantined {books.bins[Bin.QUARANTINED]:>10}" in out
+
+
+@pytest.mark.parametrize(
+    ("size", "url"), [("3", "file:///tmp/x.ndjson"), ("500", "ftp://x"), ("500", "sqlite:///x.db")]
+)
+def test_the_shell_is_told_what_is_wrong(size: str, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Too small a size and a wrong URL end with exit code 2 and one line that says why."""
+    assert main([size, url]) == 2
+    assert capsys.readouterr().err.startswith("error: ")

@@ -158,5 +158,6 @@ class Shop:
                 books.rest_bytes[draft.table] += weight(rest)
         for table, rests in draft.children.items():
             books.rows[table] += len(rests)
-            books.rest_bytes[table] += sum(weight(rest) for rest in rests if rest)
+            if weights := [weight(rest) for rest in rests if rest]:
+                books.rest_bytes[table] += sum(weights)
         books.nulled.update(draft.nulled)
