@@ -19,12 +19,12 @@ help:
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
-	  echo 'error: kvmigrate needs Python 3.11, 3.12 or 3.13; this is:'; $(PYTHON) --version; \
+	  echo 'error: kvmigrate needs Python 3.11, 3.12 or 3.13; $(PYTHON) is none of them'; \
 	  echo 'hint: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)'; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo 'error: this Python cannot make virtual environments (venv or ensurepip is missing)'; \
 	  echo 'hint: on Debian and Ubuntu: apt-get install python3-venv; or make PYTHON=/path/to/another/python3'; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # A stamp is newer than the package files, so a second run does nothing.
 $(VENV)/.demo: $(BIN)/python $(PACKAGE_FILES)
