@@ -1,26 +1,326 @@
-"""Plain items to rows at full speed: one generated function per entity."""
+"""Plain items to rows at full speed: one generated function per entity.
+
+The function decodes a blob into a struct that has exactly the mapped members, so any
+unmapped, null, misspelt or odd member makes the decoder refuse; the item then takes the
+exact path (`forward`). `kvmigrate schema --show-code` prints what is generated.
+"""
 
 from __future__ import annotations
 
-from kvmigrate.model import Item
-from kvmigrate.transform.lens.page import PageBuilder
-from kvmigrate.transform.lens.plan import EntityPlan
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import xxhash
+
+from kvmigrate.model import Item, ItemKind
+from kvmigrate.transform.content_hash import content_hash
+from kvmigrate.transform.json_text import MAX_BYTES, MAX_DEPTH
+from kvmigrate.transform.lens.fast_types import NAMES, field_lines, field_type
+from kvmigrate.transform.lens.page import Accepted, PageBuilder
+from kvmigrate.transform.lens.plan import INTEGERS, ColumnPlan, EntityPlan, TablePlan
+from kvmigrate.transform.mapping import Column, Decode, Expires, Role
+from kvmigrate.transform.pack import row_head
 from kvmigrate.transform.route import Route
+from kvmigrate.transform.template_overlap import templates_overlap
 
 Routed = tuple[int, Item, Route]
+_Leaf = ColumnPlan | TablePlan
+_KEY_TYPES = {"uuid", "text", *INTEGERS}
 
 
+@dataclass(frozen=True, slots=True)
 class FastEntity:
     """The compiled form of one entity; *source* is its generated code."""
 
-    source: str = ""
-
-    def page(self, group: list[Routed], builder: PageBuilder) -> list[Routed]:
-        """Turn plain items into rows; return the others for the exact path."""
-        raise NotImplementedError
+    source: str
+    page: Callable[[list[Routed], PageBuilder], list[Routed]]
+    """Turns plain items into rows; returns the others for the exact path."""
 
 
 def compile_entity(plan: EntityPlan) -> FastEntity | None:
     """Return the compiled form of an entity, or ``None`` when it has features only the exact path knows."""
-    del plan
-    return None
+    if not _eligible(plan):
+        return None
+    return _Generator(plan).finish()
+
+
+def _eligible(plan: EntityPlan) -> bool:
+    entity = plan.entity
+    if (
+        entity.rows_only
+        or plan.derive
+        or entity.decode not in {Decode.AUTO, Decode.JSON}
+        or plan.root.whole is not None
+    ):
+        return False
+    first = entity.keys[0]
+    sources = {each.column.source for each in plan.keys}
+    if any(capture.name not in sources and len(capture.choices) != 1 for capture in first.captures):
+        return False
+    if any(templates_overlap(first, other) for other in entity.keys[1:]):
+        return False
+    if any(each.column.type.array or each.column.type.base not in _KEY_TYPES for each in plan.keys):
+        return False
+    return all(_eligible_table(table) for table in _walk(plan.root))
+
+
+def _eligible_table(plan: TablePlan) -> bool:
+    """A child's elements are objects or scalars of an array; maps and arrays of arrays are not plain."""
+    if plan.table.is_map or plan.table.each == () or any(child.table.each == () for child in plan.children):
+        return False
+    return not any(each.column.forward or each.column.has_default for each in plan.columns)
+
+
+def _walk(plan: TablePlan) -> list[TablePlan]:
+    return [plan, *(each for child in plan.children for each in _walk(child))]
+
+
+@dataclass(slots=True)
+class _Members:
+    """The members of one object that the struct has: by name, a column, a child, or an object."""
+
+    by_name: dict[str, _Leaf | _Members] = field(default_factory=dict)
+
+    def add(self, path: tuple[str, ...], leaf: _Leaf) -> None:
+        inner = self
+        for name in path[:-1]:
+            found = inner.by_name.setdefault(name, _Members())
+            assert isinstance(found, _Members)  # noqa: S101 - the mapping was refused if paths overlap
+            inner = found
+        inner.by_name[path[-1]] = leaf
+
+    def leaves(self) -> list[_Leaf]:
+        out: list[_Leaf] = []
+        for found in self.by_name.values():
+            out.extend(found.leaves() if isinstance(found, _Members) else [found])
+        return out
+
+
+def _members(plan: TablePlan) -> _Members:
+    members = _Members()
+    for each in plan.members:
+        members.add(each.column.paths[0], each)
+    for child in plan.children:
+        members.add(child.table.each or (), child)
+    return members
+
+
+def _count_openings(data: bytes) -> int:
+    return data.count(b"{") + data.count(b"[")
+
+
+class _Generator:
+    """Writes the function of one entity."""
+
+    def __init__(self, plan: EntityPlan) -> None:
+        self.plan = plan
+        self.names: dict[str, Any] = dict(NAMES)
+        self.lines: list[str] = []
+        self.tables = _walk(plan.root)
+        self.numbers = {id(table): position for position, table in enumerate(self.tables)}
+
+    def finish(self) -> FastEntity:
+        entity, names = self.plan.entity, self.names
+        names["decode"] = msgspec.json.Decoder(self._struct(self.plan.root)).decode
+        names.update(JSON=ItemKind.JSON, Accepted=Accepted, digest=xxhash.xxh3_128_digest)
+        names["count"] = _count_openings
+        names.update(row_head=row_head, content_hash=content_hash, join=b"".join)
+        fast_templates = self._fast_templates()
+        head = [
+            f"def page(group, builder):  # {entity.name}",
+            "    slow = []",
+            "    accept = builder.page.accepted.append",
+            *(f"    rows_{n} = []" for n in range(len(self.tables))),
+            "    for routed in group:",
+            "        ordinal, item, route = routed",
+            "        b = item.value",
+            "        key = item.key",
+            f"        if item.kind is not JSON or {self._odd_item(fast_templates)}:",
+            "            slow.append(routed)",
+            "            continue",
+            "        try:",
+            "            if not b.isascii(): b.decode()",
+            r'            if b"\\u0000" in b or b"\\ud" in b or b"\\uD" in b: raise Slow',
+            f"            if len(b) > 1000 and (count(b) > {MAX_DEPTH} or len(b) > {MAX_BYTES}): raise Slow",
+            "            o = decode(b)",
+            "            captured = route.captured",
+        ]
+        self._emit_root()
+        tail = [
+            "        except SLOW:",
+            "            slow.append(routed)",
+            "            continue",
+            *self._commit_lines(),
+            "        found = digest(b) if item.expires_at_ms is None else content_hash(item)",
+            f"        accept(Accepted(ordinal, key, {entity.id}, found, item.expires_at_ms))",
+            *(f"    builder.add_rows({table.table.name!r}, rows_{n})" for n, table in enumerate(self.tables)),
+            "    return slow",
+        ]
+        source = "\n".join([*head, *self.lines, *tail]) + "\n"
+        exec(compile(source, f"<lens of {entity.name}>", "exec"), names)  # noqa: S102 - built from the checked mapping: its names appear as literals only
+        return FastEntity(source, names["page"])
+
+    def _fast_templates(self) -> list[int]:
+        sources = {each.column.source for each in self.plan.keys}
+        return [
+            position
+            for position, template in enumerate(self.plan.entity.keys)
+            if sources <= {capture.name for capture in template.captures}
+        ]
+
+    def _odd_item(self, fast_templates: list[int]) -> str:
+        odd = []
+        if len(fast_templates) < len(self.plan.entity.keys):
+            odd.append(f"route.template not in {tuple(fast_templates)}")
+        if self.plan.entity.expires is not Expires.COLUMN:
+            odd.append("item.expires_at_ms is not None")
+        return " or ".join(odd) or "False"
+
+    def _commit_lines(self) -> list[str]:
+        lines = ["        rows_0.append(row)"]
+        lines += [f"        rows_{n} += kids_{n}" for n in range(1, len(self.tables))]
+        return lines
+
+    def _emit(self, indent: int, *lines: str) -> None:
+        self.lines.extend("    " * indent + line for line in lines)
+
+    def _variable(self, table: TablePlan, position: int) -> str:
+        return f"p{self.numbers[id(table)]}_{position}"
+
+    def _emit_root(self) -> None:
+        depth, root = 3, self.plan.root
+        for n in range(1, len(self.tables)):
+            self._emit(depth, f"kids_{n} = []")
+        for each in self.plan.keys:
+            self._emit_key(depth, each)
+        for each in root.columns:
+            name = self._variable(root, each.position)
+            if each.column.role is Role.SOURCE_KEY:
+                whole = "pack_text(key)"
+                conditional = f"NULL if route.template == 0 else {whole}"
+                self._emit(depth, f"{name} = {whole if self.plan.entity.owned_by_source_key else conditional}")
+            elif each.column.role is Role.EXPIRES:
+                self._emit(
+                    depth,
+                    "e = item.expires_at_ms",
+                    f"if e is not None and not 0 <= e <= {253_402_300_799_999}: raise Slow",
+                )
+                self._emit(depth, f"{name} = NULL if e is None else instant(8, (e - EPOCH_2000_MS) * 1000)")
+            elif each.column.role is Role.REST:
+                self._emit(depth, f"{name} = NULL")
+        self._emit_members(depth, root, _members(root), "o")
+        self._emit_row(depth, root, "row =")
+
+    def _emit_key(self, depth: int, plan: ColumnPlan) -> None:
+        name, base = self._variable(self.plan.root, plan.position), plan.column.type.base
+        self._emit(depth, f"v = captured[{plan.column.source!r}]")
+        if base in INTEGERS:
+            self._emit(depth, "t, v = v, int(v)", "if str(v) != t: raise Slow")
+        self._emit(depth, *field_lines(plan, name, self.names))
+
+    def _emit_members(self, depth: int, table: TablePlan, members: _Members, holder: str) -> None:
+        for position, found in enumerate(members.by_name.values()):
+            value = f"{holder}.f{position}"
+            if isinstance(found, _Members):
+                self._emit_object(depth, table, found, value, f"{holder}_{position}")
+            elif isinstance(found, TablePlan):
+                self._emit_child(depth, table, found, value)
+            else:
+                self._emit_column(depth, table, found, value)
+
+    def _emit_object(self, depth: int, table: TablePlan, members: _Members, value: str, holder: str) -> None:
+        """A nested object; one without any mapped member stays in rest, so it is not plain."""
+        columns = [leaf for leaf in members.leaves() if isinstance(leaf, ColumnPlan)]
+        self._emit(depth, f"{holder} = {value}", f"if {holder} is UNSET:")
+        if any(leaf.column.not_null or leaf.column.role is Role.KEY for leaf in columns):
+            self._emit(depth + 1, "raise Slow")
+        for leaf in columns:
+            if leaf.column.role is not Role.KEY:
+                self._emit(depth + 1, f"{self._variable(table, leaf.position)} = NULL")
+        self._emit(depth + 1, "pass")
+        self._emit(depth, "else:")
+        self._emit_members(depth + 1, table, members, holder)
+        present = [f"{holder}.f{position} is UNSET" for position in range(len(members.by_name))]
+        self._emit(depth + 1, f"if {' and '.join(present)}: raise Slow")
+
+    def _emit_column(self, depth: int, table: TablePlan, plan: ColumnPlan, value: str) -> None:
+        name, column = self._variable(table, plan.position), plan.column
+        if column.role is Role.KEY:
+            self._emit(depth, f"if {value} != {self._repeated(column)}: raise Slow")
+            return
+        self._emit(depth, f"v = {value}")
+        lines = field_lines(plan, name, self.names)
+        if column.not_null:
+            self._emit(depth, *lines)
+            return
+        self._emit(depth, "if v is UNSET:", f"    {name} = NULL", "else:")
+        self._emit(depth + 1, *lines)
+
+    def _repeated(self, column: Column) -> str:
+        text = f"captured[{column.source!r}]"
+        return f"int({text})" if column.type.base in INTEGERS else text
+
+    def _emit_child(self, depth: int, parent: TablePlan, child: TablePlan, value: str) -> None:
+        number = self.numbers[id(child)]
+        ordinal = child.by_role(Role.ORDINAL)[0]
+        self._emit(depth, f"a{number} = {value}", f"if a{number} is not UNSET:")
+        self._emit(depth + 1, f"if not a{number}: raise Slow", f"n{number} = 0", f"for x{number} in a{number}:")
+        inner = depth + 2
+        for each in child.columns:
+            name = self._variable(child, each.position)
+            if each.column.role is Role.PARENT:
+                self._emit(inner, f"{name} = {self._copied(parent, each.column.source)}")
+            elif each.column.role is Role.TENANT:
+                self._emit(inner, f"{name} = {self._copied(parent, each.column.name)}")
+            elif each.column.role is Role.REST:
+                self._emit(inner, f"{name} = NULL")
+        self._emit_ordinal(inner, ordinal, self._variable(child, ordinal.position), f"n{number}")
+        if child.whole is not None:
+            self._emit(inner, f"v = x{number}")
+            self._emit(inner, *field_lines(child.whole, self._variable(child, child.whole.position), self.names))
+        else:
+            self._emit_members(inner, child, _members(child), f"x{number}")
+        self._emit_row(inner, child, f"kids_{number}.append", call=True)
+        self._emit(inner, f"n{number} += 1")
+
+    def _emit_ordinal(self, depth: int, plan: ColumnPlan, name: str, counter: str) -> None:
+        if plan.column.type.base == "integer":
+            self._emit(depth, f"{name} = ordinals[{counter}] if {counter} < 10000 else length(4) + length({counter})")
+        else:
+            self._emit(depth, f"v = {counter}", *field_lines(plan, name, self.names))
+
+    def _copied(self, parent: TablePlan, name: str) -> str:
+        position = next(each.position for each in parent.columns if each.column.name == name)
+        return self._variable(parent, position)
+
+    def _emit_row(self, depth: int, table: TablePlan, target: str, *, call: bool = False) -> None:
+        fields = ", ".join(self._variable(table, each.position) for each in table.columns)
+        row = f"join((row_head({len(table.columns) + 1}, 4, ordinal), {fields},))"
+        self._emit(depth, f"{target}({row})" if call else f"{target} {row}")
+
+    def _struct(self, plan: TablePlan) -> Any:
+        return self._struct_of(_members(plan), plan.table.name)
+
+    def _struct_of(self, members: _Members, name: str) -> Any:
+        fields: list[Any] = []
+        rename: dict[str, str] = {}
+        for position, (member, found) in enumerate(members.by_name.items()):
+            attribute = f"f{position}"
+            rename[attribute] = member
+            if isinstance(found, _Members):
+                kind, required = self._struct_of(found, f"{name}.{member}"), False
+            elif isinstance(found, TablePlan):
+                element = field_type(found.whole) if found.whole is not None else self._struct(found)
+                kind, required = list[element], False  # type: ignore[valid-type]  # a type made at run time
+            else:
+                kind = self._member_type(found)
+                required = found.column.not_null or found.column.role is Role.KEY
+            fields.append((attribute, kind) if required else (attribute, kind | msgspec.UnsetType, msgspec.UNSET))
+        return msgspec.defstruct(name, fields, kw_only=True, gc=False, rename=rename, forbid_unknown_fields=True)
+
+    def _member_type(self, plan: ColumnPlan) -> Any:
+        if plan.column.role is Role.KEY:
+            return int if plan.column.type.base in INTEGERS else str
+        return field_type(plan)

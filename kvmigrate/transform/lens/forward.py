@@ -265,7 +265,7 @@ class _Forward:
         if found.keeps is not _TAKE:
             notes["value"] = None if found.keeps is _NULL else value
 
-    def _member(  # noqa: PLR0917 - one row's state, passed on
+    def _member(
         self,
         plan: TablePlan,
         member: ColumnPlan,

@@ -137,6 +137,19 @@ class Lens:
             raise LensError(message, key=key, hint="the row's source_key was changed, or the mapping's keys were")
         return backward_item(plan, key, route.captured, rows)
 
+    def show_code(self, entity: str | None = None) -> str:
+        """Return the generated code of one entity, or of all; those without say so.
+
+        Raises:
+            KeyError: the mapping has no such entity.
+        """
+        names = [entity] if entity else list(self._plans)
+        parts = []
+        for name in names:
+            fast = self._fast.get(self._plans[name].entity.name)
+            parts.append(fast.source if fast else f"# {name}: no generated code; every item takes the exact path\n")
+        return "\n\n".join(parts)
+
     def primary_key(self, entity: Entity, key: str) -> tuple[Any, ...] | None:
         """Return the root's primary key as the key alone gives it, or ``None`` when it does not."""
         if entity.owned_by_source_key:

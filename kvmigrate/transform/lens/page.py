@@ -79,6 +79,12 @@ class PageBuilder:
         if rest_bytes:
             self.rest_bytes[table] += rest_bytes
 
+    def add_rows(self, table: str, packed: list[bytes]) -> None:
+        """Add packed rows without rest."""
+        if packed:
+            self.parts.setdefault(table, []).extend(packed)
+            self.counts[table] += len(packed)
+
     def accept(self, ordinal: int, item: Item, entity: int) -> None:
         """Note an item whose rows were all added."""
         self.page.accepted.append(Accepted(ordinal, item.key, entity, content_hash(item), item.expires_at_ms))
