@@ -1,0 +1,94 @@
+"""What a verification found, as counts and examples."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from kvmigrate.consistency.difference import Difference
+
+MAX_EXAMPLES = 50
+_PER_CAUSE = 10
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """Counts are items, unless they say rows.
+
+    Attributes:
+        compared: Items with both sides: ``matched + tolerated + different``.
+
+        tolerated: Items that differ only by declared normalisations.
+
+        missing: Items of the store without rows or without a ledger entry.
+
+        extra: Items, or rows without one, that only the tables know.
+
+        pending: Items that wait for a parent, that changed while they were read, or
+            that were refused in a form that the store no longer holds.
+
+        not_comparable: Quarantined items, all found in quarantine.
+
+        outside: Keys that the mapping leaves where they are, by bin.
+
+        tolerances: Items by declared normalisation, such as ``"rest: drop orders"``.
+
+        verified_up_to: The last key, in COLLATE "C" order, that both directions cover.
+
+        complete: False when a limit ended the verification early.
+    """
+
+    compared: int = 0
+    matched: int = 0
+    missing: int = 0
+    extra: int = 0
+    different: int = 0
+    tolerated: int = 0
+    pending: int = 0
+    not_comparable: int = 0
+    outside: Counter[str] = field(default_factory=Counter)
+    tolerances: Counter[str] = field(default_factory=Counter)
+    causes: Counter[str] = field(default_factory=Counter)
+    entities: dict[str, Counter[str]] = field(default_factory=dict)
+    examples: list[Difference] = field(default_factory=list)
+    verified_up_to: str = ""
+    complete: bool = True
+
+    @property
+    def divergent(self) -> bool:
+        """Whether store and tables disagree beyond what the mapping declares."""
+        return bool(self.missing or self.extra or self.different)
+
+    def count(self, name: str, entity: str, *, items: int = 1) -> None:
+        """Add *items* to the count called *name*, in total and for *entity* ("" for none)."""
+        setattr(self, name, getattr(self, name) + items)
+        if entity:
+            self.entities.setdefault(entity, Counter())[name] += items
+
+    def note(self, difference: Difference, *, items: int = 1) -> None:
+        """Count a difference's cause and keep it as an example while there are few of its cause."""
+        self.causes[str(difference.cause)] += items
+        kept = sum(each.cause is difference.cause for each in self.examples)
+        if kept < _PER_CAUSE and len(self.examples) < MAX_EXAMPLES:
+            self.examples.append(difference)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report's fields for the JSON envelope."""
+        return {
+            "compared": self.compared,
+            "matched": self.matched,
+            "missing": self.missing,
+            "extra": self.extra,
+            "different": self.different,
+            "tolerated": self.tolerated,
+            "pending": self.pending,
+            "not_comparable": self.not_comparable,
+            "outside": dict(self.outside),
+            "tolerances": dict(self.tolerances),
+            "causes": dict(self.causes),
+            "entities": {name: dict(counts) for name, counts in self.entities.items()},
+            "examples": [each.to_json() for each in self.examples],
+            "verified_up_to": self.verified_up_to,
+            "complete": self.complete,
+        }

@@ -1,0 +1,132 @@
+"""Which entity a key belongs to, from the mapping's patterns."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable, Mapping
+from typing import Generic, NamedTuple, TypeVar
+
+from kvmigrate.model import ADDRESS_SEPARATOR
+from kvmigrate.transform.mapping import Entity, LeaveInKV, Pointer
+from kvmigrate.transform.mapping import Mapping as MappingFile
+from kvmigrate.transform.pattern import KeyTemplate
+
+T = TypeVar("T")
+# Longer keys do not fit an index page of the ledger; no part of the tool takes them.
+_MAX_KEY_BYTES = 2000
+
+
+class Destination(enum.StrEnum):
+    """Where the mapping sends a key."""
+
+    ENTITY = "entity"
+    POINTER = "pointer"
+    LEFT_IN_KV = "left_in_kv"
+    UNMATCHED = "unmatched"
+    AMBIGUOUS = "ambiguous"
+
+
+class Routed(NamedTuple):
+    """A key's destination; *entity* and *captured* only for an entity's key."""
+
+    destination: Destination
+    entity: Entity | None = None
+    captured: Mapping[str, str] = {}
+
+
+class _Pattern(Generic[T]):
+    """A template, compiled once."""
+
+    def __init__(self, template: KeyTemplate, value: T) -> None:
+        self.template, self.value = template, value
+        first = template.parts[0] if template.parts else ""
+        self.prefix = first if isinstance(first, str) else ""
+        self.match = re.compile(template.regex, re.DOTALL).fullmatch
+        self.names = [capture.name for capture in template.captures]
+        self.repeats = len(set(self.names)) < len(self.names)
+
+    def captured(self, key: str) -> dict[str, str] | None:
+        """The captures by name; a name that stands twice must capture the same text."""
+        if not key.startswith(self.prefix):
+            return None
+        found = self.match(key)
+        if found is None:
+            return None
+        texts = dict(zip(self.names, found.groups(), strict=True))
+        if self.repeats and any(texts[name] != text for name, text in zip(self.names, found.groups(), strict=True)):
+            return None
+        return texts
+
+
+class Templates(Generic[T]):
+    """Key patterns and what each stands for."""
+
+    def __init__(self, templates: Iterable[tuple[KeyTemplate, T]]) -> None:
+        self._patterns = [_Pattern(template, value) for template, value in templates]
+
+    def best(self, key: str) -> tuple[T | None, Mapping[str, str], bool]:
+        """Return what the pattern that constrains most stands for, its captures, and whether two tie.
+
+        ``(None, {}, False)`` when no pattern matches.
+        """
+        matches = [(pattern, texts) for pattern in self._patterns if (texts := pattern.captured(key)) is not None]
+        if len(matches) > 1:
+            matches = [
+                (pattern, texts)
+                for pattern, texts in matches
+                if all(other is pattern or pattern.template.narrows(other.template) for other, _ in matches)
+            ]
+            if not matches:
+                return None, {}, True
+        return (matches[0][0].value, matches[0][1], False) if matches else (None, {}, False)
+
+
+class Router:
+    """Routes every key of a store as the mapping says."""
+
+    def __init__(self, mapping: MappingFile) -> None:
+        every: list[tuple[KeyTemplate, Entity | Pointer | LeaveInKV]] = [
+            (template, entity) for entity in mapping.entities for template in entity.keys
+        ]
+        every += [(pointer.key, pointer) for pointer in mapping.pointers]
+        every += [(left.key, left) for left in mapping.leave_in_kv]
+        self._templates = Templates(every)
+        self._hashes = [
+            re.compile(_hash_regex(template), re.DOTALL).fullmatch for template, _ in every if template.hash_field
+        ]
+
+    def route(self, key: str) -> Routed:
+        """Return where *key* goes; one with NUL, or too long for an index, matches nothing."""
+        if "\0" in key or (len(key) > _MAX_KEY_BYTES // 4 and len(key.encode()) > _MAX_KEY_BYTES):
+            return Routed(Destination.UNMATCHED)
+        value, captured, ambiguous = self._templates.best(key)
+        if ambiguous:
+            return Routed(Destination.AMBIGUOUS)
+        if isinstance(value, Entity):
+            return Routed(Destination.ENTITY, value, captured)
+        if value is None:
+            return Routed(Destination.UNMATCHED)
+        return Routed(Destination.POINTER if isinstance(value, Pointer) else Destination.LEFT_IN_KV)
+
+    def wants(self, key: str) -> bool:
+        """Whether the item under *key* is to be compared, so that its value must be read."""
+        return self.route(key).destination is Destination.ENTITY
+
+    def explodes(self, key: str) -> bool:
+        """Whether a hash under *key* is a table of records."""
+        return any(match(key) is not None for match in self._hashes)
+
+
+def _hash_regex(template: KeyTemplate) -> str:
+    """The part of a field pattern that the hash's own key must match."""
+    regex = ""
+    for part in template.parts:
+        if isinstance(part, str):
+            literal, separator, _ = part.partition(ADDRESS_SEPARATOR)
+            regex += re.escape(literal)
+            if separator:
+                break
+        else:
+            regex += f"({part.regex})"
+    return regex

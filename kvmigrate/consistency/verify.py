@@ -1,0 +1,369 @@
+"""The verification of a whole store against its tables, in both directions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from kvmigrate.consistency.difference import Cause, Difference
+from kvmigrate.consistency.judge import EXTRA, OUTSIDE, PENDING, Judge, Verdict, leaves_in_kv
+from kvmigrate.consistency.plan import EntityPlan, PlanCache
+from kvmigrate.consistency.rebuild import Rows
+from kvmigrate.consistency.report import VerifyReport
+from kvmigrate.consistency.routing import Destination, Router
+from kvmigrate.errors import ConfigError, SourceError
+from kvmigrate.model import Item
+from kvmigrate.stores.base import KVSource, Page, ScanRequest
+from kvmigrate.target.reader_base import LedgerEntry, Owner, RowReader
+from kvmigrate.transform.mapping import Entity, Mapping
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with the phase (``compare`` or ``rows``), how many are done, and of how many if known."""
+
+_OUTSIDE = {
+    Destination.POINTER: "pointers",
+    Destination.LEFT_IN_KV: "left_in_kv",
+    Destination.UNMATCHED: "unmatched",
+}
+_ROUNDS = 2
+
+
+def run_verify(
+    source: KVSource,
+    reader: RowReader,
+    mapping: Mapping,
+    *,
+    page_keys: int = 1000,
+    progress: Progress | None = None,
+    show_values: bool = False,
+    limit: int | None = None,
+    entity: str | None = None,
+    settle_s: float = 0.25,
+) -> VerifyReport:
+    """Compare every item of the store with its rows, and every row with the store.
+
+    The store is read once, in key order, and merged with the ledger, so memory does
+    not grow with the store. What differs is read again after a pause, twice at most,
+    so that an item that changes meanwhile is called pending and not divergent.
+
+    Args:
+        source: The store. Only read.
+
+        reader: The tables. Only read, each page as of one moment.
+
+        mapping: What connects them.
+
+        page_keys: Keys per page.
+
+        progress: Told how far this is.
+
+        show_values: Put values into the examples. Without it they name kinds only.
+
+        limit: Stop after that many items of the store; rows without an item are then not looked for.
+
+        entity: Name of the only entity to verify.
+
+        settle_s: Pause before what differs is read again, in seconds.
+
+    Raises:
+        ConfigError: the mapping has no entity of that name.
+
+        SourceError: the store failed, or did not keep to the order of keys.
+
+        TargetError: PostgreSQL failed. Nothing was written on either side.
+    """
+    only = _entity(mapping, entity)
+    return _Verification(source, reader, mapping, only, show_values=show_values, settle_s=settle_s).run(
+        page_keys=page_keys, limit=limit, progress=progress or _no_progress
+    )
+
+
+class _Suspect(NamedTuple):
+    """A key whose first look found a difference, and what the store held then."""
+
+    key: str
+    seen: Item | None
+
+
+class _Verification:
+    """One run: what its steps share, and the report that they fill."""
+
+    def __init__(
+        self,
+        source: KVSource,
+        reader: RowReader,
+        mapping: Mapping,
+        only: Entity | None,
+        *,
+        show_values: bool,
+        settle_s: float,
+    ) -> None:
+        self.source, self.reader, self.only, self.settle_s = source, reader, only, settle_s
+        self.router, self.plans, self.judge = (
+            Router(mapping),
+            PlanCache(len(mapping.entities) + 1),
+            Judge(show_values=show_values),
+        )
+        self.entities = {each.id: each for each in mapping.entities}
+        self.report = VerifyReport()
+        self.suspects: list[_Suspect] = []
+        self.done = 0
+
+    def run(self, *, page_keys: int, limit: int | None, progress: Progress) -> VerifyReport:
+        """Verify both directions."""
+        total = self.source.count()
+        for page in _limited(self._pages(page_keys), limit):
+            if page is None:
+                self.report.complete = False
+                break
+            self._compare_page(page, page_keys)
+            progress("compare", self.done, total)
+            self._settle(at_least=page_keys)
+        if self.report.complete:
+            self._surplus(page_keys)
+        self._settle(at_least=1)
+        if self.report.complete:
+            self._compare_owners(page_keys, progress)
+        return self.report
+
+    # The store and the ledger, merged by key
+
+    def _pages(self, page_keys: int) -> Iterator[Page]:
+        request = ScanRequest(page_keys=page_keys, wants=self._wants, explodes=self.router.explodes)
+        last = ""
+        for page in self.source.scan_sorted(request):
+            for item in page.items:
+                if item.key <= last and last:
+                    raise SourceError(
+                        f"{self.source.name} gave {item.key!r} after {last!r}",
+                        hint="keys must come once, sorted by their UTF-8 bytes: a fault of the store's adapter",
+                    )
+                last = item.key
+            yield page
+
+    def _wants(self, key: str) -> bool:
+        routed = self.router.route(key)
+        return routed.destination is Destination.AMBIGUOUS or (
+            routed.entity is not None and (self.only is None or routed.entity is self.only)
+        )
+
+    def _compare_page(self, page: Page, page_keys: int) -> None:
+        outside = self.report.outside
+        outside["vanished"] += len(page.vanished)
+        outside["unmatched"] += len(page.unreadable)
+        inside: dict[str, tuple[Item, EntityPlan | None]] = {}
+        for item in page.items:
+            routed = self.router.route(item.key)
+            if routed.destination in _OUTSIDE:
+                outside[_OUTSIDE[routed.destination]] += 1
+            elif self.only is None or routed.entity is self.only:
+                inside[item.key] = item, self.plans(routed.entity) if routed.entity else None
+        self.done += len(page.items)
+        if not page.items:
+            return
+        after, through = self.report.verified_up_to, page.items[-1].key
+        with self.reader.snapshot():
+            entries = self._between(after, through, inside, page_keys)
+            rows = self._rows((key, plan) for key, (_, plan) in inside.items())
+        for key, (item, plan) in inside.items():
+            verdict = self.judge.item(plan, item, entries.get(key), rows.get(key, {}))
+            self._first_look(key, item, plan, verdict)
+        self.report.verified_up_to = through
+
+    def _between(
+        self, after: str, through: str, inside: dict[str, tuple[Item, EntityPlan | None]], page_keys: int
+    ) -> dict[str, LedgerEntry]:
+        """The page's ledger entries; those that the page does not hold become suspects."""
+        entries: dict[str, LedgerEntry] = {}
+        while found := self.reader.ledger_between(after, through, page_keys + 1):
+            for entry in found:
+                if entry.key in inside:
+                    entries[entry.key] = entry
+                elif self._concerns(entry):
+                    self.suspects.append(_Suspect(entry.key, None))
+            after = found[-1].key
+        return entries
+
+    def _surplus(self, page_keys: int) -> None:
+        """Suspect what the ledger knows behind the store's last key."""
+        after = self.report.verified_up_to
+        while found := self.reader.ledger_between(after, None, page_keys):
+            self.suspects.extend(_Suspect(entry.key, None) for entry in found if self._concerns(entry))
+            after = found[-1].key
+            self._settle(at_least=page_keys)
+
+    def _concerns(self, entry: LedgerEntry) -> bool:
+        return self.only is None or entry.entity == self.only.id
+
+    def _rows(self, keys: Iterable[tuple[str, EntityPlan | None]]) -> dict[str, Rows]:
+        owners: dict[int, tuple[EntityPlan, dict[str, Sequence[object]]]] = {}
+        for key, plan in keys:
+            if plan is None:
+                continue
+            owner = (key,) if plan.entity.owned_by_source_key else plan.primary_key(plan.captured(key))
+            if owner is not None:
+                owners.setdefault(plan.entity.id, (plan, {}))[1][key] = owner
+        found: dict[str, Rows] = {}
+        for plan, wanted in owners.values():
+            found.update(self.reader.rows(plan.entity, wanted))
+        return found
+
+    # A second look at what differs
+
+    def _first_look(self, key: str, item: Item, plan: EntityPlan | None, verdict: Verdict) -> None:
+        if verdict.settled:
+            self._count(plan, item, verdict)
+        else:
+            self.suspects.append(_Suspect(key, item))
+
+    def _settle(self, *, at_least: int) -> None:
+        if len(self.suspects) < at_least:
+            return
+        suspects, self.suspects = self.suspects, []
+        for round_ in range(_ROUNDS):
+            if not suspects:
+                return
+            time.sleep(self.settle_s)
+            suspects = self._look_again(suspects, last=round_ == _ROUNDS - 1)
+
+    def _look_again(self, suspects: list[_Suspect], *, last: bool) -> list[_Suspect]:
+        """Judge once more; return those that changed in between and need another look."""
+        keys = [suspect.key for suspect in suspects]
+        items = self.source.get_many(keys)
+        with self.reader.snapshot():
+            entries = self.reader.ledger(keys)
+            planned = {key: self._plan_of(key, entries.get(key)) for key in keys}
+            rows = self._rows(planned.items())
+        moving = []
+        for suspect, item in zip(suspects, items, strict=True):
+            key = suspect.key
+            plan, entry, own = planned[key], entries.get(key), rows.get(key, {})
+            held = item is not None and self._wants(key)
+            verdict = (
+                self.judge.item(plan, item, entry, own) if item and held else self.judge.gone(plan, key, entry, own)
+            )
+            if verdict.settled or _same_content(suspect.seen, item if held else None):
+                self._count(plan, item, verdict)
+            elif last:
+                self._count(plan, item, Verdict(PENDING))
+            else:
+                moving.append(_Suspect(key, item if held else None))
+        return moving
+
+    def _plan_of(self, key: str, entry: LedgerEntry | None) -> EntityPlan | None:
+        entity = self.router.route(key).entity or (self.entities.get(entry.entity) if entry else None)
+        return self.plans(entity) if entity is not None else None
+
+    def _count(self, plan: EntityPlan | None, item: Item | None, verdict: Verdict) -> None:
+        report = self.report
+        if verdict.counted == OUTSIDE:
+            left = plan is not None and item is not None and leaves_in_kv(plan, item)
+            report.outside["left_in_kv" if left else "vanished"] += 1
+            return
+        entity = plan.entity.name if plan else ""
+        report.count(verdict.counted, entity)
+        if verdict.counted in {"matched", "tolerated", "different"}:
+            report.count("compared", entity)
+        report.tolerances.update(verdict.tolerated)
+        for difference in verdict.differences:
+            report.note(difference)
+
+    # Rows that no ledger entry accounts for
+
+    def _compare_owners(self, page_keys: int, progress: Progress) -> None:
+        done = 0
+        for entity in self.entities.values():
+            if self.only is not None and entity is not self.only:
+                continue
+            for page in self.reader.owners(entity, page_keys):
+                self._check_owners(self.plans(entity), page)
+                done += len(page)
+                progress("rows", done, None)
+            for table, count in self.reader.orphans(entity).items():
+                text = f"{count} rows have no parent row"
+                self._note_extra(entity, Difference("", "$", table, "", Cause.EXTRA_ROW, text), rows=count)
+
+    def _check_owners(self, plan: EntityPlan, page: Sequence[Owner]) -> None:
+        strays: dict[str, str] = {}
+        keyed: dict[str, str] = {}
+        for owner in page:
+            key = _address(plan, owner)
+            if key is None:
+                text = "a row tells no key that it could be rebuilt to"
+                self._note_extra(plan.entity, Difference("", "$", owner.table, "", Cause.EXTRA_ROW, text))
+            else:
+                (keyed if _is_at_home(plan, owner, key) else strays)[key] = owner.table
+        known = self.reader.ledger(list(keyed))
+        unknown = [key for key in keyed if not _accounts_for(known.get(key), plan.entity)]
+        if unknown:
+            time.sleep(self.settle_s)
+            known = self.reader.ledger(unknown)
+            rows = self._rows((key, plan) for key in unknown)
+            items = self.source.get_many(unknown)
+            for key, item in zip(unknown, items, strict=True):
+                # An item that the store holds was judged, as missing from the ledger, on the way there.
+                is_gone = item is None or self.router.route(key).entity is not plan.entity
+                if is_gone and rows.get(key) and not _accounts_for(known.get(key), plan.entity):
+                    strays[key] = keyed[key]
+        for key, table in strays.items():
+            text = "the row belongs to no item that the ledger knows"
+            self._note_extra(plan.entity, Difference(key, "$", table, "", Cause.EXTRA_ROW, text))
+
+    def _note_extra(self, entity: Entity, difference: Difference, *, rows: int = 1) -> None:
+        self.report.count(EXTRA, entity.name, items=rows)
+        self.report.note(difference, items=rows)
+
+
+def _address(plan: EntityPlan, owner: Owner) -> str | None:
+    if owner.source_key is not None:
+        return owner.source_key
+    return plan.first_key([owner.values.get(each.name) for each in plan.root.columns])
+
+
+def _is_at_home(plan: EntityPlan, owner: Owner, key: str) -> bool:
+    """Whether the row stands where the item with this key has its row."""
+    if plan.entity.owned_by_source_key:
+        return True
+    here = tuple(owner.values.get(name) for name in plan.entity.root.primary_key)
+    return plan.primary_key(plan.captured(key)) == here
+
+
+def _accounts_for(entry: LedgerEntry | None, entity: Entity) -> bool:
+    return entry is not None and not entry.deleted and entry.entity == entity.id
+
+
+def _same_content(one: Item | None, other: Item | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one.kind == other.kind and one.value == other.value
+
+
+def _limited(pages: Iterator[Page], limit: int | None) -> Iterator[Page | None]:
+    """Yield pages up to *limit* items, then ``None`` if that cut something off."""
+    left = limit
+    for page in pages:
+        if left is None:
+            yield page
+            continue
+        if left < len(page.items):
+            if left:
+                yield page._replace(items=page.items[:left])
+            yield None
+            return
+        left -= len(page.items)
+        yield page
+
+
+def _entity(mapping: Mapping, name: str | None) -> Entity | None:
+    if name is None:
+        return None
+    try:
+        return mapping.entity(name)
+    except KeyError:
+        names = ", ".join(each.name for each in mapping.entities)
+        raise ConfigError(f"the mapping has no entity {name!r}", hint=f"entities: {names}") from None
+
+
+def _no_progress(_phase: str, _done: int, _total: int | None) -> None:
+    pass
