@@ -8,7 +8,8 @@ from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg import sql
-from psycopg.adapt import Buffer, Dumper, Loader
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import Conninfo, Format
 
@@ -25,23 +26,7 @@ T = TypeVar("T")
 
 # Poolers close idle connections while a page is being written. Reads are safe to repeat.
 PAUSES_S = (0.05, 0.5, 2.0, 5.0)
-_LOST = ("08", "57P")
-"""Classes of SQLSTATE that end a connection: connection exception, operator intervention."""
-
 _EXAMPLE = "postgresql://host/db?table=kv_store_x&key_column=key&value_column=value"
-
-
-class _Text(bytes):
-    """Bytes that go to the server as text, unchecked: a key as it came from there."""
-
-    __slots__ = ()
-
-
-class _TextDumper(Dumper):
-    oid = 25
-
-    def dump(self, obj: _Text) -> Buffer:
-        return obj
 
 
 class _TextLoader(Loader):
@@ -137,11 +122,11 @@ class PostgresSource:
         found: dict[bytes, Item] = {}
         for start in range(0, len(keys), 1000):
             # No text of PostgreSQL holds NUL, so no row can have such a key.
-            asked = [_Text(key.encode()) for key in keys[start : start + 1000] if "\0" not in key]
+            asked = [key for key in keys[start : start + 1000] if "\0" not in key]
             for raw, value, expires_at_ms in self._rows(query, [asked]):
                 if raw in found:
                     raise self._twin(raw)
-                found[raw] = _item(raw.decode("utf-8", "replace"), value, expires_at_ms)
+                found[raw] = _item(raw.decode(), value, expires_at_ms)
         return [found.get(key.encode()) for key in keys]
 
     def close(self) -> None:
@@ -154,12 +139,12 @@ class PostgresSource:
         ordered = sql.SQL(" ORDER BY {} LIMIT %s").format(shape.key)
         first = sql.SQL("{} WHERE {} IS NOT NULL").format(shape.select, shape.key) + ordered
         following = sql.SQL("{} WHERE {} > %s").format(shape.select, shape.key) + ordered
-        rows = self._rows(first, [limit]) if last is None else self._rows(following, [_Text(last), limit])
+        rows = self._rows(first, [limit]) if last is None else self._rows(following, [last.decode(), limit])
         while rows:
             yield rows
             if len(rows) < limit:
                 return
-            rows = self._rows(following, [_Text(rows[-1][0]), limit])
+            rows = self._rows(following, [rows[-1][0].decode(), limit])
 
     def _pages_by_cursor(self, shape: Shape, last: bytes | None, limit: int) -> Iterator[list[Any]]:
         """Read in byte order on a connection of its own, as the other one answers `get_many` meanwhile."""
@@ -171,7 +156,7 @@ class PostgresSource:
         try:
             with connection.transaction(), connection.cursor("kvmigrate_source", binary=True) as cursor:
                 cursor.adapters.register_loader("text", _TextLoader)
-                self._checked(lambda: cursor.execute(query, [] if last is None else [_Text(last)]))
+                self._checked(lambda: cursor.execute(query, [] if last is None else [last.decode()]))
                 while rows := self._checked(lambda: cursor.fetchmany(limit)):
                     for row in rows:
                         if last is not None and row[0] <= last:
@@ -194,7 +179,7 @@ class PostgresSource:
         return [b""] * int(rows)
 
     def _twin(self, raw: bytes) -> SourceError:
-        key = raw.decode("utf-8", "replace")
+        key = raw.decode()
         return SourceError(
             f"{self.name}: the key {key!r} stands in more than one row",
             hint="a key may stand once: remove the other rows, name another key_column, or name a view that picks one",
@@ -226,16 +211,18 @@ class PostgresSource:
 
     def _ask(self, read: Callable[[], T]) -> T:
         """Read, and again after a lost connection; never wait for a server that never answered."""
-        for pause in PAUSES_S if self._answered else ():
+        pauses = PAUSES_S if self._answered else ()
+        for pause in (*pauses, None):
             try:
-                return read()
-            except psycopg.OperationalError as exc:
-                if exc.sqlstate is not None and not exc.sqlstate.startswith(_LOST):
+                answer = read()
+            except psycopg.Error as exc:
+                if pause is None or not _is_lost(exc):
                     raise self._failed(exc) from None
                 time.sleep(pause)
-        answer = self._checked(read)
-        self._answered = True
-        return answer
+            else:
+                self._answered = True
+                return answer
+        raise AssertionError  # the last pause is None
 
     def _checked(self, read: Callable[[], T]) -> T:
         try:
@@ -246,6 +233,8 @@ class PostgresSource:
     def _failed(self, exc: psycopg.Error) -> SourceError:
         # The driver's error is not kept as a cause: it may quote the connection string.
         hint = "is the server up, and are host, user and password right?" if not self._answered else ""
+        if isinstance(exc, psycopg.errors.CharacterNotInRepertoire | psycopg.errors.UntranslatableCharacter):
+            hint = "the database holds text that is not of its encoding: name a view that leaves it out or converts it"
         return SourceError(f"{self.name}: {self._url.scrub(exc).strip()}", hint=hint)
 
     def _open(self) -> psycopg.Connection[Any]:
@@ -254,9 +243,7 @@ class PostgresSource:
         return self._connection
 
     def _connect(self) -> psycopg.Connection[Any]:
-        connection = psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
-        connection.adapters.register_dumper(_Text, _TextDumper)
-        return connection
+        return psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
 
     def _checked_conninfo(self) -> str:
         self._url.allow_options((*(option.keyword.decode() for option in Conninfo.get_defaults()), *OPTIONS))
@@ -266,6 +253,13 @@ class PostgresSource:
             raise ConfigError(f"{self.name}: {self._url.scrub(exc).strip()}", hint=_EXAMPLE) from None
         settings.setdefault("connect_timeout", 10)
         return make_conninfo("", **{**settings, "application_name": "kvmigrate:source", "client_encoding": "UTF8"})
+
+
+def _is_lost(exc: psycopg.Error) -> bool:
+    """Whether the connection ended: the driver says so itself, or the server by SQLSTATE."""
+    return isinstance(exc, psycopg.OperationalError) and (
+        exc.sqlstate is None or exc.sqlstate.startswith(("08", "57P"))
+    )
 
 
 def _page(rows: Sequence[Any], request: ScanRequest) -> Page:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -371,3 +372,20 @@ def test_only_the_database_of_the_url_is_read(redis_url: str, redis_client: redi
         assert key not in by_key(source.scan(ScanRequest()))
     with closing(opened(redis_url.rsplit("/", 1)[0] + "/15?db=" + redis_url.rsplit("/", 1)[1])) as source:
         assert {key} == set(by_key(source.scan(ScanRequest())))
+
+
+def test_redis_json_is_read_as_json() -> None:
+    """A document of RedisJSON is its root value, with its expiry; null is a value too."""
+    module = os.environ.get("KVMIGRATE_TEST_REJSON")
+    if not module:
+        pytest.skip("name the module rejson.so with KVMIGRATE_TEST_REJSON")
+    with RedisServer.start(settings={"loadmodule": module}) as server, redis.Redis.from_url(server.url) as client:
+        for key, value in (("doc", '{"a":[1,"é"]}'), ("null", "null")):
+            client.execute_command("JSON.SET", key, "$", value)  # type: ignore[no-untyped-call]  # left untyped by the driver
+        client.pexpireat("doc", EXPIRES_AT_MS)
+        for protocol in ("", "?protocol=3"):
+            with closing(opened(server.url + protocol)) as source:
+                items = by_key(source.scan(ScanRequest()))
+
+            assert Item("doc", '{"a":[1,"é"]}'.encode(), expires_at_ms=EXPIRES_AT_MS) == items["doc"]
+            assert Item("null", b"null") == items["null"]
