@@ -37,7 +37,7 @@ class SourceURL:
     """
 
     scheme: str
-    user: str = ""
+    user: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
     host: str = ""
     path: str = ""
@@ -46,8 +46,7 @@ class SourceURL:
     @property
     def name(self) -> str:
         """The URL for people: without password and without options that may hold one."""
-        # A lone user of a Redis URL is a password in the wrong place more often than a user.
-        user = self.user if self.password or not self.scheme.startswith(("redis", "unix")) else ""
+        user = "" if self._user_is_secret else self.user
         shown = {name: text for name, text in self.options.items() if name in _SHOWN}
         return self._written(self.scheme, f"{user}@" if user else "", shown)
 
@@ -62,6 +61,8 @@ class SourceURL:
         """Return *text* with every secret of this URL replaced by ``***``."""
         scrubbed = str(text)
         secrets = {self.password, unquote(self.password)}
+        if self._user_is_secret:
+            secrets |= {self.user, unquote(self.user)}
         secrets.update(value for name, value in self.options.items() if _SECRET_NAME.search(name))
         for secret in sorted(secrets - {""}, key=len, reverse=True):
             scrubbed = scrubbed.replace(secret, "***")
@@ -97,6 +98,11 @@ class SourceURL:
             if place.is_file():
                 return place
         raise ConfigError(f"{self.name}: there is no such file", hint=f"looked for {' and '.join(map(str, places))}")
+
+    @property
+    def _user_is_secret(self) -> bool:
+        """A lone user of a Redis URL is a password in the wrong place more often than a user."""
+        return not self.password and self.scheme.startswith(("redis", "unix"))
 
     def _written(self, scheme: str, userinfo: str, options: Mapping[str, str]) -> str:
         query = "&".join(f"{name}={quote(text, safe='/:{}$*._-')}" for name, text in options.items())
