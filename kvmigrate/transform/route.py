@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterator
 from collections.abc import Mapping as Captures
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from kvmigrate.transform.mapping import Entity, Mapping, Pointer
@@ -42,22 +42,27 @@ class Route(NamedTuple):
 _UNMATCHED = Route(RouteKind.UNMATCHED)
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    template: KeyTemplate
-    regex: re.Pattern[str]
-    names: tuple[str, ...]
-    route: Route
+class Candidate:
+    """One template with its compiled pattern and the route of the keys that match it."""
+
+    __slots__ = ("_names", "fullmatch", "number", "places", "repeats", "route", "template")
+
+    def __init__(self, number: int, template: KeyTemplate, route: Route) -> None:
+        """Compile the template; *number* tells candidates apart."""
+        self.number, self.template, self.route = number, template, route
+        self._names = tuple(capture.name for capture in template.captures)
+        self.places = {name: place for place, name in enumerate(self._names)}
+        self.repeats = len(self.places) < len(self._names)
+        self.fullmatch = re.compile(template.regex, re.DOTALL).fullmatch
 
     def match(self, key: str) -> Route | None:
-        found = self.regex.fullmatch(key)
+        """Return the route of *key* with its captures, or ``None``."""
+        found = self.fullmatch(key)
         if found is None:
             return None
         texts = found.groups()
-        captured = dict(zip(self.names, texts, strict=True))
-        if len(captured) != len(texts) and any(
-            captured[name] != text for name, text in zip(self.names, texts, strict=True)
-        ):
+        captured = dict(zip(self._names, texts, strict=True))
+        if self.repeats and any(captured[name] != text for name, text in zip(self._names, texts, strict=True)):
             return None
         return self.route._replace(captured=captured)
 
@@ -67,28 +72,41 @@ class Router:
 
     def __init__(self, mapping: Mapping) -> None:
         """Compile every template of *mapping*."""
-        self._by_head: dict[str, list[_Candidate]] = {}
-        self._anywhere: list[_Candidate] = []
-        for candidate in _candidates(mapping):
+        self._by_head: dict[str, list[Candidate]] = {}
+        self._anywhere: list[Candidate] = []
+        self.candidates = [Candidate(number, *pair) for number, pair in enumerate(_routes(mapping))]
+        for candidate in self.candidates:
             first = candidate.template.parts[0]
             if isinstance(first, str) and ":" in first:
                 self._by_head.setdefault(first[: first.index(":")], []).append(candidate)
             else:
                 self._anywhere.append(candidate)
 
+    def find(self, key: str) -> tuple[Candidate, tuple[str, ...]] | None:
+        """Return the only template that matches and its captures in order.
+
+        The short way of the bulk path: ``None`` says nothing, only that `route` must be asked.
+        """
+        only: Candidate | None = None
+        texts: tuple[str, ...] = ()
+        for candidate in self._by_head.get(key[: key.find(":")], ()):
+            found = candidate.fullmatch(key)
+            if found is not None:
+                if only is not None:
+                    return None
+                only, texts = candidate, found.groups()
+        return None if only is None or only.repeats or self._anywhere else (only, texts)
+
     def route(self, key: str) -> Route:
         """Return the key's route; of several templates the one that constrains strictly more wins."""
-        colon = key.find(":")
-        candidates = self._by_head.get(key[:colon], ()) if colon >= 0 else ()
-        matches = [(candidate, found) for candidate in candidates if (found := candidate.match(key))]
-        if self._anywhere:
-            matches += [(candidate, found) for candidate in self._anywhere if (found := candidate.match(key))]
+        candidates = self._by_head.get(key[: key.find(":")], [])
+        matches = [(each, found) for each in (*candidates, *self._anywhere) if (found := each.match(key))]
         if not matches:
             return _UNMATCHED
         return matches[0][1] if len(matches) == 1 else _narrowest(matches)
 
 
-def _narrowest(matches: list[tuple[_Candidate, Route]]) -> Route:
+def _narrowest(matches: list[tuple[Candidate, Route]]) -> Route:
     for candidate, found in matches:
         if all(other is candidate or candidate.template.narrows(other.template) for other, _ in matches):
             return found
@@ -96,19 +114,12 @@ def _narrowest(matches: list[tuple[_Candidate, Route]]) -> Route:
     return Route(RouteKind.AMBIGUOUS, reason=f"the key matches {texts}")
 
 
-def _candidates(mapping: Mapping) -> list[_Candidate]:
-    out = []
+def _routes(mapping: Mapping) -> Iterator[tuple[KeyTemplate, Route]]:
     for entity in mapping.entities:
         for position, template in enumerate(entity.keys):
-            out.append(_candidate(template, Route(RouteKind.ENTITY, entity, template=position)))
+            yield template, Route(RouteKind.ENTITY, entity, template=position)
     for pointer in mapping.pointers:
         reason = f"an index kept by hand ({pointer.key.text})"
-        out.append(_candidate(pointer.key, Route(RouteKind.POINTER, reason=reason, pointer=pointer)))
+        yield pointer.key, Route(RouteKind.POINTER, reason=reason, pointer=pointer)
     for leave in mapping.leave_in_kv:
-        out.append(_candidate(leave.key, Route(RouteKind.LEFT_IN_KV, reason=leave.reason)))
-    return out
-
-
-def _candidate(template: KeyTemplate, route: Route) -> _Candidate:
-    names = tuple(capture.name for capture in template.captures)
-    return _Candidate(template, re.compile(template.regex, re.DOTALL), names, route)
+        yield leave.key, Route(RouteKind.LEFT_IN_KV, reason=leave.reason)

@@ -21,9 +21,9 @@ from kvmigrate.transform.lens.plan import ColumnPlan, EntityPlan, TablePlan, fin
 from kvmigrate.transform.mapping import REST_RESERVED, Decode, Role
 from kvmigrate.transform.path import Path, parse_path
 from kvmigrate.transform.refused import ValueRefused
+from kvmigrate.transform.types_time import EPOCH
 
 Rows = Mapping[str, Sequence[Sequence[Any]]]
-EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND = dt.timedelta(milliseconds=1)
 _ESCAPED = re.compile(f"{ESCAPE}({ESCAPE}|0|u[0-9a-f]{{4}})")
 
@@ -47,6 +47,16 @@ def key_of(plan: EntityPlan, rows: Rows) -> str:
             return entity.keys[0].render(texts)
     message = f"no row of {entity.name!r} to rebuild a key from"
     raise LensError(message, hint="an item without rows is named by its ledger entry")
+
+
+def expiry_of(plan: EntityPlan, rows: Rows) -> int | None:
+    """Return the expiry that the item's first row carries, in milliseconds since 1970."""
+    for each in plan.entity.tables:
+        for position, column in enumerate(each.columns):
+            if column.role is Role.EXPIRES and rows.get(each.name):
+                at = rows[each.name][0][position]
+                return None if at is None else (at - EPOCH) // _MILLISECOND
+    return None
 
 
 def backward_item(plan: EntityPlan, key: str, captured: Mapping[str, str], rows: Rows) -> Item:
@@ -84,7 +94,7 @@ class _Backward:
             self.flags = notes.get("item", [])
         self.as_text = entity.decode is Decode.HASH or "hash" in self.flags
         value = self._rows_only() if entity.rows_only else self._value(self.plan.root, self._root())
-        return self._item(value, first)
+        return self._item(value)
 
     def _first_row(self) -> tuple[TablePlan, Sequence[Any]] | None:
         if not self.plan.entity.rows_only:
@@ -114,12 +124,8 @@ class _Backward:
                 _put(value, child.table.each or (), elements, self.key)
         return value
 
-    def _item(self, value: Any, first: tuple[TablePlan, Sequence[Any]] | None) -> Item:
-        expires_at_ms = None
-        if first is not None:
-            for each in first[0].by_role(Role.EXPIRES):
-                at = first[1][each.position]
-                expires_at_ms = None if at is None else (at - EPOCH) // _MILLISECOND
+    def _item(self, value: Any) -> Item:
+        expires_at_ms = expiry_of(self.plan, self.rows)
         if self.as_text:
             fields = {name.encode(): str(text).encode() for name, text in value.items()}
             return Item(self.key, fields, ItemKind.HASH, expires_at_ms)

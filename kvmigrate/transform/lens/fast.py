@@ -8,7 +8,7 @@ exact path (`forward`). `kvmigrate schema --show-code` prints what is generated.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -17,26 +17,39 @@ import xxhash
 from kvmigrate.model import Item, ItemKind
 from kvmigrate.transform.content_hash import content_hash
 from kvmigrate.transform.json_text import MAX_BYTES, MAX_DEPTH
+from kvmigrate.transform.lens.fast_members import Members, members_of, walk
 from kvmigrate.transform.lens.fast_types import NAMES, field_lines, field_type
 from kvmigrate.transform.lens.page import Accepted, PageBuilder
 from kvmigrate.transform.lens.plan import INTEGERS, ColumnPlan, EntityPlan, TablePlan
 from kvmigrate.transform.mapping import Column, Decode, Expires, Role
 from kvmigrate.transform.pack import row_head
-from kvmigrate.transform.route import Route
 from kvmigrate.transform.template_overlap import templates_overlap
 
-Routed = tuple[int, Item, Route]
-_Leaf = ColumnPlan | TablePlan
+Routed = tuple[int, Item, tuple[str, ...]]
+"""An item, its ordinal in the page, and the captures of its key in the template's order."""
+
+PageFunction = Callable[[list[Routed], PageBuilder, int, dict[str, int]], list[Routed]]
+_USUAL_PAGE = 4_096
 _KEY_TYPES = {"uuid", "text", *INTEGERS}
 
 
 @dataclass(frozen=True, slots=True)
 class FastEntity:
-    """The compiled form of one entity; *source* is its generated code."""
+    """The compiled form of one entity.
+
+    Attributes:
+        source: The generated code.
+
+        templates: Positions of the key templates whose items it takes.
+
+        page: Turns plain items of one template into rows and returns the others for
+            the exact path. Takes the group, the builder, the template's position and
+            the places of its captures.
+    """
 
     source: str
-    page: Callable[[list[Routed], PageBuilder], list[Routed]]
-    """Turns plain items into rows; returns the others for the exact path."""
+    templates: frozenset[int]
+    page: PageFunction
 
 
 def compile_entity(plan: EntityPlan) -> FastEntity | None:
@@ -63,7 +76,7 @@ def _eligible(plan: EntityPlan) -> bool:
         return False
     if any(each.column.type.array or each.column.type.base not in _KEY_TYPES for each in plan.keys):
         return False
-    return all(_eligible_table(table) for table in _walk(plan.root))
+    return all(_eligible_table(table) for table in walk(plan.root))
 
 
 def _eligible_table(plan: TablePlan) -> bool:
@@ -73,42 +86,19 @@ def _eligible_table(plan: TablePlan) -> bool:
     return not any(each.column.forward or each.column.has_default for each in plan.columns)
 
 
-def _walk(plan: TablePlan) -> list[TablePlan]:
-    return [plan, *(each for child in plan.children for each in _walk(child))]
-
-
-@dataclass(slots=True)
-class _Members:
-    """The members of one object that the struct has: by name, a column, a child, or an object."""
-
-    by_name: dict[str, _Leaf | _Members] = field(default_factory=dict)
-
-    def add(self, path: tuple[str, ...], leaf: _Leaf) -> None:
-        inner = self
-        for name in path[:-1]:
-            found = inner.by_name.setdefault(name, _Members())
-            assert isinstance(found, _Members)  # noqa: S101 - the mapping was refused if paths overlap
-            inner = found
-        inner.by_name[path[-1]] = leaf
-
-    def leaves(self) -> list[_Leaf]:
-        out: list[_Leaf] = []
-        for found in self.by_name.values():
-            out.extend(found.leaves() if isinstance(found, _Members) else [found])
-        return out
-
-
-def _members(plan: TablePlan) -> _Members:
-    members = _Members()
-    for each in plan.members:
-        members.add(each.column.paths[0], each)
-    for child in plan.children:
-        members.add(child.table.each or (), child)
-    return members
-
-
 def _count_openings(data: bytes) -> int:
     return data.count(b"{") + data.count(b"[")
+
+
+class _Heads(dict[int, bytes]):
+    """The first bytes of a row by ordinal, remembered for ordinals of usual pages."""
+
+    def __init__(self, fields: int) -> None:
+        super().__init__({ordinal: row_head(fields, 4, ordinal) for ordinal in range(_USUAL_PAGE)})
+        self._fields = fields
+
+    def __missing__(self, ordinal: int) -> bytes:
+        return row_head(self._fields, 4, ordinal)
 
 
 class _Generator:
@@ -118,34 +108,34 @@ class _Generator:
         self.plan = plan
         self.names: dict[str, Any] = dict(NAMES)
         self.lines: list[str] = []
-        self.tables = _walk(plan.root)
+        self.tables = walk(plan.root)
         self.numbers = {id(table): position for position, table in enumerate(self.tables)}
+        self.copies: dict[tuple[int, int], str] = {}
 
     def finish(self) -> FastEntity:
         entity, names = self.plan.entity, self.names
         names["decode"] = msgspec.json.Decoder(self._struct(self.plan.root)).decode
         names.update(JSON=ItemKind.JSON, Accepted=Accepted, digest=xxhash.xxh3_128_digest)
         names["count"] = _count_openings
-        names.update(row_head=row_head, content_hash=content_hash, join=b"".join)
-        fast_templates = self._fast_templates()
+        names.update(content_hash=content_hash, join=b"".join)
+        expires = self.plan.entity.expires is Expires.COLUMN
         head = [
-            f"def page(group, builder):  # {entity.name}",
+            f"def page(group, builder, template, places):  # {entity.name}",
             "    slow = []",
             "    accept = builder.page.accepted.append",
+            *(f"    at_{n} = places[{each.column.source!r}]" for n, each in enumerate(self.plan.keys)),
             *(f"    rows_{n} = []" for n in range(len(self.tables))),
             "    for routed in group:",
-            "        ordinal, item, route = routed",
-            "        b = item.value",
-            "        key = item.key",
-            f"        if item.kind is not JSON or {self._odd_item(fast_templates)}:",
+            "        ordinal, item, captured = routed",
+            "        key, b, kind, e = item",
+            f"        if kind is not JSON{'' if expires else ' or e is not None'}:",
             "            slow.append(routed)",
             "            continue",
             "        try:",
             "            if not b.isascii(): b.decode()",
-            r'            if b"\\u0000" in b or b"\\ud" in b or b"\\uD" in b: raise Slow',
+            r'            if b"\\" in b and (b"\\u0000" in b or b"\\ud" in b or b"\\uD" in b): raise Slow',
             f"            if len(b) > 1000 and (count(b) > {MAX_DEPTH} or len(b) > {MAX_BYTES}): raise Slow",
             "            o = decode(b)",
-            "            captured = route.captured",
         ]
         self._emit_root()
         tail = [
@@ -153,30 +143,20 @@ class _Generator:
             "            slow.append(routed)",
             "            continue",
             *self._commit_lines(),
-            "        found = digest(b) if item.expires_at_ms is None else content_hash(item)",
-            f"        accept(Accepted(ordinal, key, {entity.id}, found, item.expires_at_ms))",
+            "        found = digest(b) if e is None else content_hash(item)",
+            f"        accept(Accepted(ordinal, key, {entity.id}, found, e))",
             *(f"    builder.add_rows({table.table.name!r}, rows_{n})" for n, table in enumerate(self.tables)),
             "    return slow",
         ]
         source = "\n".join([*head, *self.lines, *tail]) + "\n"
         exec(compile(source, f"<lens of {entity.name}>", "exec"), names)  # noqa: S102 - built from the checked mapping: its names appear as literals only
-        return FastEntity(source, names["page"])
+        return FastEntity(source, self._templates(), names["page"])
 
-    def _fast_templates(self) -> list[int]:
+    def _templates(self) -> frozenset[int]:
+        """The templates that capture every KEY column."""
         sources = {each.column.source for each in self.plan.keys}
-        return [
-            position
-            for position, template in enumerate(self.plan.entity.keys)
-            if sources <= {capture.name for capture in template.captures}
-        ]
-
-    def _odd_item(self, fast_templates: list[int]) -> str:
-        odd = []
-        if len(fast_templates) < len(self.plan.entity.keys):
-            odd.append(f"route.template not in {tuple(fast_templates)}")
-        if self.plan.entity.expires is not Expires.COLUMN:
-            odd.append("item.expires_at_ms is not None")
-        return " or ".join(odd) or "False"
+        captured = [{capture.name for capture in template.captures} for template in self.plan.entity.keys]
+        return frozenset(position for position, names in enumerate(captured) if sources <= names)
 
     def _commit_lines(self) -> list[str]:
         lines = ["        rows_0.append(row)"]
@@ -187,7 +167,8 @@ class _Generator:
         self.lines.extend("    " * indent + line for line in lines)
 
     def _variable(self, table: TablePlan, position: int) -> str:
-        return f"p{self.numbers[id(table)]}_{position}"
+        number = self.numbers[id(table)]
+        return self.copies.get((number, position), f"p{number}_{position}")
 
     def _emit_root(self) -> None:
         depth, root = 3, self.plan.root
@@ -199,7 +180,7 @@ class _Generator:
             name = self._variable(root, each.position)
             if each.column.role is Role.SOURCE_KEY:
                 whole = "pack_text(key)"
-                conditional = f"NULL if route.template == 0 else {whole}"
+                conditional = f"NULL if template == 0 else {whole}"
                 self._emit(depth, f"{name} = {whole if self.plan.entity.owned_by_source_key else conditional}")
             elif each.column.role is Role.EXPIRES:
                 self._emit(
@@ -210,27 +191,27 @@ class _Generator:
                 self._emit(depth, f"{name} = NULL if e is None else instant(8, (e - EPOCH_2000_MS) * 1000)")
             elif each.column.role is Role.REST:
                 self._emit(depth, f"{name} = NULL")
-        self._emit_members(depth, root, _members(root), "o")
+        self._emit_members(depth, root, members_of(root), "o")
         self._emit_row(depth, root, "row =")
 
     def _emit_key(self, depth: int, plan: ColumnPlan) -> None:
         name, base = self._variable(self.plan.root, plan.position), plan.column.type.base
-        self._emit(depth, f"v = captured[{plan.column.source!r}]")
+        self._emit(depth, f"v = {self._captured(plan.column)}")
         if base in INTEGERS:
             self._emit(depth, "t, v = v, int(v)", "if str(v) != t: raise Slow")
         self._emit(depth, *field_lines(plan, name, self.names))
 
-    def _emit_members(self, depth: int, table: TablePlan, members: _Members, holder: str) -> None:
+    def _emit_members(self, depth: int, table: TablePlan, members: Members, holder: str) -> None:
         for position, found in enumerate(members.by_name.values()):
             value = f"{holder}.f{position}"
-            if isinstance(found, _Members):
+            if isinstance(found, Members):
                 self._emit_object(depth, table, found, value, f"{holder}_{position}")
             elif isinstance(found, TablePlan):
                 self._emit_child(depth, table, found, value)
             else:
                 self._emit_column(depth, table, found, value)
 
-    def _emit_object(self, depth: int, table: TablePlan, members: _Members, value: str, holder: str) -> None:
+    def _emit_object(self, depth: int, table: TablePlan, members: Members, value: str, holder: str) -> None:
         """A nested object; one without any mapped member stays in rest, so it is not plain."""
         columns = [leaf for leaf in members.leaves() if isinstance(leaf, ColumnPlan)]
         self._emit(depth, f"{holder} = {value}", f"if {holder} is UNSET:")
@@ -259,35 +240,35 @@ class _Generator:
         self._emit(depth + 1, *lines)
 
     def _repeated(self, column: Column) -> str:
-        text = f"captured[{column.source!r}]"
+        text = self._captured(column)
         return f"int({text})" if column.type.base in INTEGERS else text
+
+    def _captured(self, column: Column) -> str:
+        return f"captured[at_{[each.column.name for each in self.plan.keys].index(column.name)}]"
 
     def _emit_child(self, depth: int, parent: TablePlan, child: TablePlan, value: str) -> None:
         number = self.numbers[id(child)]
         ordinal = child.by_role(Role.ORDINAL)[0]
         self._emit(depth, f"a{number} = {value}", f"if a{number} is not UNSET:")
-        self._emit(depth + 1, f"if not a{number}: raise Slow", f"n{number} = 0", f"for x{number} in a{number}:")
+        self._emit(depth + 1, f"if not a{number}: raise Slow", f"for n{number}, x{number} in enumerate(a{number}):")
         inner = depth + 2
         for each in child.columns:
-            name = self._variable(child, each.position)
-            if each.column.role is Role.PARENT:
-                self._emit(inner, f"{name} = {self._copied(parent, each.column.source)}")
-            elif each.column.role is Role.TENANT:
-                self._emit(inner, f"{name} = {self._copied(parent, each.column.name)}")
+            if each.column.role in {Role.PARENT, Role.TENANT}:
+                source = each.column.source
+                self.copies[number, each.position] = self._copied(parent, source)
             elif each.column.role is Role.REST:
-                self._emit(inner, f"{name} = NULL")
+                self.copies[number, each.position] = "NULL"
         self._emit_ordinal(inner, ordinal, self._variable(child, ordinal.position), f"n{number}")
         if child.whole is not None:
             self._emit(inner, f"v = x{number}")
             self._emit(inner, *field_lines(child.whole, self._variable(child, child.whole.position), self.names))
         else:
-            self._emit_members(inner, child, _members(child), f"x{number}")
+            self._emit_members(inner, child, members_of(child), f"x{number}")
         self._emit_row(inner, child, f"kids_{number}.append", call=True)
-        self._emit(inner, f"n{number} += 1")
 
     def _emit_ordinal(self, depth: int, plan: ColumnPlan, name: str, counter: str) -> None:
         if plan.column.type.base == "integer":
-            self._emit(depth, f"{name} = ordinals[{counter}] if {counter} < 10000 else length(4) + length({counter})")
+            self._emit(depth, f"{name} = ordinals[{counter}]")
         else:
             self._emit(depth, f"v = {counter}", *field_lines(plan, name, self.names))
 
@@ -297,19 +278,21 @@ class _Generator:
 
     def _emit_row(self, depth: int, table: TablePlan, target: str, *, call: bool = False) -> None:
         fields = ", ".join(self._variable(table, each.position) for each in table.columns)
-        row = f"join((row_head({len(table.columns) + 1}, 4, ordinal), {fields},))"
+        heads = f"heads_{self.numbers[id(table)]}"
+        self.names[heads] = _Heads(len(table.columns) + 1)
+        row = f"join(({heads}[ordinal], {fields},))"
         self._emit(depth, f"{target}({row})" if call else f"{target} {row}")
 
     def _struct(self, plan: TablePlan) -> Any:
-        return self._struct_of(_members(plan), plan.table.name)
+        return self._struct_of(members_of(plan), plan.table.name)
 
-    def _struct_of(self, members: _Members, name: str) -> Any:
+    def _struct_of(self, members: Members, name: str) -> Any:
         fields: list[Any] = []
         rename: dict[str, str] = {}
         for position, (member, found) in enumerate(members.by_name.items()):
             attribute = f"f{position}"
             rename[attribute] = member
-            if isinstance(found, _Members):
+            if isinstance(found, Members):
                 kind, required = self._struct_of(found, f"{name}.{member}"), False
             elif isinstance(found, TablePlan):
                 element = field_type(found.whole) if found.whole is not None else self._struct(found)

@@ -25,7 +25,7 @@ class Slow(Exception):  # noqa: N818 - a signal that never leaves the generated 
     """This item is not plain: take the exact path."""
 
 
-SLOW = (Slow, ValueRefused, msgspec.MsgspecError, ValueError, KeyError, OverflowError, struct.error)
+SLOW = (Slow, ValueRefused, msgspec.MsgspecError, ValueError, KeyError, OverflowError, IndexError, struct.error)
 
 _CACHE_ENTRIES = 100_000
 _UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
@@ -148,7 +148,7 @@ def field_lines(plan: ColumnPlan, name: str, names: dict[str, Any]) -> list[str]
 
 
 _INLINE = {
-    "text": ("t = v.encode()", "{name} = length(len(t)) + t"),
+    "text": ("t = v.encode()", "{name} = lengths[len(t)] + t"),
     "text[]": ("{name} = pack_text_array(v)",),
     "boolean": ("{name} = TRUE if v else FALSE",),
     "jsonb": ("{name} = pack_json_text(bytes(v))",),
@@ -183,7 +183,8 @@ def _generic(plan: ColumnPlan, name: str, helper: str, names: dict[str, Any]) ->
 def _pack_text_array(values: list[str]) -> bytes:
     if not values:
         return _EMPTY_TEXT_ARRAY
-    body = b"".join([length(len(text)) + text for text in [value.encode() for value in values]])
+    lengths = NAMES["lengths"]
+    body = b"".join([lengths[len(text)] + text for text in [value.encode() for value in values]])
     return _array_head(20 + len(body), 1, 0, 25, len(values), 1) + body
 
 
@@ -205,7 +206,8 @@ NAMES: dict[str, Any] = {
     "FALSE": b"\x00\x00\x00\x01\x00",
     "length": length,
     "instant": struct.Struct("!iq").pack,
-    "ordinals": [struct.pack("!ii", 4, n) for n in range(10_000)],
+    "lengths": [struct.pack("!i", n) for n in range(1 << 16)],
+    "ordinals": [struct.pack("!ii", 4, n) for n in range(1 << 16)],
     "pack_text": pack_text,
     "pack_text_array": _pack_text_array,
     "pack_json_text": _pack_json_text,

@@ -25,9 +25,9 @@ from kvmigrate.transform.mapping import (
 from kvmigrate.transform.path import Path, format_path
 from kvmigrate.transform.refused import ValueRefused
 from kvmigrate.transform.types import json_type
+from kvmigrate.transform.types_time import EPOCH
 
 Missing = Collection[tuple[str, str, Any]]
-EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _LAST_MS = 253_402_300_799_999
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from kvmigrate.errors import LensError, MappingError
-from kvmigrate.model import ADDRESS_SEPARATOR, Item, Reason, Refusal, RowSet
-from kvmigrate.transform.lens.backward import Rows, backward_item, key_of
+from kvmigrate.model import ADDRESS_SEPARATOR, Item, ItemKind, Reason, Refusal, RowSet
+from kvmigrate.transform.lens.backward import Rows, backward_item, expiry_of, key_of
 from kvmigrate.transform.lens.fast import FastEntity, Routed, compile_entity
+from kvmigrate.transform.lens.fast_back import can_go_back, compile_back
 from kvmigrate.transform.lens.forward import Missing, forward_item
 from kvmigrate.transform.lens.page import Left, PageBuilder, PageRows
 from kvmigrate.transform.lens.plan import EntityPlan, TablePlan, plan_entity
@@ -33,11 +34,18 @@ class Lens:
             table.table.name: _TablePacker(table) for plan in self._plans.values() for table in _tables(plan)
         }
         self._exploding = _hash_keys(mapping)
-        self._fast: dict[str, FastEntity] = {}
-        for name, plan in self._plans.items():
-            fast = compile_entity(plan)
-            if fast is not None:
-                self._fast[name] = fast
+        compiled = {name: compile_entity(plan) for name, plan in self._plans.items()}
+        self._back = {
+            name: compile_back(self._plans[name])
+            for name, fast in compiled.items()
+            if fast and can_go_back(self._plans[name])
+        }
+        self._code = {name: fast.source for name, fast in compiled.items() if fast}
+        self._fast: dict[int, FastEntity] = {}
+        for candidate in self._router.candidates:
+            fast = compiled[candidate.route.entity.name] if candidate.route.entity else None
+            if fast is not None and candidate.route.template in fast.templates:
+                self._fast[candidate.number] = fast
 
     def route(self, key: str) -> Route:
         """Return where a key belongs."""
@@ -83,31 +91,33 @@ class Lens:
     def page(self, items: Sequence[Item]) -> PageRows:
         """Return what a page of items becomes. Every item is in exactly one list of the result."""
         builder = PageBuilder()
-        groups: dict[str, list[Routed]] = {}
+        groups: dict[int, list[Routed]] = {}
+        find, fast = self._router.find, self._fast
         for ordinal, item in enumerate(items):
-            route = self._router.route(item.key)
-            if route.entity is not None:
-                groups.setdefault(route.entity.name, []).append((ordinal, item, route))
-            elif route.kind is RouteKind.AMBIGUOUS:
-                builder.page.refused.append((item, Refusal(item.key, "$", Reason.AMBIGUOUS_KEY, route.reason)))
+            found = find(item.key)
+            if found is None or found[0].number not in fast:
+                self._exact(builder, ordinal, item)
             else:
-                builder.aside(item, route)
-        for name, group in groups.items():
-            fast = self._fast.get(name)
-            for ordinal, item, route in group if fast is None else fast.page(group, builder):
-                self._exact(builder, ordinal, item, route)
+                groups.setdefault(found[0].number, []).append((ordinal, item, found[1]))
+        for number, group in groups.items():
+            candidate = self._router.candidates[number]
+            for ordinal, item, _ in fast[number].page(group, builder, candidate.route.template, candidate.places):
+                self._exact(builder, ordinal, item)
         return builder.finish()
 
-    def _exact(self, builder: PageBuilder, ordinal: int, item: Item, route: Route) -> None:
+    def _exact(self, builder: PageBuilder, ordinal: int, item: Item) -> None:
+        route = self._router.route(item.key)
+        if route.entity is None and route.kind is not RouteKind.AMBIGUOUS:
+            builder.aside(item, route)
+            return
         found = self._forward(item, route)
-        if isinstance(found, RowSet):
-            assert route.entity is not None  # noqa: S101 - only an entity's item has rows
+        if isinstance(found, Refusal):
+            builder.page.refused.append((item, found))
+        elif isinstance(found, Left):
+            builder.page.left.append(found)
+        elif route.entity is not None:
             self._add(builder, found, ordinal)
             builder.accept(ordinal, item, route.entity.id)
-        elif isinstance(found, Refusal):
-            builder.page.refused.append((item, found))
-        else:
-            builder.page.left.append(found)
 
     def _add(self, builder: PageBuilder, row_set: RowSet, ordinal: int) -> None:
         for row in (*row_set.derived, *row_set.rows):
@@ -131,6 +141,11 @@ class Lens:
         """
         plan = self._plans[entity.name]
         key = key_of(plan, rows) if key is None else key
+        back, found = self._back.get(entity.name), self._router.find(key)
+        if back is not None and found is not None and found[0].number in self._fast:
+            value = back.value(found[1], found[0].places, rows)
+            if value is not None:
+                return Item(key, value, ItemKind.JSON, expiry_of(plan, rows))
         route = self._router.route(key)
         if route.entity is not entity:
             message = f"{key}: the key does not belong to {entity.name!r}"
@@ -143,12 +158,10 @@ class Lens:
         Raises:
             KeyError: the mapping has no such entity.
         """
-        names = [entity] if entity else list(self._plans)
-        parts = []
-        for name in names:
-            fast = self._fast.get(self._plans[name].entity.name)
-            parts.append(fast.source if fast else f"# {name}: no generated code; every item takes the exact path\n")
-        return "\n\n".join(parts)
+        names = [self._plans[entity].entity.name] if entity else list(self._plans)
+        none = "# {}: no generated code; every item takes the exact path\n"
+        parts = [self._code.get(name) or none.format(name) for name in names]
+        return "\n\n".join(parts + [self._back[name].source for name in names if name in self._back])
 
     def primary_key(self, entity: Entity, key: str) -> tuple[Any, ...] | None:
         """Return the root's primary key as the key alone gives it, or ``None`` when it does not."""
