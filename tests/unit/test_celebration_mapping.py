@@ -3,10 +3,12 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kvmigrate.config import read_settings
 from kvmigrate.demo.celebration import Celebration, mapping_path
 from kvmigrate.model import Bin, Item, RowSet
 from kvmigrate.transform.lens import Lens, PageRows, compile_mapping
@@ -96,3 +98,12 @@ def test_every_accepted_item_comes_back_as_it_was(lens: Lens, shop: tuple[Celebr
         rebuilt += 1
 
     assert rebuilt > SIZE * 0.9
+
+
+def test_the_example_folder_needs_no_options(repository: Path) -> None:
+    """The example's settings are complete and name the example's mapping."""
+    settings = read_settings(folder=repository / "examples" / "celebration", environment={})
+
+    assert settings.need_mapping().samefile(mapping_path())
+    assert settings.need_source().startswith("redis://")
+    assert settings.need_target().startswith("postgresql://")
