@@ -81,7 +81,7 @@ def _eligible(plan: EntityPlan) -> bool:
 
 def _eligible_table(plan: TablePlan) -> bool:
     """A child's elements are objects or scalars of an array; maps and arrays of arrays are not plain."""
-    if plan.table.is_map or plan.table.each == () or any(child.table.each == () for child in plan.children):
+    if plan.table.is_map or any(len(child.table.each or ()) != 1 for child in plan.children):
         return False
     return not any(each.column.forward or each.column.has_default for each in plan.columns)
 
@@ -192,7 +192,7 @@ class _Generator:
             elif each.column.role is Role.REST:
                 self._emit(depth, f"{name} = NULL")
         self._emit_members(depth, root, members_of(root), "o")
-        self._emit_row(depth, root, "row =")
+        self._emit(depth, f"row = {self._joined(root, [self._variable(root, each.position) for each in root.columns])}")
 
     def _emit_key(self, depth: int, plan: ColumnPlan) -> None:
         name, base = self._variable(self.plan.root, plan.position), plan.column.type.base
@@ -250,21 +250,24 @@ class _Generator:
         number = self.numbers[id(child)]
         ordinal = child.by_role(Role.ORDINAL)[0]
         self._emit(depth, f"a{number} = {value}", f"if a{number} is not UNSET:")
-        self._emit(depth + 1, f"if not a{number}: raise Slow", f"for n{number}, x{number} in enumerate(a{number}):")
-        inner = depth + 2
+        inner, same = depth + 2, []
         for each in child.columns:
             if each.column.role in {Role.PARENT, Role.TENANT}:
-                source = each.column.source
-                self.copies[number, each.position] = self._copied(parent, source)
+                self.copies[number, each.position] = self._copied(parent, each.column.source)
+                same.append(self.copies[number, each.position])
             elif each.column.role is Role.REST:
                 self.copies[number, each.position] = "NULL"
+        # The generated columns stand first: what all rows of one parent share is joined once.
+        self._emit(depth + 1, f"if not a{number}: raise Slow", f"s{number} = {self._joined(child, same)}")
+        self._emit(depth + 1, f"for n{number}, x{number} in enumerate(a{number}):")
         self._emit_ordinal(inner, ordinal, self._variable(child, ordinal.position), f"n{number}")
         if child.whole is not None:
             self._emit(inner, f"v = x{number}")
             self._emit(inner, *field_lines(child.whole, self._variable(child, child.whole.position), self.names))
         else:
             self._emit_members(inner, child, members_of(child), f"x{number}")
-        self._emit_row(inner, child, f"kids_{number}.append", call=True)
+        own = [self._variable(child, each.position) for each in child.columns[len(same) :]]
+        self._emit(inner, f"kids_{number}.append(join((s{number}, {', '.join(own)},)))")
 
     def _emit_ordinal(self, depth: int, plan: ColumnPlan, name: str, counter: str) -> None:
         if plan.column.type.base == "integer":
@@ -276,12 +279,11 @@ class _Generator:
         position = next(each.position for each in parent.columns if each.column.name == name)
         return self._variable(parent, position)
 
-    def _emit_row(self, depth: int, table: TablePlan, target: str, *, call: bool = False) -> None:
-        fields = ", ".join(self._variable(table, each.position) for each in table.columns)
+    def _joined(self, table: TablePlan, fields: list[str]) -> str:
+        """A row's head and its first fields."""
         heads = f"heads_{self.numbers[id(table)]}"
         self.names[heads] = _Heads(len(table.columns) + 1)
-        row = f"join(({heads}[ordinal], {fields},))"
-        self._emit(depth, f"{target}({row})" if call else f"{target} {row}")
+        return f"join(({heads}[ordinal], {', '.join(fields)},))" if fields else f"{heads}[ordinal]"
 
     def _struct(self, plan: TablePlan) -> Any:
         return self._struct_of(members_of(plan), plan.table.name)
