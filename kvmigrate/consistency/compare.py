@@ -22,6 +22,7 @@ from kvmigrate.transform.mapping import Role
 # A store that tells how long an item has left, and not until when, is exact to a millisecond or two.
 _EXPIRY_SLACK = dt.timedelta(milliseconds=2)
 _MAX_DIFFERENCES = 20
+_MAX_SEARCHED = 200
 
 
 class Outcome(enum.StrEnum):
@@ -135,7 +136,7 @@ class _Comparison:
             elif not each.kind.same(wanted, actual) and not self._near(each, wanted, actual):
                 self._differs(expected, each, wanted, actual, row)
         if expected.plan.rest is not None and row[expected.plan.rest.index] is not None:
-            self._check_rest(expected, row[expected.plan.rest.index])
+            self._check_rest(expected, row, row[expected.plan.rest.index])
         self._compare_children(expected, row)
 
     def _near(self, each: ColumnPlan, wanted: Any, actual: Any) -> bool:
@@ -147,6 +148,8 @@ class _Comparison:
         )
 
     def _differs(self, expected: ExpectedRow, each: ColumnPlan, wanted: Any, actual: Any, row: Sequence[Any]) -> None:
+        if isinstance(wanted, Unfit):
+            return  # reported as an item that should be in quarantine
         if actual is None and each.may_wait and self.waiting:
             self.waits = True
             expected.values[each.index] = None
@@ -171,14 +174,14 @@ class _Comparison:
         found = rest.get("$", {}).get("value", MISSING) if where == () else lookup(_members(rest), where)
         return found is not MISSING and found is not None
 
-    def _check_rest(self, expected: ExpectedRow, rest: Any) -> None:
+    def _check_rest(self, expected: ExpectedRow, row: Sequence[Any], rest: Any) -> None:
         """Rest must not repeat what a column carries whole."""
         if not isinstance(rest, dict) or self.texts:
             return
         members = _members(rest)
         for each in expected.plan.path_columns:
             where, wanted = expected.claims[each.index], expected.values[each.index]
-            if not where or wanted is None or isinstance(wanted, Unfit):
+            if not where or wanted is None or isinstance(wanted, Unfit) or row[each.index] is None:
                 continue
             found = lookup(members, where)
             if found is MISSING or not is_canonical(each.kind, wanted, found):
@@ -228,20 +231,9 @@ class _Comparison:
         before = len(self.found)
         for each, row in pairs:
             self._compare_row(each, row)
-        if len(self.found) > before and not child.is_map and self._reordered(wanted, actual):
+        if len(self.found) > before and not child.is_map and _reordered(pairs, actual):
             del self.found[before:]
             self._add((*parent.path, *child.each), child, place, Cause.ORDER, "the same rows in another order")
-
-    def _reordered(self, wanted: list[ExpectedRow], actual: list[Sequence[Any]]) -> bool:
-        if not 1 < len(wanted) <= 200:
-            return False
-        left = list(actual)
-        for each in wanted:
-            place = next((place for place, row in enumerate(left) if _same_content(each, row)), None)
-            if place is None:
-                return False
-            del left[place]
-        return True
 
     # The rebuilt blob
 
@@ -300,6 +292,19 @@ class _Comparison:
 def _members(rest: Mapping[str, Any]) -> dict[str, Any]:
     """A rest object's members under their own names."""
     return {name.removeprefix("$"): value for name, value in rest.items() if name != "$"}
+
+
+def _reordered(pairs: Sequence[tuple[ExpectedRow, Sequence[Any]]], actual: Sequence[Sequence[Any]]) -> bool:
+    """Whether rows differ from their elements, and yet are the rows of other elements. Long lists are not searched."""
+    if not 1 < len(pairs) <= _MAX_SEARCHED or all(_same_content(*pair) for pair in pairs):
+        return False
+    left = list(actual)
+    for each, _ in pairs:
+        place = next((place for place, row in enumerate(left) if _same_content(each, row)), None)
+        if place is None:
+            return False
+        del left[place]
+    return True
 
 
 def _same_content(expected: ExpectedRow, row: Sequence[Any]) -> bool:

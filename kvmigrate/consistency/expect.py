@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kvmigrate.consistency.decode import Decoded
-from kvmigrate.consistency.json_exact import JSON_NULL
 from kvmigrate.consistency.plan import MISSING, ColumnPlan, EntityPlan, TablePlan, lookup
 from kvmigrate.consistency.times import from_micros
 from kvmigrate.consistency.value_types import Unfit
@@ -94,12 +93,12 @@ class _Walk:
         for each in root.plan.key_columns:
             if isinstance(root.values[each.index], Unfit):
                 self._refuse(root, each, f"the key does not convert: {root.values[each.index].why}", ())
-            if each.paths:
+            elif each.paths:
                 root.claims[each.index] = each.claim(root.value)[0]
         if not self.plan.entity.rows_only:
             self._check_object(root)
-            self._fill_item(root)
         self._fill_members(root)
+        self._fill_item(root)
         self._fill_children(root)
         self._check_expiry(root)
         return Expected(root, frozenset(self.losses), self.problems)
@@ -111,6 +110,8 @@ class _Walk:
     def _fill_item(self, row: ExpectedRow) -> None:
         """Fill what belongs to the item as a whole: its address and its expiry."""
         plan = row.plan
+        if plan.parent is None and self.plan.entity.rows_only:
+            return
         if plan.source_key is not None:
             always = self.plan.entity.owned_by_source_key
             derived = None if always else self.plan.first_key(self.root_values)
@@ -121,13 +122,18 @@ class _Walk:
 
     def _fill_members(self, row: ExpectedRow) -> None:
         texts = self.decoded.texts and row.plan.parent is None
-        for each in row.plan.path_columns:
+        columns = row.plan.path_columns
+        if row.plan.parent is None:
+            columns += tuple(
+                each for each in row.plan.key_columns if each.paths and not each.repeats_key(self.captured)
+            )
+        for each in columns:
             where, value = each.claim(row.value)
             row.claims[each.index] = where
             if value is MISSING:
                 row.values[each.index] = each.default
             elif value is None:
-                row.values[each.index] = JSON_NULL if each.null else None
+                row.values[each.index] = None
             else:
                 made = each.kind.from_text(value) if texts else each.kind.to_column(value)
                 row.values[each.index] = self._unfit(row, each, made, where) if isinstance(made, Unfit) else made

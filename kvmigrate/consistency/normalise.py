@@ -9,7 +9,7 @@ from kvmigrate.consistency.expect import ExpectedRow
 from kvmigrate.consistency.json_exact import equal
 from kvmigrate.consistency.plan import MISSING, ColumnPlan, lookup
 from kvmigrate.consistency.value_types import Unfit
-from kvmigrate.transform.mapping import OnBadValue, Role
+from kvmigrate.transform.mapping import OnBadValue
 from kvmigrate.transform.path import Path
 
 
@@ -99,12 +99,10 @@ def _nulled(row: ExpectedRow) -> Any:
 
 
 def _canonical(each: ColumnPlan, row: ExpectedRow, captured: Mapping[str, str], *, texts: bool) -> Any:
-    if each.role is Role.KEY:
-        text = captured.get(each.column.source)
-        if text is None:
-            return MISSING
+    if each.repeats_key(captured):
+        text = captured[each.column.source]
         return text if texts else each.capture_json(text)
     stored = row.values[each.index]
     if stored is None or isinstance(stored, Unfit):
         return MISSING
-    return each.kind.to_text(stored) if texts else each.kind.to_json(stored)
+    return each.canonical(stored, texts=texts)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from kvmigrate.consistency.routing import Templates
 from kvmigrate.consistency.value_types import Unfit, ValueType, value_type
-from kvmigrate.errors import ConfigError
+from kvmigrate.errors import ConfigError, LensError
 from kvmigrate.transform.mapping import Column, Entity, OnBadValue, OnMissing, RestPolicy, Role, Table
 from kvmigrate.transform.path import Path
 
@@ -38,7 +38,7 @@ def lookup(value: Any, path: Path) -> Any:
 class ColumnPlan:
     """One column: where its value is and how it is converted."""
 
-    __slots__ = ("column", "default", "index", "kind", "name", "null", "paths", "personal", "role", "single")
+    __slots__ = ("column", "default", "index", "kind", "name", "paths", "personal", "role", "single")
 
     def __init__(self, column: Column, index: int) -> None:
         self.column, self.index, self.name, self.role = column, index, column.name, column.role
@@ -46,7 +46,6 @@ class ColumnPlan:
         self.paths, self.personal = column.paths, column.personal
         # The common case, one member name, is looked up without a loop.
         self.single = column.paths[0][0] if len(column.paths) == 1 and len(column.paths[0]) == 1 else None
-        self.null = column.type.base == "jsonb" and not column.type.array
         self.default = self._default()
 
     @property
@@ -54,6 +53,13 @@ class ColumnPlan:
         """Whether the column is NULL while the item it references does not exist."""
         reference = self.column.reference
         return reference is not None and reference.on_missing is OnMissing.NULL
+
+    def repeats_key(self, captured: Mapping[str, str]) -> bool:
+        """Whether the key gives this column, so that a member can only repeat it.
+
+        A KEY column whose capture this key's pattern lacks is read from its paths instead.
+        """
+        return self.role is Role.KEY and self.column.source in captured
 
     def claim(self, value: Any) -> Claim:
         """Return the first alias that holds a value, else the first that holds null."""
@@ -69,6 +75,17 @@ class ColumnPlan:
             elif found is not MISSING:
                 return path, found
         return (None, MISSING) if null is None else (null, None)
+
+    def canonical(self, stored: Any, *, texts: bool) -> Any:
+        """Return the canonical JSON (or text, in a hash) of a column value that is not NULL.
+
+        Raises:
+            LensError: the value is not of the column's type.
+        """
+        try:
+            return self.kind.to_text(stored) if texts else self.kind.to_json(stored)
+        except (AttributeError, TypeError, ValueError) as exc:
+            raise LensError(f"column {self.name} holds a value that is no {self.column.type.sql}") from exc
 
     def capture_json(self, text: str) -> str | int:
         """Return the member by which a blob repeats this capture of its key."""
@@ -184,7 +201,7 @@ class EntityPlan:
     def first_key(self, values: Sequence[Any]) -> str | None:
         """Return the first pattern's key for these root values, or ``None`` where they do not give one."""
         captured = {
-            each.column.source: each.kind.to_text(values[each.index])
+            each.column.source: each.canonical(values[each.index], texts=True)
             for each in self.root.key_columns
             if values[each.index] is not None and not isinstance(values[each.index], Unfit)
         }

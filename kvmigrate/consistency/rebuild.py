@@ -201,9 +201,9 @@ class _Rebuild:
 
     def _whole(self, each: ColumnPlan, row: Sequence[Any]) -> Any:
         stored = row[each.index]
-        if each.role is Role.KEY:
-            return each.capture_json(self.captured.get(each.column.source, ""))
-        return None if stored is None else each.kind.to_json(stored)
+        if each.repeats_key(self.captured):
+            return each.capture_json(self.captured[each.column.source])
+        return None if stored is None else each.canonical(stored, texts=False)
 
     def _with_column(self, plan: TablePlan, each: ColumnPlan, row: Sequence[Any], value: Any, notes: _Notes) -> Any:
         stored = row[each.index]
@@ -219,12 +219,11 @@ class _Rebuild:
             return with_member(value, where, None if stored is None else self._canonical(plan, each, stored))
         if stored is None or (each.name in notes.absent and self._may_be_absent(each, stored)):
             return value
-        canonical = self._canonical(plan, each, stored)
-        return value if canonical is MISSING else with_member(value, where, canonical)
+        return with_member(value, where, self._canonical(plan, each, stored))
 
     def _keeps(self, plan: TablePlan, each: ColumnPlan, stored: Any, found: Any) -> bool:
         """Whether what rest holds is a spelling of what the column holds, so that it stays."""
-        if each.role is Role.KEY:
+        if each.repeats_key(self.captured):
             return True
         if found is None:
             return stored is None
@@ -235,14 +234,14 @@ class _Rebuild:
         return made is not None and not isinstance(made, Unfit) and each.kind.same(made, stored)
 
     def _may_be_absent(self, each: ColumnPlan, stored: Any) -> bool:
-        return each.role is Role.KEY or (each.default is not None and each.kind.same(each.default, stored))
+        return each.repeats_key(self.captured) or (each.default is not None and each.kind.same(each.default, stored))
 
     def _canonical(self, plan: TablePlan, each: ColumnPlan, stored: Any) -> Any:
         texts = self.texts and plan.parent is None
-        if each.role is Role.KEY:
-            text = self.captured.get(each.column.source)
-            return MISSING if text is None else text if texts else each.capture_json(text)
-        return each.kind.to_text(stored) if texts else each.kind.to_json(stored)
+        if each.repeats_key(self.captured):
+            text = self.captured[each.column.source]
+            return text if texts else each.capture_json(text)
+        return each.canonical(stored, texts=texts)
 
     def _with_children(self, plan: TablePlan, row: Sequence[Any], value: Any) -> Any:
         for child in plan.children:
@@ -267,7 +266,7 @@ class _Rebuild:
         column = plan.map_key
         if column is None or noted is not None:
             return noted or ""
-        return column.kind.to_text(row[column.index])
+        return str(column.canonical(row[column.index], texts=True))
 
 
 def _split(rest: Any) -> tuple[dict[str, Any], _Notes]:

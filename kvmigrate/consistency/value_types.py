@@ -316,7 +316,7 @@ def _jsonb(value: Any) -> Any:
             todo.extend(one)
         elif type(one) in NUMBERS and not _fits(Decimal(one), _MAX_BEFORE_POINT, _MAX_AFTER_POINT):
             return Unfit("a number has more digits than jsonb holds")
-    return JSON_NULL if value is None else value
+    return value
 
 
 def _array_of(convert: Forward) -> Forward:

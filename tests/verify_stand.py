@@ -1,0 +1,144 @@
+"""A database whose rows a test writes itself, beside a real store, for tests of the verifier."""
+
+import json
+import sqlite3
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from kvmigrate.consistency.json_exact import loads_column
+from kvmigrate.consistency.report import VerifyReport
+from kvmigrate.consistency.verify import run_verify
+from kvmigrate.model import Item, Reason
+from kvmigrate.stores.open import open_source
+from kvmigrate.target.control_schema import install_control
+from kvmigrate.target.rows_postgres import PostgresRowReader
+from kvmigrate.target.schema_postgres import apply_schema
+from kvmigrate.transform.content_hash import content_hash
+from kvmigrate.transform.lens import compile_mapping
+from kvmigrate.transform.mapping import Entity
+from kvmigrate.transform.mapping_file import load_mapping
+
+_COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
+_COPY_TRAILER = struct.pack("!h", -1)
+
+
+class VerifyStand:
+    """A store in a SQLite file and tables in PostgreSQL, with a ledger written by hand."""
+
+    def __init__(self, url: str, folder: Path, mapping_text: str) -> None:
+        self.url = url
+        self.mapping = load_mapping(mapping_text)
+        self.file = folder / "store.db"
+        apply_schema(url, self.mapping)
+        self.connection = psycopg.connect(url, autocommit=True)
+        install_control(self.connection)
+        self.connection.execute("INSERT INTO kvmigrate.control (scope) VALUES (%s)", [self.mapping.name])
+        [(self.scope,)] = self.connection.execute("SELECT id FROM kvmigrate.control").fetchall()
+        with sqlite3.connect(self.file) as store:
+            store.execute("CREATE TABLE kv (key TEXT PRIMARY KEY, value TEXT)")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+    @property
+    def source(self) -> str:
+        """The store's URL."""
+        return f"sqlite:///{self.file}?table=kv"
+
+    def store(self, items: Mapping[str, Any]) -> None:
+        """Put items into the store only; a value that is no bytes as JSON."""
+        with sqlite3.connect(self.file) as store:
+            store.executemany("INSERT OR REPLACE INTO kv VALUES (?, ?)", [(k, _text(v)) for k, v in items.items()])
+
+    def forget(self, key: str) -> None:
+        """Delete an item from the store."""
+        with sqlite3.connect(self.file) as store:
+            store.execute("DELETE FROM kv WHERE key = ?", [key])
+
+    def enter(self, key: str, value: Any, entity: str, *, status: str = "ok", deleted: bool = False) -> None:
+        """Put an item into the ledger only."""
+        self.enter_item(Item(key, _text(value).encode()), self.mapping.entity(entity), status=status, deleted=deleted)
+
+    def enter_item(self, item: Item, entity: Entity, *, status: str = "ok", deleted: bool = False) -> None:
+        """As `enter`, for an item as a store holds it."""
+        self.connection.execute(
+            "INSERT INTO kvmigrate.ledger (scope, key, entity, mapping, run, epoch, n, content_hash, status, deleted)"
+            " VALUES (%s, %s, %s, %s, 1, 0, 1, %s, %s, %s)",
+            [self.scope, item.key, entity.id, self.mapping.number, content_hash(item), status, deleted],
+        )
+
+    def quarantine(self, key: str) -> None:
+        """Put a key into quarantine."""
+        self.connection.execute(
+            "INSERT INTO kvmigrate.quarantine (scope, key, entity, epoch, n, payload_kind, path, reason, message,"
+            " mapping, fingerprint, run) VALUES (%s, %s, 1, 0, 1, 'json', '$', %s, '', 1, '', 1)",
+            [self.scope, key, str(Reason.TYPE)],
+        )
+
+    def wait(self, key: str) -> None:
+        """Put a key into the table of waiting items."""
+        self.connection.execute(
+            "INSERT INTO kvmigrate.waiting (scope, key, place, on_constraint, on_entity, on_value, reason)"
+            " VALUES (%s, %s, 0, 'c', 1, 'v', 'missing-parent')",
+            [self.scope, key],
+        )
+
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> None:
+        """Run a statement that a test has written out."""
+        self.connection.execute(statement.encode(), parameters)
+
+    def load(self, items: Mapping[str, Any]) -> None:
+        """Put items into store, ledger and tables, the rows made by the lens."""
+        self.store(items)
+        refused = self.load_items([Item(key, _text(value).encode()) for key, value in items.items()])
+        assert [] == refused
+
+    def load_items(self, items: Sequence[Item]) -> list[tuple[Item, Any]]:
+        """Put items into ledger and tables, refused ones into quarantine; return those."""
+        lens = compile_mapping(self.mapping)
+        page = lens.page(items)
+        with self.connection.transaction():
+            for accepted in page.accepted:
+                route = lens.route(accepted.key)
+                assert route.entity is not None
+                self.enter_item(items[accepted.ordinal], route.entity)
+            for _, table in self.mapping.tables():
+                if page.tables.get(table.name):
+                    self._copy(table.name, [column.name for column in table.columns], page.tables[table.name])
+            for item, _ in page.refused:
+                entity = lens.route(item.key).entity or self.mapping.entities[0]
+                self.enter_item(item, entity, status="quarantined")
+                self.quarantine(item.key)
+        return page.refused
+
+    def verify(self, **options: Any) -> VerifyReport:
+        """Verify the store against the tables."""
+        source = open_source(self.source)
+        try:
+            with PostgresRowReader.open(self.url, self.mapping, json_loads=loads_column) as reader:
+                return run_verify(source, reader, self.mapping, **{"settle_s": 0.0, **options})
+        finally:
+            source.close()
+
+    def _copy(self, table: str, columns: Iterable[str], rows: bytes) -> None:
+        names = sql.SQL(", ").join(sql.Identifier(name) for name in columns)
+        stage = sql.Identifier(f"stage_{table}")
+        name = sql.Identifier(self.mapping.schema, table)
+        self.connection.execute(
+            sql.SQL("CREATE TEMP TABLE {} AS SELECT 0::int AS _item, {} FROM {} LIMIT 0").format(stage, names, name)
+        )
+        with self.connection.cursor().copy(sql.SQL("COPY {} FROM STDIN (FORMAT binary)").format(stage)) as copy:
+            copy.write(_COPY_HEADER + rows + _COPY_TRAILER)
+        self.connection.execute(
+            sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}; DROP TABLE {}").format(name, names, names, stage, stage)
+        )
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else json.dumps(value, ensure_ascii=False)
