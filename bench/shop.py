@@ -24,7 +24,7 @@ class Shop:
 
     def __init__(self, products: int, orders: int, seed: int = 20_260) -> None:
         """Draw the ids; blobs are made while they are read."""
-        self.random = random.Random(seed)  # noqa: S311 - reproducible data, no secret
+        self.random = random.Random(seed)
         self.orders = orders
         self.sites = [self.uuid() for _ in range(SITES)]
         self.catalogs = [self.uuid() for _ in range(CATALOGS)]
@@ -38,7 +38,9 @@ class Shop:
     def items(self) -> Iterator[Item]:
         """Yield every item, parents first."""
         for number, site in enumerate(self.sites):
-            yield self.item("site", {"id": site, "name": self.words(2), "domain": f"s{number}.example.org", **self.at()})
+            yield self.item(
+                "site", {"id": site, "name": self.words(2), "domain": f"s{number}.example.org", **self.at()}
+            )
         for catalog in self.catalogs:
             site = self.random.choice(self.sites)
             yield self.item("catalog", {"id": catalog, "site_id": site, "name": self.words(2), **self.at()})

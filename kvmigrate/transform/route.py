@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from collections.abc import Mapping as Captures
 from typing import NamedTuple
 
+from kvmigrate.model import ADDRESS_SEPARATOR
 from kvmigrate.transform.mapping import Entity, Mapping, Pointer
-from kvmigrate.transform.pattern import KeyTemplate
+from kvmigrate.transform.pattern import KeyTemplate, parse_template
 
 
 class RouteKind(enum.StrEnum):
@@ -39,6 +40,7 @@ class Route(NamedTuple):
     pointer: Pointer | None = None
 
 
+_HEAD_AND_CAPTURE = 2
 _UNMATCHED = Route(RouteKind.UNMATCHED)
 
 
@@ -81,15 +83,20 @@ class Router:
                 self._by_head.setdefault(first[: first.index(":")], []).append(candidate)
             else:
                 self._anywhere.append(candidate)
+        self._simple = {} if self._anywhere else _simple(self._by_head)
 
     def find(self, key: str) -> tuple[Candidate, tuple[str, ...]] | None:
         """Return the only template that matches and its captures in order.
 
         The short way of the bulk path: ``None`` says nothing, only that `route` must be asked.
         """
+        head, _, tail = key.partition(":")
+        simple = self._simple.get(head)
+        if simple is not None:
+            return (simple, (tail,)) if tail and ":" not in tail and ADDRESS_SEPARATOR not in key else None
         only: Candidate | None = None
         texts: tuple[str, ...] = ()
-        for candidate in self._by_head.get(key[: key.find(":")], ()):
+        for candidate in self._by_head.get(head, ()):
             found = candidate.fullmatch(key)
             if found is not None:
                 if only is not None:
@@ -104,6 +111,19 @@ class Router:
         if not matches:
             return _UNMATCHED
         return matches[0][1] if len(matches) == 1 else _narrowest(matches)
+
+
+def _simple(by_head: dict[str, list[Candidate]]) -> dict[str, Candidate]:
+    """The heads with one template, ``head:{x}``: a split of the key says all."""
+    plain = parse_template("{x}").captures[0].regex
+    return {
+        head: candidates[0]
+        for head, candidates in by_head.items()
+        if len(candidates) == 1
+        and candidates[0].template.parts[0] == head + ":"
+        and [capture.regex for capture in candidates[0].template.captures] == [plain]
+        and len(candidates[0].template.parts) == _HEAD_AND_CAPTURE
+    }
 
 
 def _narrowest(matches: list[tuple[Candidate, Route]]) -> Route:
