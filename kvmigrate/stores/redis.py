@@ -196,7 +196,7 @@ class RedisSource:
             try:
                 answer = read()
             except _LOST as exc:
-                if pause is None or isinstance(exc, redis.exceptions.AuthenticationError):
+                if pause is None:
                     raise self._failed(exc) from exc
                 time.sleep(pause)
             except redis.exceptions.RedisError as exc:

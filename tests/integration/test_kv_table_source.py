@@ -192,9 +192,10 @@ def test_a_page_follows_the_index_of_the_key(database: str, pg: PgConnection) ->
 
 def test_a_collation_that_takes_texts_for_equal_loses_no_key(database: str, pg: PgConnection) -> None:
     """Pages behind "a" would skip "A" there: such a table is read by bytes."""
-    if not pg.execute("SELECT 1 FROM pg_collation WHERE collprovider = 'i'").fetchone():
+    try:
+        pg.execute("CREATE COLLATION anycase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+    except psycopg.errors.FeatureNotSupported:
         pytest.skip("this PostgreSQL is built without ICU")
-    pg.execute("CREATE COLLATION anycase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
     pg.execute("CREATE TABLE kv (key text COLLATE anycase, n int, value jsonb)")
     pg.execute("INSERT INTO kv VALUES ('a', 1, '1'), ('A', 2, '2'), ('b', 3, '3')")
 
@@ -218,6 +219,10 @@ def test_a_table_without_unique_keys_is_read(database: str, pg: PgConnection, sc
             rests = [keys_of(source.scan(ScanRequest(), after=page.position)) for page in pages]
             assert ["", "a", "b"] == rests[0]
             assert [] == rests[-1]
+            assert [[]] * len(pages) == [
+                [key for rest in source.scan(ScanRequest(), after=page.position) for key in rest.unreadable]
+                for page in pages
+            ]
 
 
 @pytest.mark.parametrize("scan", ["scan", "scan_sorted"])
