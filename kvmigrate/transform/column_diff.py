@@ -59,7 +59,8 @@ def _missing(pair: Pair, column: Column) -> Difference:
         return Difference(Level.ERROR, where, "is missing, and the rows that exist need a value in it")
     sql = f"ALTER TABLE {pair.name} ADD COLUMN {column_sql(pair.table, column)}"
     statement = Statement(Kind.COLUMN, pair.table.name, column.name, sql)
-    return Difference(Level.ERROR, where, "is missing", sql, statement)
+    comment = pair.statements[Kind.COMMENT, column.name].sql
+    return Difference(Level.ERROR, where, "is missing", f"{sql};\n{comment}", statement)
 
 
 def _shape(pair: Pair, column: Column, live: LiveColumn) -> Iterator[Difference]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kvmigrate.transform.ddl import Kind, Statement
-from kvmigrate.transform.identifiers import qualified
+from kvmigrate.transform.identifiers import qualified, quote_identifier
 from kvmigrate.transform.live_schema import LiveTable
 from kvmigrate.transform.mapping import Mapping, Table
 
@@ -62,7 +62,18 @@ class Pair:
         separator = "." if kind == "column" else ": "
         return f"{kind} {self.mapping.schema}.{self.table.name}{separator}{name}"
 
-    def missing(self, level: Level, kind: Kind, name: str, *, what: str = "is missing", sql: str = "") -> Difference:
-        """Return the difference of an object that one of the mapping's own statements makes."""
-        statement = self.statements[kind, name]
-        return Difference(level, self.called(kind.replace("_", " "), name), what, sql or statement.sql, statement)
+    def missing(self, level: Level, kind: Kind, name: str, *, sql: str = "") -> Difference:
+        """Return the difference of an object that one of the mapping's own statements makes.
+
+        Where the name belongs to something else, that has to go first: no statement
+        makes the object at once then.
+        """
+        statement, where = self.statements[kind, name], self.called(kind.replace("_", " "), name)
+        wanted, quoted = sql or statement.sql, quote_identifier(name)
+        if name in {constraint.name for constraint in self.live.constraints}:
+            drop = f"ALTER TABLE {self.name} DROP CONSTRAINT {quoted}"
+        elif name in {index.name for index in self.live.indexes}:
+            drop = f"DROP INDEX {qualified(self.mapping.schema, name)}"
+        else:
+            return Difference(level, where, "is missing", wanted, statement)
+        return Difference(level, where, "is missing; its name belongs to something else", f"{drop};\n{wanted}")
