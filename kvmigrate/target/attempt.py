@@ -1,0 +1,215 @@
+"""A try at one batch: stage it, move the ledger, settle what is in the way, replace the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from kvmigrate.model import Item, LedgerStatus, Refusal, RowSet
+from kvmigrate.target.base import Applied, Label
+from kvmigrate.target.conflicts import Conflicts, Reference, Verdicts
+from kvmigrate.target.layout import Layout, names
+from kvmigrate.target.ledger import Counted, Ledger, Wait
+from kvmigrate.target.removal import Removal
+from kvmigrate.target.staging import Candidate, Staging
+from kvmigrate.transform.content_hash import content_hash
+from kvmigrate.transform.lens import Lens, PageRows
+
+Connection = psycopg.Connection[Any]
+
+
+@dataclass(slots=True)
+class Parts:
+    """What works together on the tables of one mapping and scope."""
+
+    layout: Layout
+    lens: Lens
+    scope: int
+    staging: Staging = field(init=False)
+    ledger: Ledger = field(init=False)
+    removal: Removal = field(init=False)
+    conflicts: Conflicts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.staging = Staging(self.layout)
+        self.ledger = Ledger(self.layout, self.scope)
+        self.removal = Removal(self.layout, self.lens, self.ledger)
+        self.conflicts = Conflicts(self.layout, self.lens, self.scope)
+
+    def entity_id(self, key: str) -> int:
+        """Return the id of the key's entity; 0 where it belongs to several."""
+        entity = self.lens.route(key).entity
+        return entity.id if entity is not None else 0
+
+
+class Attempt:
+    """One try at writing some items at once, inside a savepoint of its caller."""
+
+    def __init__(
+        self, parts: Parts, connection: Connection, items: Sequence[Item], label: Label, *, first_load: bool
+    ) -> None:
+        """Nothing is written yet; the staging tables must be empty."""
+        self._parts, self._connection = parts, connection
+        self._items, self._label, self._first_load = items, label, first_load
+        self._layout, self._lens = parts.layout, parts.lens
+        self._ledger, self._staging, self._removal = parts.ledger, parts.staging, parts.removal
+        self._nulls: dict[int, dict[Reference, Wait]] = {}
+        self._staged: list[str] = []
+        self._waiting = self._quarantined = 0
+
+    def run(self, rows: PageRows) -> Applied:
+        """Write what can be written, set aside what must wait or was refused."""
+        connection = self._connection
+        connection.execute("SET CONSTRAINTS ALL DEFERRED")
+        candidates = self._candidates(rows)
+        self._staged = [plan.table.name for plan in self._layout.plans if plan.table.name in rows.tables]
+        self._staging.load(connection, candidates, rows.tables)
+        counted = self._ledger.move(connection, self._label)
+        if counted.stale or counted.same:
+            self._staging.keep_live(connection, self._staged)
+        self._quarantine_refused(rows, counted)
+        self._settle()
+        if counted.rehomed:
+            self._leave_old_tables()
+        self._write(counted)
+        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        return self._result(counted, len(candidates))
+
+    def set_aside(self, verdict: Wait | Refusal) -> Applied:
+        """Move only the ledger, and let the one item wait or be quarantined."""
+        item = self._items[0]
+        candidate = Candidate(
+            0, item.key, self._parts.entity_id(item.key), content_hash(item), item.expires_at_ms, live=False
+        )
+        self._staging.load(self._connection, [candidate], {})
+        counted = self._ledger.move(self._connection, self._label)
+        if not counted.stale:
+            if isinstance(verdict, Wait):
+                self._leave(Verdicts(waits={0: [verdict]}))
+            else:
+                self._leave(Verdicts(refusals={0: verdict}))
+        return Applied(0, self._waiting, self._quarantined, counted.moved)
+
+    def _candidates(self, rows: PageRows) -> list[Candidate]:
+        found = [Candidate(*accepted, live=True) for accepted in rows.accepted]
+        after = len(self._items)
+        for number, (item, _) in enumerate(rows.refused):
+            entity = self._parts.entity_id(item.key)
+            found.append(
+                Candidate(after + number, item.key, entity, content_hash(item), item.expires_at_ms, live=False)
+            )
+        return found
+
+    def _quarantine_refused(self, rows: PageRows, counted: Counted) -> None:
+        if not rows.refused:
+            return
+        refused = rows.refused
+        if counted.stale:
+            taken = self._connection.execute(
+                sql.SQL("SELECT key FROM {} WHERE taken").format(self._layout.candidate)
+            ).fetchall()
+            keys = {key for (key,) in taken}
+            refused = [(item, refusal) for item, refusal in refused if item.key in keys]
+        self._keep_refused(refused)
+
+    def _keep_refused(self, refused: Sequence[tuple[Item, Refusal]]) -> None:
+        triples = [(item, self._parts.entity_id(item.key), refusal) for item, refusal in refused]
+        self._ledger.quarantine(self._connection, triples, self._label)
+        self._quarantined += len(triples)
+
+    def _settle(self) -> None:
+        """Take out or mend whatever the tables would refuse, until nothing of that is left."""
+        # During a first load parents come in any order; the references are settled at its end.
+        while verdicts := self._parts.conflicts.find(
+            self._connection, self._items, self._staged, references=not self._first_load
+        ):
+            self._make_null(verdicts)
+            self._leave(verdicts)
+            self._removal.yield_rows(self._connection, sorted(verdicts.yielding))
+            if verdicts.displaced:
+                self._removal.displace(self._connection, verdicts.displaced)
+        self._ledger.wait(
+            self._connection,
+            {self._items[ordinal].key: list(waits.values()) for ordinal, waits in self._nulls.items()},
+        )
+
+    def _make_null(self, verdicts: Verdicts) -> None:
+        """Make the rows again of items whose references lead nowhere and may be null meanwhile."""
+        packed: dict[str, list[bytes]] = {}
+        again = []
+        for ordinal, references in verdicts.nulls.items():
+            if ordinal in verdicts.waits or ordinal in verdicts.refusals:
+                continue
+            missing = self._nulls.setdefault(ordinal, {})
+            missing.update(references)
+            made = self._lens.forward(self._items[ordinal], missing=set(missing))
+            if isinstance(made, RowSet):
+                again.append(ordinal)
+                for table, rows in self._lens.pack(made, ordinal).items():
+                    packed.setdefault(table, []).append(rows)
+            elif isinstance(made, Refusal):
+                verdicts.refusals[ordinal] = made
+        self._staging.drop_rows(self._connection, self._staged, again)
+        self._staging.load_rows(self._connection, {table: b"".join(rows) for table, rows in packed.items()})
+
+    def _leave(self, verdicts: Verdicts) -> None:
+        """Take items out of the batch: the ledger has their version, the tables keep what they had."""
+        if not verdicts.leaving:
+            return
+        connection, leaving = self._connection, verdicts.leaving
+        self._staging.drop_rows(connection, self._staged, leaving)
+        connection.execute(
+            sql.SQL("UPDATE {} SET live = false WHERE item = ANY(%s)").format(self._layout.candidate), [leaving]
+        )
+        waits = {
+            self._items[ordinal].key: found
+            for ordinal, found in verdicts.waits.items()
+            if ordinal not in verdicts.refusals
+        }
+        self._ledger.set_status(connection, waits, LedgerStatus.WAITING)
+        self._ledger.wait(connection, waits)
+        self._waiting += len(waits)
+        refused = [(self._items[ordinal], refusal) for ordinal, refusal in verdicts.refusals.items()]
+        self._ledger.set_status(connection, [item.key for item, _ in refused], LedgerStatus.QUARANTINED)
+        self._keep_refused(refused)
+        for ordinal in leaving:
+            self._nulls.pop(ordinal, None)
+
+    def _leave_old_tables(self) -> None:
+        """Delete the rows of items that belonged to another entity under an earlier mapping."""
+        moved = self._connection.execute(
+            sql.SQL("SELECT key, prior_entity FROM {} WHERE live AND prior_entity <> entity").format(
+                self._layout.candidate
+            )
+        ).fetchall()
+        self._removal.delete_items(self._connection, moved)
+
+    def _write(self, counted: Counted) -> None:
+        """Replace the live items' rows, parents first."""
+        connection = self._connection
+        if not self._first_load or counted.replaced:
+            entities = {
+                entity.name: entity
+                for entity in self._lens.mapping.entities
+                for plan in self._layout.plans_of(entity)
+                if plan.table.name in self._staged or entity.rows_only
+            }
+            self._removal.delete_replaced(connection, entities.values(), fresh_too=not self._first_load)
+        for name in self._staged:
+            connection.execute(self._insert_sql(name))
+        if not self._first_load:
+            self._removal.displace_referrers(connection)
+
+    def _insert_sql(self, name: str) -> sql.Composed:
+        plan = self._layout.by_name[name]
+        rule = sql.SQL(" ON CONFLICT DO NOTHING" if plan.lookup else "")
+        columns = names(column.name for column in plan.table.columns)
+        return sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(plan.name, columns, columns, plan.staging) + rule
+
+    def _result(self, counted: Counted, candidates: int) -> Applied:
+        written = candidates - counted.stale - self._waiting - self._quarantined
+        return Applied(written, self._waiting, self._quarantined, counted.moved)

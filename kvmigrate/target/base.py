@@ -1,0 +1,268 @@
+"""The seam to the tables to fill: what every target offers, without any driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+from kvmigrate.model import Item, Version
+from kvmigrate.transform.lens import PageRows
+
+MAX_KEY_BYTES = 2000
+"""Longer keys do not fit an index page of the ledger; no part of the tool takes them."""
+
+
+class Label(NamedTuple):
+    """What an observation is written as: the run that made it and its place in the order."""
+
+    run: int
+    version: Version
+
+
+class Batch(NamedTuple):
+    """Items seen together, and their rows. One batch is one transaction.
+
+    Attributes:
+        items: No key twice; the ordinals in *rows* count these.
+
+        position: Where in the sweep this stands, for the checkpoint; "" writes none.
+    """
+
+    items: Sequence[Item]
+    rows: PageRows
+    label: Label
+    sweep: int = 0
+    position: str = ""
+
+
+class Applied(NamedTuple):
+    """What became of a batch. Keys that the guard refused are counted nowhere here.
+
+    Attributes:
+        written: Items whose rows now stand, changed or not.
+
+        moved: Items whose content the ledger did not know, whatever became of them.
+    """
+
+    written: int = 0
+    waiting: int = 0
+    quarantined: int = 0
+    moved: int = 0
+
+    def plus(self, other: Applied) -> Applied:
+        """Return the sum, field by field."""
+        return Applied(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineEntry:
+    """One quarantined item: where it is from, why it was refused, and what it was.
+
+    Attributes:
+        entity: Name of the entity; "" where the key belongs to none or to several.
+
+        item: The item as stored, when it was asked for and its payload was kept.
+
+        payload_bytes: Size of what is kept; 0 for a SQL NULL.
+    """
+
+    key: str
+    entity: str
+    reason: str
+    path: str
+    message: str
+    fingerprint: str
+    run: int
+    at: datetime
+    payload_kind: str
+    payload_bytes: int
+    item: Item | None = None
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the database says at the end of a run, by entity or table.
+
+    Attributes:
+        entities: Entity name to ledger status to number of items not deleted.
+
+        rest_bytes: Table name to bytes of JSON text in its rest column.
+
+        reasons: Quarantine reasons to number of items.
+
+        waits: Waiting reasons to number of items; written items that only wait for
+            a reference to be mended are among them.
+    """
+
+    entities: dict[str, dict[str, int]] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    rest_bytes: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    waits: dict[str, int] = field(default_factory=dict)
+    quarantined_items: int = 0
+    examples: list[dict[str, str]] = field(default_factory=list)
+
+    def items(self, status: str) -> int:
+        """Return how many items of all entities have this ledger status."""
+        return sum(counts.get(status, 0) for counts in self.entities.values())
+
+
+@dataclass(frozen=True, slots=True)
+class ListedIds:
+    """How an index key compares with the items that there are.
+
+    Attributes:
+        listed: Distinct ids in the index.
+
+        real: Items that the index should list.
+
+        dangling, unlisted: How many are only in the index, only in reality.
+    """
+
+    listed: int
+    real: int
+    dangling: int
+    unlisted: int
+    dangling_examples: tuple[str, ...] = ()
+    unlisted_examples: tuple[str, ...] = ()
+
+
+class Target(Protocol):
+    """Tables to migrate to, with their ledger. Every method may raise `TargetError`."""
+
+    @property
+    def name(self) -> str:
+        """The database's URL without secrets, for logs and reports."""
+        ...
+
+    def install(self) -> list[str]:
+        """Create or upgrade the control schema; return the names of what was applied now."""
+        ...
+
+    def ensure_tables(self) -> list[str]:
+        """Create the mapping's tables where they are missing; return their names.
+
+        Raises:
+            SchemaError: a table exists and lacks a column that the mapping needs.
+        """
+        ...
+
+    def begin_run(self, kind: str, source: str) -> int:
+        """Register a run and return its number. A backfill ends the right to write of older ones.
+
+        Raises:
+            FenceError: this scope is live, so an offline run must not write.
+        """
+        ...
+
+    def begin_sweep(self, run: int) -> Label:
+        """Return the label of a new sweep: later than every label of an earlier one."""
+        ...
+
+    def finish_run(self, run: int, report: Mapping[str, Any]) -> None:
+        """Keep the final report with the run."""
+        ...
+
+    def begin_first_load(self) -> bool:
+        """Return whether tables and ledger are empty, or a first load was cut short.
+
+        If so, what slows a load and can be had later (foreign keys between items,
+        secondary indexes) is taken away until `finish_load`.
+        """
+        ...
+
+    def finish_load(self) -> int:
+        """End a first load: bring back every constraint and index; return how many items gave way to that.
+
+        Those items wait, their rows are gone. Does nothing where no first load is open.
+
+        Raises:
+            SchemaError: rows that belong to no item break a constraint.
+        """
+        ...
+
+    def unchanged(self, seen: Sequence[tuple[str, bytes]]) -> set[str]:
+        """Return the keys, of pairs of key and content hash, that need not be applied again.
+
+        May be called while another thread applies.
+        """
+        ...
+
+    def apply(self, batch: Batch) -> Applied:
+        """Replace the rows of every item in one transaction, under the ledger's guard.
+
+        An item at fault never fails the others: it is quarantined, or waits for the
+        item it needs. Repeating a batch changes nothing.
+
+        Raises:
+            FenceError: another run, epoch or authority took over; nothing was written.
+
+            TargetError: the database was lost for good; nothing was written.
+        """
+        ...
+
+    def remove(self, keys: Sequence[str], label: Label) -> int:
+        """Delete the rows of items that are gone and remember them as deleted; return how many."""
+        ...
+
+    def mark_due(self) -> int:
+        """Mark the waiting items whose obstacle is gone; return how many items are due."""
+        ...
+
+    def due_keys(self, *, after: str, limit: int) -> list[str]:
+        """Return the next due keys behind *after*, in COLLATE "C" order."""
+        ...
+
+    def obstacles(self) -> int:
+        """Return how many things all waiting items together wait for."""
+        ...
+
+    def ledger_keys(self, *, after: str, limit: int, entities: Sequence[str]) -> list[str]:
+        """Return the next keys behind *after* that the ledger knows and that are not deleted.
+
+        *entities* restricts them by name; none means all.
+        """
+        ...
+
+    def tally(self) -> Tally:
+        """Count items, rows and reasons, from the tables themselves."""
+        ...
+
+    def compare_listed(
+        self,
+        entity: str,
+        *,
+        columns: Sequence[str],
+        listed: Iterator[tuple[Sequence[str], str, Sequence[str]]],
+        identify: Callable[[str], str],
+    ) -> ListedIds:
+        """Compare indexes kept by hand with the items of *entity*.
+
+        Args:
+            entity: Name of what is listed.
+
+            columns: Columns of its root whose values choose the items of each index;
+                none means that the index lists all items.
+
+            listed: Values of *columns* as text, a listed id, and the keys that an item
+                with this id may have. No pair of values and id twice.
+
+            identify: The id in a key; generations of one item have the same.
+        """
+        ...
+
+    def quarantined(
+        self, *, after: str, limit: int, reason: str | None, entity: str | None, keys: Sequence[str], payload: bool
+    ) -> list[QuarantineEntry]:
+        """Return the next quarantined items behind *after*, in COLLATE "C" order of the key."""
+        ...
+
+    def statuses(self, keys: Sequence[str]) -> dict[str, str]:
+        """Return the ledger's status of each key that it knows; "deleted" for a tombstone."""
+        ...
+
+    def close(self) -> None:
+        """Release connections. Safe to call twice."""
+        ...

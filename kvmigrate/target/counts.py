@@ -1,0 +1,68 @@
+"""What the database holds at the end of a run, counted from the tables themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from kvmigrate.model import LedgerStatus
+from kvmigrate.target.base import Tally
+from kvmigrate.target.layout import Layout
+
+Connection = psycopg.Connection[Any]
+
+EXAMPLES_PER_REASON = 5
+
+_STATUS_NAMES = {LedgerStatus.OK.value: "written"}
+
+
+def tally(connection: Connection, layout: Layout, scope: int) -> Tally:
+    """Count items by entity and status, rows and rest by table, and reasons."""
+    found = Tally()
+    names = {entity.id: entity.name for entity in layout.mapping.entities}
+    counted = connection.execute(
+        "SELECT entity, status, count(*) FROM kvmigrate.ledger WHERE scope = %s AND NOT deleted GROUP BY 1, 2", [scope]
+    )
+    for entity, status, count in counted.fetchall():
+        counts = found.entities.setdefault(entity_name(names, entity), {})
+        counts[_STATUS_NAMES.get(status, status)] = count
+    for plan in layout.plans:
+        rest = sql.Identifier(plan.table.rest) if plan.table.rest else sql.SQL("NULL::jsonb")
+        statement = sql.SQL("SELECT count(*), coalesce(sum(octet_length(({})::text)), 0)::bigint FROM {}")
+        rows, rest_bytes = connection.execute(statement.format(rest, plan.name)).fetchall()[0]
+        found.rows[plan.table.name] = rows
+        if plan.table.rest:
+            found.rest_bytes[plan.table.name] = rest_bytes
+    _count_refusals(connection, scope, found)
+    return found
+
+
+def entity_name(names: dict[int, str], entity: int) -> str:
+    """Return the entity's name; "" for keys of several entities, a number for one that the mapping lost."""
+    return names.get(entity, f"#{entity}" if entity else "")
+
+
+def _count_refusals(connection: Connection, scope: int, found: Tally) -> None:
+    reasons = connection.execute(
+        "SELECT reason, count(*) FROM kvmigrate.quarantine WHERE scope = %s GROUP BY 1 ORDER BY 2 DESC, 1", [scope]
+    )
+    found.reasons = dict(reasons.fetchall())
+    found.quarantined_items = sum(found.reasons.values())
+    waits = connection.execute(
+        "SELECT reason, count(DISTINCT key) FROM kvmigrate.waiting WHERE scope = %s GROUP BY 1 ORDER BY 2 DESC, 1",
+        [scope],
+    )
+    found.waits = dict(waits.fetchall())
+    examples = connection.execute(
+        "SELECT key, bin, reason, path, message FROM ("
+        "SELECT key, 'quarantined' AS bin, reason, path, message, "
+        "row_number() OVER (PARTITION BY reason ORDER BY key) AS number FROM kvmigrate.quarantine WHERE scope = %s "
+        "UNION ALL SELECT key, 'waiting', reason, '$', message, "
+        "row_number() OVER (PARTITION BY reason ORDER BY key) FROM kvmigrate.waiting WHERE scope = %s"
+        ") AS every WHERE number <= %s ORDER BY bin, reason, number",
+        [scope, scope, EXAMPLES_PER_REASON],
+    )
+    columns = ("key", "bin", "reason", "path", "message")
+    found.examples = [dict(zip(columns, row, strict=True)) for row in examples.fetchall()]

@@ -1,0 +1,392 @@
+"""PostgreSQL as the target: the seam's methods, each a transaction under the fence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from kvmigrate.errors import FenceError, TargetError
+from kvmigrate.model import LedgerStatus, Reason, Version
+from kvmigrate.target.apply import Applier
+from kvmigrate.target.attempt import Parts
+from kvmigrate.target.base import Applied, Batch, Label, ListedIds, QuarantineEntry, Tally
+from kvmigrate.target.control_schema import install_control
+from kvmigrate.target.counts import tally
+from kvmigrate.target.first_load import FirstLoad
+from kvmigrate.target.layout import Layout
+from kvmigrate.target.ledger import Wait
+from kvmigrate.target.listed import compare_listed
+from kvmigrate.target.quarantined import select_quarantined
+from kvmigrate.target.schema_postgres import apply_schema
+from kvmigrate.target.session import Session, is_data_error
+from kvmigrate.target.waiting import Waiting
+from kvmigrate.transform.lens import Lens
+
+T = TypeVar("T")
+Connection = psycopg.Connection[Any]
+
+OFFLINE_EPOCH = 0
+"""Offline runs write at this epoch, so that every live epoch wins."""
+
+BACKFILL = "backfill"
+
+_WRITER_LOCK = 0x6B766D32
+"""Class of the advisory lock that makes the writers of one scope take turns, so that no
+two of them wait for each other's value without either seeing it."""
+
+# What the same bytes under the same mapping would meet again. Others depend on other items.
+_OWN_REASONS = sorted(
+    {*Reason} - {Reason.SAME_ROW, Reason.MISSING_PARENT, Reason.OTHER_TENANT, Reason.DATABASE, Reason.FUNCTION}
+)
+
+_UNCHANGED = """
+SELECT l.key FROM unnest(%s::text[], %s::bytea[]) AS seen (key, content_hash)
+JOIN kvmigrate.ledger AS l ON l.scope = %s AND l.key = seen.key COLLATE "C"
+WHERE l.content_hash = seen.content_hash AND l.mapping = %s AND NOT l.deleted
+    AND (l.status IN ('ok', 'waiting') OR (l.status = 'quarantined' AND EXISTS (
+        SELECT FROM kvmigrate.quarantine AS q WHERE q.scope = l.scope AND q.key = l.key AND q.reason = ANY(%s))))
+"""
+
+
+class PostgresTarget:
+    """The tables of one mapping in one PostgreSQL database. Implements `kvmigrate.target.base.Target`.
+
+    Two connections at most: one writes, one looks things up meanwhile. One thread
+    may apply while another asks `unchanged`; all else is for one thread at a time.
+    """
+
+    def __init__(self, url: str, lens: Lens) -> None:
+        """Keep what is needed; `connect` also checks that the server answers."""
+        self._url, self._lens = url, lens
+        self._layout = Layout(lens.mapping)
+        self._writer = Session(url, application_name="kvmigrate:backfill")
+        self._reader = Session(url, application_name="kvmigrate:backfill")
+        self._opened: Parts | None = None
+        self._first_load = False
+
+    @classmethod
+    def connect(cls, url: str, lens: Lens) -> Self:
+        """Return a target whose server answered.
+
+        Raises:
+            TargetError: it cannot be reached or refuses the login.
+
+            NotSupportedError: a key column's type cannot be compared in SQL yet.
+        """
+        target = cls(url, lens)
+        target._writer.run(lambda connection: connection.execute("SELECT 1"))
+        return target
+
+    @property
+    def name(self) -> str:
+        """Host, port and database, without secrets."""
+        return self._writer.name
+
+    @property
+    def lens(self) -> Lens:
+        """The lens whose rows the tables hold."""
+        return self._lens
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close both connections. Safe to call twice."""
+        self._writer.close()
+        self._reader.close()
+
+    def install(self) -> list[str]:
+        """Create or upgrade schema ``kvmigrate`` and register the scope; return what was applied now."""
+        return self._writer.run(self._install)
+
+    def ensure_tables(self) -> list[str]:
+        """Create what is missing of the mapping's tables; return the names of what was created.
+
+        While a first load is open its constraints are meant to be away, and are left so.
+        """
+        if self._writer.run(FirstLoad(self._parts()).is_open):
+            return []
+        return apply_schema(self._url, self._lens.mapping).created
+
+    def begin_run(self, kind: str, source: str) -> int:
+        """Register a run; see `Target.begin_run`."""
+
+        def work(connection: Connection) -> int:
+            with connection.transaction():
+                scope = self._parts().scope
+                connection.execute("SELECT kvmigrate.fence_alone(%s)", [self._lens.mapping.name])
+                self._fence(connection)
+                found = connection.execute(
+                    "INSERT INTO kvmigrate.run (scope, kind, fingerprint, source) VALUES (%s, %s, %s, %s) RETURNING id",
+                    [scope, kind, self._lens.mapping.fingerprint, source],
+                )
+                run = int(found.fetchall()[0][0])
+                if kind == BACKFILL:
+                    connection.execute(
+                        "UPDATE kvmigrate.control SET backfill_run = %s, updated_at = now() WHERE id = %s", [run, scope]
+                    )
+                return run
+
+        return self._writer.run(work)
+
+    def begin_sweep(self, run: int) -> Label:
+        """Return the label of a new sweep; see `Target.begin_sweep`."""
+
+        def work(connection: Connection) -> Label:
+            with connection.transaction():
+                self._fence(connection)
+                found = connection.execute(
+                    "UPDATE kvmigrate.control SET sweep_n = sweep_n + 1, updated_at = now() WHERE id = %s "
+                    "RETURNING sweep_n",
+                    [self._parts().scope],
+                )
+                n = int(found.fetchall()[0][0])
+                connection.execute("UPDATE kvmigrate.run SET n = %s WHERE id = %s", [n, run])
+                return Label(run, Version(OFFLINE_EPOCH, n))
+
+        return self._writer.run(work)
+
+    def finish_run(self, run: int, report: Mapping[str, Any]) -> None:
+        """Keep the final report with the run."""
+        self._writer.run(
+            lambda connection: connection.execute(
+                "UPDATE kvmigrate.run SET finished_at = now(), report = %s WHERE id = %s", [Jsonb(report), run]
+            )
+        )
+
+    def begin_first_load(self) -> bool:
+        """Take away what slows a first load, if this is one; see `Target.begin_first_load`."""
+        load = FirstLoad(self._parts())
+
+        def work(connection: Connection) -> bool:
+            with connection.transaction():
+                connection.execute("SELECT kvmigrate.fence_alone(%s)", [self._lens.mapping.name])
+                return load.begin(connection)
+
+        self._first_load = self._writer.run(work)
+        return self._first_load
+
+    def finish_load(self) -> int:
+        """Bring back what a first load took away; see `Target.finish_load`."""
+        load, displaced = FirstLoad(self._parts()), 0
+        if not self._writer.run(load.is_open):
+            return 0
+        while moved := self._in_turn(load.settle_orphans):
+            displaced += moved
+        self._writer.run(load.restore)
+        self._first_load = False
+        return displaced
+
+    def unchanged(self, seen: Sequence[tuple[str, bytes]]) -> set[str]:
+        """Return the keys that need not be applied again; uses the second connection."""
+        keys, hashes = [key for key, _ in seen], [content for _, content in seen]
+        values = [keys, hashes, self._parts().scope, self._lens.mapping.number, _OWN_REASONS]
+        rows = self._reader.run(lambda connection: connection.execute(_UNCHANGED, values).fetchall())
+        return {key for (key,) in rows}
+
+    def apply(self, batch: Batch) -> Applied:
+        """Replace the rows of every item in one transaction; see `Target.apply`."""
+        applier = Applier(self._parts())
+
+        def work(connection: Connection) -> Applied:
+            applied = applier.apply(connection, batch, first_load=self._first_load)
+            if batch.position:
+                self._checkpoint(connection, batch)
+            return applied
+
+        return self._in_turn(work, run=batch.label.run)
+
+    def remove(self, keys: Sequence[str], label: Label) -> int:
+        """Delete the rows of items that are gone; see `Target.remove`.
+
+        An item whose rows others refer to, outside the mapping, waits with its rows.
+        """
+        return self._in_turn(lambda connection: self._remove(connection, list(keys), label), run=label.run)
+
+    def mark_due(self) -> int:
+        """Mark the waiting items whose obstacle is gone; return how many items are due."""
+        return self._in_turn(Waiting(self._parts()).mark_due)
+
+    def due_keys(self, *, after: str, limit: int) -> list[str]:
+        """Return the next due keys behind *after*, in COLLATE "C" order."""
+        waiting = Waiting(self._parts())
+        return self._writer.run(lambda connection: waiting.due_keys(connection, after=after, limit=limit))
+
+    def obstacles(self) -> int:
+        """Return how many things all waiting items together wait for."""
+        return self._writer.run(Waiting(self._parts()).obstacles)
+
+    def ledger_keys(self, *, after: str, limit: int, entities: Sequence[str]) -> list[str]:
+        """Return the next keys behind *after* that the ledger knows and that are not deleted."""
+        ids = [self._lens.mapping.entity(name).id for name in entities]
+        rows = self._writer.run(
+            lambda connection: connection.execute(
+                "SELECT key FROM kvmigrate.ledger WHERE scope = %s AND key > %s AND NOT deleted "
+                "AND (%s OR entity = ANY(%s)) ORDER BY key LIMIT %s",
+                [self._parts().scope, after, not ids, ids, limit],
+            ).fetchall()
+        )
+        return [key for (key,) in rows]
+
+    def statuses(self, keys: Sequence[str]) -> dict[str, str]:
+        """Return the ledger's status of each key that it knows; "deleted" for a tombstone."""
+        rows = self._writer.run(
+            lambda connection: connection.execute(
+                "SELECT key, CASE WHEN deleted THEN 'deleted' ELSE status END FROM kvmigrate.ledger "
+                "WHERE scope = %s AND key = ANY(%s)",
+                [self._parts().scope, list(keys)],
+            ).fetchall()
+        )
+        return dict(rows)
+
+    def tally(self) -> Tally:
+        """Count items, rows and reasons, from the tables themselves and in one snapshot."""
+
+        def work(connection: Connection) -> Tally:
+            with connection.transaction():
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                return tally(connection, self._layout, self._parts().scope)
+
+        return self._writer.run(work)
+
+    def compare_listed(
+        self,
+        entity: str,
+        *,
+        columns: Sequence[str],
+        listed: Iterator[tuple[Sequence[str], str, Sequence[str]]],
+        identify: Callable[[str], str],
+    ) -> ListedIds:
+        """Compare indexes kept by hand with the items of *entity*; see `Target.compare_listed`."""
+        parts, found = self._parts(), self._lens.mapping.entity(entity)
+        # Tried once only: the iterator cannot be read again.
+        try:
+            return compare_listed(
+                self._writer.connection(),
+                parts.layout,
+                parts.scope,
+                found,
+                columns=columns,
+                listed=listed,
+                identify=identify,
+            )
+        except psycopg.Error as exc:
+            raise TargetError(f"the index of {entity!r} could not be compared: {exc}", hint="run it again") from exc
+
+    def quarantined(
+        self, *, after: str, limit: int, reason: str | None, entity: str | None, keys: Sequence[str], payload: bool
+    ) -> list[QuarantineEntry]:
+        """Return the next quarantined items behind *after*, in COLLATE "C" order of the key."""
+        return self._writer.run(
+            lambda connection: select_quarantined(
+                connection,
+                self._lens.mapping,
+                self._parts().scope,
+                after=after,
+                limit=limit,
+                reason=reason,
+                entity=entity,
+                keys=keys,
+                payload=payload,
+            )
+        )
+
+    def _install(self, connection: Connection) -> list[str]:
+        applied = install_control(connection)
+        connection.execute(
+            "INSERT INTO kvmigrate.control (scope) VALUES (%s) ON CONFLICT (scope) DO NOTHING",
+            [self._lens.mapping.name],
+        )
+        return applied
+
+    def _parts(self) -> Parts:
+        if self._opened is None:
+            rows = self._writer.run(
+                lambda connection: connection.execute(
+                    "SELECT id FROM kvmigrate.control WHERE scope = %s", [self._lens.mapping.name]
+                ).fetchall()
+            )
+            if not rows:
+                raise TargetError(
+                    f"scope {self._lens.mapping.name!r} is not known in {self.name}",
+                    hint="run `kvmigrate backfill` first",
+                )
+            self._opened = Parts(self._layout, self._lens, rows[0][0])
+        return self._opened
+
+    def _fence(self, connection: Connection) -> None:
+        connection.execute("SELECT kvmigrate.fence(%s, %s, 'K')", [self._lens.mapping.name, OFFLINE_EPOCH])
+
+    def _in_turn(self, work: Callable[[Connection], T], run: int | None = None) -> T:
+        """Do *work* in a transaction that holds the fence and is the scope's only writer."""
+        parts = self._parts()
+
+        def fenced(connection: Connection) -> T:
+            with connection.transaction():
+                self._fence(connection)
+                connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_WRITER_LOCK, parts.scope])
+                if run is not None:
+                    self._check_newest(connection, run)
+                parts.staging.ensure(connection)
+                return work(connection)
+
+        return self._writer.run(fenced)
+
+    def _check_newest(self, connection: Connection, run: int) -> None:
+        """Stop an older backfill: what it read before the newer one began may be out of date."""
+        found = connection.execute(
+            "SELECT c.backfill_run FROM kvmigrate.control AS c JOIN kvmigrate.run AS r ON r.id = %s "
+            "WHERE c.id = %s AND r.kind = %s AND c.backfill_run > r.id",
+            [run, self._parts().scope, BACKFILL],
+        ).fetchall()
+        if found:
+            raise FenceError(
+                f"backfill {found[0][0]} of {self._lens.mapping.name!r} began after this one (run {run}) and took over",
+                hint="let the newer one finish; nothing that this one wrote is lost",
+            )
+
+    def _checkpoint(self, connection: Connection, batch: Batch) -> None:
+        connection.execute(
+            "INSERT INTO kvmigrate.checkpoint AS c (run, sweep, position, pages, items) VALUES (%s, %s, %s, 1, %s) "
+            "ON CONFLICT (run) DO UPDATE SET sweep = excluded.sweep, position = excluded.position, "
+            "pages = CASE WHEN c.sweep = excluded.sweep THEN c.pages ELSE 0 END + 1, "
+            "items = CASE WHEN c.sweep = excluded.sweep THEN c.items ELSE 0 END + excluded.items, updated_at = now()",
+            [batch.label.run, batch.sweep, batch.position, len(batch.items)],
+        )
+
+    def _remove(self, connection: Connection, keys: list[str], label: Label) -> int:
+        parts = self._parts()
+        try:
+            with connection.transaction():
+                connection.execute("SET CONSTRAINTS ALL DEFERRED")
+                passed = parts.ledger.tomb(connection, keys, label)
+                parts.removal.delete_items(connection, passed)
+                if not self._first_load:
+                    parts.removal.displace_referrers(connection)
+                connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+                return len(passed)
+        except psycopg.Error as exc:
+            if not is_data_error(exc):
+                raise
+            parts.staging.clear(connection)
+            if len(keys) == 1:
+                self._keep_referred(connection, keys[0], exc)
+                return 0
+        middle = len(keys) // 2
+        return self._remove(connection, keys[:middle], label) + self._remove(connection, keys[middle:], label)
+
+    def _keep_referred(self, connection: Connection, key: str, exc: psycopg.Error) -> None:
+        ledger = self._parts().ledger
+        constraint = exc.diag.constraint_name or ""
+        message = f"it is gone from the store, and {exc.diag.table_name or 'a table'} still refers to its rows"
+        ledger.set_status(connection, [key], LedgerStatus.WAITING)
+        ledger.wait(connection, {key: [Wait(constraint, 0, "", Reason.DATABASE.value, message)]})

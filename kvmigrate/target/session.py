@@ -1,0 +1,136 @@
+"""One PostgreSQL connection that comes back: settings, retries, and errors in house words."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
+
+from kvmigrate.errors import FenceError, KVMigrateError, SchemaError, TargetError
+
+T = TypeVar("T")
+Connection = psycopg.Connection[Any]
+
+PAUSES_S = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+"""Waits before each new attempt: together longer than a restart or failover usually takes."""
+
+CONFLICT_ATTEMPTS = 8
+"""Attempts at a transaction that deadlocked or could not be serialized."""
+
+FENCE_STATE = "KM001"
+
+_SETTINGS = (
+    # Owners' keys are compared as text, so the text must not follow the role's habits.
+    "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET client_min_messages = 'warning'; "
+    # A batch is as long as it is; a limit made for web requests would only stop a load.
+    "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0"
+)
+
+
+def safe_name(url: str) -> str:
+    """Return host, port and database of *url*, without user and password."""
+    try:
+        parts = conninfo_to_dict(url)
+    except psycopg.ProgrammingError as exc:
+        raise TargetError(f"this is no PostgreSQL URL: {exc}", hint="postgresql://user@host:5432/database") from None
+    host, port = parts.get("host") or "localhost", parts.get("port") or 5432
+    return f"postgresql://{host}:{port}/{parts.get('dbname') or ''}"
+
+
+class Session:
+    """A connection used by one thread at a time, opened when first needed and opened again when lost."""
+
+    def __init__(self, url: str, *, application_name: str) -> None:
+        """Keep *url*; nothing is connected yet."""
+        self.name = safe_name(url)
+        self._url = url
+        self._application_name = application_name
+        self._connection: Connection | None = None
+
+    def connection(self) -> Connection:
+        """Return the open connection, opening it if need be. Raises psycopg's errors."""
+        if self._connection is None or self._connection.closed:
+            # No prepared statements: a pooler in transaction mode would mix them up.
+            self._connection = psycopg.connect(
+                self._url, autocommit=True, application_name=self._application_name, prepare_threshold=None
+            )
+            self._connection.execute(_SETTINGS)
+        return self._connection
+
+    def run(self, work: Callable[[Connection], T]) -> T:
+        """Call *work* with the connection until it succeeds, as far as trying again can help.
+
+        A lost connection is opened again with growing pauses; a deadlock or a
+        serialization failure is tried again at once. *work* must be safe to repeat.
+
+        Raises:
+            FenceError, SchemaError, TargetError: trying again cannot help, or did not.
+        """
+        conflicts, losses = 0, 0
+        while True:
+            try:
+                return work(self.connection())
+            except KVMigrateError:
+                raise
+            except psycopg.Error as exc:
+                if is_conflict(exc) and conflicts < CONFLICT_ATTEMPTS:
+                    conflicts += 1
+                    # Rivals that met once would meet again if they waited equally long.
+                    time.sleep(random.uniform(0.002, 0.02) * conflicts)  # noqa: S311 - jitter, not a secret
+                elif self._is_loss(exc) and losses < len(PAUSES_S):
+                    self.close()
+                    time.sleep(PAUSES_S[losses])
+                    losses += 1
+                else:
+                    raise house_error(exc) from exc
+
+    def close(self) -> None:
+        """Close the connection. Safe to call twice; the next use opens it again."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _is_loss(self, exc: psycopg.Error) -> bool:
+        state = exc.sqlstate or ""
+        if state[:2] in {"08", "57"} and state != "57014":
+            return True
+        broken = self._connection is None or self._connection.broken or self._connection.closed
+        return isinstance(exc, psycopg.OperationalError) and not state and broken and not _is_refusal(exc)
+
+
+def is_conflict(exc: BaseException) -> bool:
+    """Whether the transaction lost against another one and may simply be tried again."""
+    return isinstance(exc, psycopg.Error) and (exc.sqlstate or "")[:2] == "40"
+
+
+def is_data_error(exc: BaseException) -> bool:
+    """Whether the data are at fault: a value, a constraint, a limit, or a trigger that refuses."""
+    return isinstance(exc, psycopg.Error) and (exc.sqlstate or "")[:2] in {"22", "23", "44", "54", "P0"}
+
+
+def house_error(exc: psycopg.Error) -> TargetError:
+    """Return psycopg's error as one of the house, with a hint."""
+    message = str(exc).strip() or type(exc).__name__
+    if exc.sqlstate == FENCE_STATE:
+        return FenceError(
+            exc.diag.message_primary or message,
+            hint="see `kvmigrate status`: offline runs end where live migration begins",
+        )
+    if isinstance(exc, errors.UndefinedTable | errors.UndefinedColumn | errors.InvalidSchemaName):
+        return SchemaError(message, hint="compare the tables with the mapping: `kvmigrate schema --diff`")
+    if isinstance(exc, errors.InsufficientPrivilege):
+        return TargetError(message, hint="the role needs rights on the mapping's tables and on schema kvmigrate")
+    if isinstance(exc, psycopg.OperationalError):
+        return TargetError(f"PostgreSQL cannot be used: {message}", hint="check that it runs, then run this again")
+    return TargetError(message)
+
+
+def _is_refusal(exc: psycopg.OperationalError) -> bool:
+    """Whether the server answered and said no: a wrong password or database stays wrong."""
+    text = str(exc)
+    return any(sign in text for sign in ("authentication failed", "does not exist", "no password", "no pg_hba.conf"))
