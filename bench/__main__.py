@@ -1,0 +1,10 @@
+"""Every benchmark in turn: ``python -m bench``."""
+
+from __future__ import annotations
+
+from bench import backfill, lens
+
+if __name__ == "__main__":
+    lens.main()
+    print()
+    backfill.main()
