@@ -94,20 +94,8 @@ def compact(value: Any) -> str:
 
 
 def number_text(number: int | Decimal) -> str:
-    """Return the plain decimal text of a number: no exponent, no zeros at the end of a fraction."""
-    text = format(Decimal(number), "f")
-    if "." in text:
-        text = text.rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
-
-
-def text_number(text: str) -> int | Decimal:
-    """Return the number of an already checked decimal text, an ``int`` where it is spelled as one.
-
-    Raises:
-        JsonError: the exponent is beyond what a number can hold.
-    """
-    return _integer(text) if text.lstrip("-").isdigit() else _decimal(text)
+    """Return the plain decimal text of a number, with the digits that it has and without an exponent."""
+    return format(Decimal(number), "f")
 
 
 def _refuse_constant(name: str) -> NoReturn:

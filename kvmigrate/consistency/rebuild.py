@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
 from kvmigrate.consistency.decode import HASH, NUL, unescape
 from kvmigrate.consistency.expect import expiry_ms
+from kvmigrate.consistency.json_exact import NUMBERS
 from kvmigrate.consistency.normalise import with_member
 from kvmigrate.consistency.plan import MISSING, ColumnPlan, EntityPlan, PlanCache, TablePlan, lookup
 from kvmigrate.consistency.value_types import Unfit
@@ -230,8 +232,13 @@ class _Rebuild:
         texts = self.texts and plan.parent is None
         made = each.kind.from_text(found) if texts and isinstance(found, str) else each.kind.to_column(found)
         if stored is None:
+            if type(found) is int:
+                # jsonb spells 1e16 as an integer; what was no integer's spelling is none now.
+                made = each.kind.to_column(Decimal(found))
             return made is None or isinstance(made, Unfit) or each.column.reference is not None
-        return made is not None and not isinstance(made, Unfit) and each.kind.same(made, stored)
+        if made is None or isinstance(made, Unfit):
+            return False
+        return each.kind.same(made, stored) or _spells(found, stored)
 
     def _may_be_absent(self, each: ColumnPlan, stored: Any) -> bool:
         return each.repeats_key(self.captured) or (each.default is not None and each.kind.same(each.default, stored))
@@ -267,6 +274,18 @@ class _Rebuild:
         if column is None or noted is not None:
             return noted or ""
         return str(column.canonical(row[column.index], texts=True))
+
+
+def _spells(found: Any, stored: Any) -> bool:
+    """Whether a text column holds another spelling of the number in rest, which jsonb spells in its own way."""
+    if isinstance(found, list) and isinstance(stored, list) and len(found) == len(stored):
+        return all(one == other or _spells(one, other) for one, other in zip(found, stored, strict=True))
+    if type(found) not in NUMBERS or not isinstance(stored, str):
+        return False
+    try:
+        return bool(Decimal(stored) == found)
+    except InvalidOperation:
+        return False
 
 
 def _split(rest: Any) -> tuple[dict[str, Any], _Notes]:

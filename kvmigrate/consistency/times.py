@@ -11,9 +11,13 @@ from kvmigrate.transform.column_type import ColumnType
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_TIME = re.compile(r"[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?")
+_INSTANT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?(Z|[-+][0-9]{2}(:?[0-9]{2})?)?"
+)
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _DURATION = re.compile(
-    r"(-?)P(?:([0-9]+)W)?(?:([0-9]+)D)?(?:T(?:([0-9]+)H)?(?:([0-9]+)M)?(?:([0-9]+)(?:\.([0-9]+))?S)?)?"
+    r"(-?)P(?:([0-9]+)W)?(?:([0-9]+)D)?(?:T(?:([0-9]+)H)?(?:([0-9]+)M)?(?:([0-9]+)(?:\.([0-9]{1,6}))?S)?)?"
 )
 _MICROS_PER = {"epoch_s": 1_000_000, "epoch_ms": 1_000}
 # Numbers with more digits before the point are no datetime; never expand them.
@@ -31,16 +35,20 @@ def parse_date(text: str) -> dt.date | None:
 
 
 def parse_time(text: str) -> dt.time | None:
-    """Return the time of day of an ISO text without a zone, or ``None``."""
+    """Return the time of day of ``HH:MM``, ``HH:MM:SS`` or ``HH:MM:SS.f``, or ``None``."""
     try:
-        parsed = dt.time.fromisoformat(text)
+        return dt.time.fromisoformat(text) if _TIME.fullmatch(text) else None
     except ValueError:
         return None
-    return parsed if parsed.tzinfo is None else None
 
 
 def parse_instant(text: str, zone: str) -> dt.datetime | None:
-    """Return the instant (UTC) of an ISO 8601 text with an offset, or in *zone* without one; else ``None``."""
+    """Return the instant (UTC) of an ISO 8601 date and time with an offset, or in *zone* without; else ``None``.
+
+    Digits beyond microseconds are cut.
+    """
+    if not _INSTANT.fullmatch(text):
+        return None
     try:
         parsed = dt.datetime.fromisoformat(text)
         if parsed.tzinfo is None:
@@ -57,9 +65,7 @@ def instant_of(value: object, kind: ColumnType) -> dt.datetime | None:
     epoch = next((form for form in kind.formats if form in _MICROS_PER), None)
     if isinstance(value, str):
         if "iso" in kind.formats:
-            parsed = parse_instant(value, kind.zone)
-            if parsed is not None:
-                return parsed
+            return parse_instant(value, kind.zone)
         return from_epoch(Decimal(value), epoch) if epoch and _is_number(value) else None
     if epoch and isinstance(value, int | Decimal) and not isinstance(value, bool):
         return from_epoch(value, epoch)
@@ -91,15 +97,19 @@ def instant_to_json(instant: dt.datetime, kind: ColumnType) -> str | int | Decim
     form = kind.formats[0] if kind.formats else "iso"
     if form == "iso":
         utc = instant.astimezone(dt.UTC)
-        whole = utc.microsecond % 1000 == 0
-        return utc.isoformat(timespec="milliseconds" if whole else "microseconds").removesuffix("+00:00") + "Z"
+        whole_ms = utc.microsecond % 1000 == 0
+        return utc.isoformat(timespec="milliseconds" if whole_ms else "microseconds").removesuffix("+00:00") + "Z"
     micros = (instant - _EPOCH) // dt.timedelta(microseconds=1)
     unit = _MICROS_PER[form]
-    return micros // unit if micros % unit == 0 else Decimal(micros).scaleb(-3 if unit == 1000 else -6)
+    if micros % unit == 0:
+        return micros // unit
+    units, left = divmod(abs(micros), unit)
+    digits = str(left).rjust(len(str(unit)) - 1, "0").rstrip("0")
+    return Decimal(f"{'-' if micros < 0 else ''}{units}.{digits}")
 
 
 def parse_duration(text: str) -> dt.timedelta | None:
-    """Return the duration of ``-PnWnDTnHnMn.nS``; digits beyond microseconds are cut; else ``None``."""
+    """Return the duration of ``-PnWnDTnHnMn.nS``, to the microsecond; else ``None``."""
     found = _DURATION.fullmatch(text)
     if found is None or text.endswith(("P", "T")):
         return None
@@ -113,7 +123,7 @@ def parse_duration(text: str) -> dt.timedelta | None:
             hours=int(hours or 0),
             minutes=int(minutes or 0),
             seconds=int(seconds or 0),
-            microseconds=int((fraction or "")[:6].ljust(6, "0")),
+            microseconds=int((fraction or "").ljust(6, "0")),
         )
     except OverflowError:
         return None

@@ -9,14 +9,14 @@ import uuid
 NAMESPACE = uuid.UUID("b7c9d1c4-5a0e-5f43-9d6e-6b766d696772")
 """Fixed for ever: what ids that are no UUID are hashed with."""
 
-_DASHED = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
-_UUID = re.compile(rf"(?:urn:uuid:)?(?:(\{{)?({_DASHED}|[0-9a-fA-F]{{32}})(?(1)\}}))", re.IGNORECASE)
+_HEX = "[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}"
+_UUID = re.compile(rf"(?:urn:uuid:)?(?:(\{{)?({_HEX})(?(1)\}}))", re.IGNORECASE)
 
 
 def parse_uuid(text: str) -> uuid.UUID | None:
     """Return the UUID of a text in any case, with or without dashes, braces and ``urn:uuid:``; else ``None``."""
     found = _UUID.fullmatch(text)
-    return uuid.UUID(hex=found[2]) if found else None
+    return uuid.UUID(hex=found[2].replace("-", "")) if found else None
 
 
 def foreign_uuid(entity: str, text: str) -> uuid.UUID:

@@ -18,15 +18,16 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
 from kvmigrate.consistency import times
+from kvmigrate.consistency.decode import holds_unstorable
 from kvmigrate.consistency.json_exact import JSON_NULL, NUMBERS, JsonError, compact, equal, loads, number_text
 from kvmigrate.consistency.uuids import foreign_uuid, parse_uuid
 from kvmigrate.errors import ConfigError
 from kvmigrate.transform.column_type import ColumnType
 from kvmigrate.transform.mapping import Column
 
-_INTEGER_TEXT = re.compile(r"-?[0-9]+")
 _NUMBER_TEXT = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})*")
+_NUMERIC = {"smallint", "integer", "bigint", "numeric", "real", "double precision"}
 _BITS = {"smallint": 15, "integer": 31, "bigint": 63}
 _MAX_BEFORE_POINT = 131_072
 _MAX_AFTER_POINT = 16_383
@@ -70,7 +71,7 @@ def value_type(column: Column) -> ValueType:
     """
     kind = column.type
     to_column, to_json = _scalar(column)
-    from_text: Forward = to_column
+    from_text = _number_or(to_column, kind)
     same = _SAME.get(kind.base, _plainly_same)
     if kind.array:
         to_column, to_json, same = _array_of(to_column), _json_array_of(to_json), _same_arrays(same)
@@ -80,19 +81,24 @@ def value_type(column: Column) -> ValueType:
     if column.forward:
         to_column, to_json, from_text = _with_functions(column, to_column, to_json)
 
+    return ValueType(to_column, to_json, from_text, _text_of(column, to_json), same)
+
+
+def _text_of(column: Column, to_json: Forward) -> Callable[[Any], str]:
+    """Canonical JSON to the canonical text of a hash's member, a map's key or a key's capture."""
+    kind = column.type
+
     def to_text(value: Any) -> str:
-        return json_text(to_json(value))
+        made = to_json(value)
+        if kind.array or (kind.base == "jsonb" and not column.backward):
+            return compact(made)
+        if isinstance(made, str):
+            return made
+        if isinstance(made, Decimal) and kind.scale is not None:
+            return f"{made:.{kind.scale}f}"
+        return number_text(made) if type(made) in NUMBERS else compact(made)
 
-    return ValueType(to_column, to_json, from_text, to_text, same)
-
-
-def json_text(value: Any) -> str:
-    """Return the canonical text of a JSON value that is kept as text."""
-    if isinstance(value, str):
-        return value
-    if type(value) in NUMBERS:
-        return number_text(value)
-    return compact(value)
+    return to_text
 
 
 def is_canonical(kind: ValueType, stored: Any, value: Any) -> bool:
@@ -165,8 +171,8 @@ def _integer(bits: int) -> Forward:
     low, high = -(2**bits), 2**bits - 1
 
     def convert(value: Any) -> Any:
-        if isinstance(value, str) and _INTEGER_TEXT.fullmatch(value):
-            value = Decimal(value)
+        if isinstance(value, str):
+            value = _number(value)
         if isinstance(value, Decimal):
             if value.adjusted() > 20 or value != value.to_integral_value():
                 return Unfit("out of range, or no whole number")
@@ -333,12 +339,25 @@ def _json_array_of(to_json: Forward) -> Forward:
     return lambda values: [None if value is None else to_json(value) for value in values]
 
 
+def _number_or(convert: Forward, kind: ColumnType) -> Forward:
+    """A text that spells a number is one where the type takes numbers of JSON."""
+    if kind.base not in _NUMERIC and not any(form.startswith("epoch") for form in kind.formats):
+        return convert
+
+    def from_text(text: str) -> Any:
+        number = _number(text)
+        return convert(text) if isinstance(number, Unfit) else convert(number)
+
+    return from_text
+
+
 def _parsed(convert: Forward) -> Forward:
     def from_text(text: str) -> Any:
         try:
-            return convert(loads(text))
+            value = loads(text)
         except JsonError:
             return Unfit("no JSON text")
+        return Unfit("holds U+0000 or a lone surrogate") if holds_unstorable(value) else convert(value)
 
     return from_text
 

@@ -1,0 +1,285 @@
+"""Reading rows back from PostgreSQL with psycopg's own loaders, page by page."""
+
+from __future__ import annotations
+
+import datetime as dt
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+import psycopg
+from psycopg import sql
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.pq import Format
+from psycopg.types.datetime import DateLoader, IntervalLoader, TimeLoader, TimestamptzLoader
+from psycopg.types.json import set_json_loads
+
+from kvmigrate.errors import SchemaError
+from kvmigrate.target.reader_base import LedgerEntry, Owner
+from kvmigrate.target.session import Session, house_error
+from kvmigrate.transform.mapping import Entity, Role, Table
+from kvmigrate.transform.mapping import Mapping as MappingFile
+
+Connection = psycopg.Connection[Any]
+JsonLoads = Callable[[str | bytes], Any]
+
+_LEDGER = sql.SQL(
+    "SELECT l.key, l.entity, l.status, l.deleted, l.content_hash,"
+    " EXISTS (SELECT FROM kvmigrate.waiting AS w WHERE w.scope = l.scope AND w.key = l.key),"
+    " EXISTS (SELECT FROM kvmigrate.quarantine AS q WHERE q.scope = l.scope AND q.key = l.key),"
+    " coalesce(l.expires_at <= now(), false)"
+    " FROM kvmigrate.ledger AS l WHERE l.scope = %(scope)s AND "
+)
+_BY_KEY = _LEDGER + sql.SQL("l.key = ANY(%(keys)s)")
+_BETWEEN = _LEDGER + sql.SQL(
+    'l.key > %(after)s COLLATE "C" AND (%(through)s::text IS NULL OR l.key <= %(through)s COLLATE "C")'
+    " AND NOT l.deleted ORDER BY l.key LIMIT %(limit)s"
+)
+
+
+class PostgresRowReader:
+    """A `RowReader` over two connections that only read. Not for several threads at once."""
+
+    def __init__(self, url: str, mapping: MappingFile, *, json_loads: JsonLoads) -> None:
+        """Keep the URL; nothing is connected yet. *json_loads* loads the text of jsonb columns."""
+        self._session = Session(url, application_name="kvmigrate:verify")
+        self._stream = Session(url, application_name="kvmigrate:verify")
+        self._mapping = mapping
+        self._json_loads = json_loads
+        self._scope: int | None = None
+        self._prepared: Connection | None = None
+
+    @classmethod
+    def open(cls, url: str, mapping: MappingFile, *, json_loads: JsonLoads) -> PostgresRowReader:
+        """Connect, and check that this database knows the mapping's scope.
+
+        Raises:
+            TargetError: PostgreSQL cannot be used.
+
+            SchemaError: nothing was ever written under this mapping's name.
+        """
+        reader = cls(url, mapping, json_loads=json_loads)
+        try:
+            reader._scope_id()
+        except BaseException:
+            reader.close()
+            raise
+        return reader
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def name(self) -> str:
+        """The database's URL without secrets."""
+        return self._session.name
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Make all reads inside see the database as of one moment."""
+        connection = self._connection()
+        with _house_errors(), connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            yield
+
+    def ledger(self, keys: Sequence[str]) -> dict[str, LedgerEntry]:
+        """Return the entries of those *keys* that the ledger knows."""
+        found = self._fetch(_BY_KEY, {"scope": self._scope_id(), "keys": list(keys)})
+        return {row[0]: LedgerEntry(*row) for row in found}
+
+    def ledger_between(self, after: str, through: str | None, limit: int) -> list[LedgerEntry]:
+        """Return entries with ``after < key <= through`` in COLLATE "C" order; no end if ``None``."""
+        parameters = {"scope": self._scope_id(), "after": after, "through": through, "limit": limit}
+        return [LedgerEntry(*row) for row in self._fetch(_BETWEEN, parameters)]
+
+    def rows(self, entity: Entity, owners: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, list[Sequence[Any]]]]:
+        """Return all rows of items: one query per table."""
+        found: dict[str, dict[str, list[Sequence[Any]]]] = {key: {} for key in owners}
+        if not owners:
+            return found
+        keys = list(owners)
+        parameters = [list(column) for column in zip(*owners.values(), strict=True)]
+        for chain in _chains(entity):
+            query = self._select(entity, chain)
+            for place, *values in self._fetch(query, parameters):
+                found[keys[place - 1]].setdefault(chain[-1].name, []).append(values)
+        return found
+
+    def owners(self, entity: Entity, page_rows: int) -> Iterator[Sequence[Owner]]:
+        """Yield the owners of every row that stands at the top, through a server-side cursor."""
+        for table in entity.root.children if entity.rows_only else (entity.root,):
+            owner = next((each for each in table.columns if each.role is Role.SOURCE_KEY), None)
+            names = [each.name for each in table.columns if each.role is Role.KEY]
+            columns = [owner.name if owner else None, *names]
+            distinct = sql.SQL("DISTINCT " if entity.rows_only else "")
+            query = sql.SQL("SELECT {}{} FROM {}").format(
+                distinct,
+                sql.SQL(", ").join(sql.SQL("NULL") if each is None else sql.Identifier(each) for each in columns),
+                self._table(table),
+            )
+            # A connection of its own, so that pages can be looked up while this one streams.
+            connection = self._stream.run(lambda connection: connection)
+            with _house_errors(), connection.transaction(), connection.cursor(name="kvmigrate_owners") as cursor:
+                cursor.execute(query)
+                while page := cursor.fetchmany(page_rows):
+                    yield [Owner(table.name, row[0], dict(zip(names, row[1:], strict=True))) for row in page]
+
+    def orphans(self, entity: Entity) -> dict[str, int]:
+        """Return, by table, how many child rows have no parent row."""
+        found = {}
+        for parent in entity.tables:
+            for child in parent.children:
+                query = sql.SQL(
+                    "SELECT count(*) FROM {child} AS c WHERE NOT EXISTS (SELECT FROM {parent} AS p WHERE {join})"
+                ).format(child=self._table(child), parent=self._table(parent), join=_join("c", "p", child))
+                [(count,)] = self._fetch(query, [])
+                if count:
+                    found[child.name] = count
+        return found
+
+    def close(self) -> None:
+        """Close the connections. Safe to call twice."""
+        self._session.close()
+        self._stream.close()
+
+    def _select(self, entity: Entity, chain: Sequence[Table]) -> sql.Composed:
+        """SELECT of the last table's rows, found from the top of *chain* by what owns them."""
+        top, last = chain[0], len(chain) - 1
+        finders = (entity.owner_column,) if entity.owned_by_source_key else entity.root.primary_key
+        arrays = [sql.SQL("%s::{}[]").format(sql.SQL(_cast(top.column(name).type.sql))) for name in finders]
+        names = [sql.Identifier(f"k{position}") for position in range(len(finders))]
+        owned = sql.SQL(" AND ").join(
+            sql.SQL("t0.{} = k.{}").format(sql.Identifier(name), alias)
+            for name, alias in zip(finders, names, strict=True)
+        )
+        joins = [
+            sql.SQL(" JOIN {} AS {} ON {}").format(
+                self._table(table), sql.Identifier(f"t{depth}"), _join(f"t{depth}", f"t{depth - 1}", table)
+            )
+            for depth, table in enumerate(chain)
+            if depth
+        ]
+        return sql.SQL(
+            "SELECT k.place::int, {columns} FROM unnest({arrays}) WITH ORDINALITY AS k ({names}, place)"
+            " JOIN {top} AS t0 ON {owned}{joins}"
+        ).format(
+            columns=sql.SQL(", ").join(sql.Identifier(f"t{last}", each.name) for each in chain[-1].columns),
+            arrays=sql.SQL(", ").join(arrays),
+            names=sql.SQL(", ").join(names),
+            top=self._table(top),
+            owned=owned,
+            joins=sql.Composed(joins),
+        )
+
+    def _table(self, table: Table) -> sql.Identifier:
+        return sql.Identifier(self._mapping.schema, table.name)
+
+    def _fetch(self, query: sql.Composed, parameters: Any) -> list[tuple[Any, ...]]:
+        connection = self._connection()
+        with _house_errors():
+            try:
+                found: list[tuple[Any, ...]] = connection.execute(query, parameters, binary=True).fetchall()
+            except psycopg.DataError:
+                # Some value has no equal in Python, such as infinity: slower loaders give a text for it.
+                with connection.cursor(binary=False) as cursor:
+                    for name, loader in _TOLERANT.items():
+                        cursor.adapters.register_loader(name, loader)
+                    found = cursor.execute(query, parameters).fetchall()
+        return found
+
+    def _connection(self) -> Connection:
+        connection = self._session.run(lambda connection: connection)
+        if connection is not self._prepared:
+            set_json_loads(self._json_loads, connection)
+            connection.adapters.register_loader("interval", _WholeIntervalLoader)
+            self._prepared = connection
+        return connection
+
+    def _scope_id(self) -> int:
+        if self._scope is None:
+            with _house_errors():
+                connection = self._connection()
+                [(known,)] = connection.execute("SELECT to_regclass('kvmigrate.control') IS NOT NULL").fetchall()
+                query = "SELECT id FROM kvmigrate.control WHERE scope = %s"
+                found = connection.execute(query, [self._mapping.name]).fetchone() if known else None
+            if found is None:
+                raise SchemaError(
+                    f"nothing was migrated to {self.name} under the name {self._mapping.name!r}",
+                    hint="run `kvmigrate backfill` first, or check --target and the mapping's name",
+                )
+            self._scope = int(found[0])
+        return self._scope
+
+
+class _WholeIntervalLoader(Loader):
+    """Loads intervals as psycopg does, but months as text: no duration has that many days."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> dt.timedelta | str:
+        """Return the duration, or a text where it has months or is too long."""
+        micros, days, months = struct.unpack("!qii", data)
+        if months:
+            return f"{months} months {days} days {micros} microseconds"
+        try:
+            return dt.timedelta(days=days, microseconds=micros)
+        except OverflowError:
+            return f"{days} days {micros} microseconds"
+
+
+def _tolerant(base: type[Loader]) -> type[Loader]:
+    """A text loader that gives a text, which equals no expected value, where *base* fails."""
+
+    class Tolerant(base):  # type: ignore[misc,valid-type]  # a class made from its argument
+        def load(self, data: Buffer) -> Any:
+            try:
+                return super().load(data)
+            except psycopg.DataError:
+                return f"unreadable: {bytes(data).decode()}"
+
+    return Tolerant
+
+
+_TOLERANT = {
+    "date": _tolerant(DateLoader),
+    "time": _tolerant(TimeLoader),
+    "timestamptz": _tolerant(TimestamptzLoader),
+    "interval": _tolerant(IntervalLoader),
+}
+
+
+@contextmanager
+def _house_errors() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as exc:
+        raise house_error(exc) from exc
+
+
+def _chains(entity: Entity) -> Iterator[Sequence[Table]]:
+    """Yield for each table the tables from the top one down to it."""
+
+    def below(chain: tuple[Table, ...]) -> Iterator[Sequence[Table]]:
+        yield chain
+        for child in chain[-1].children:
+            yield from below((*chain, child))
+
+    for top in entity.root.children if entity.rows_only else (entity.root,):
+        yield from below((top,))
+
+
+def _join(child: str, parent: str, table: Table) -> sql.Composed:
+    return sql.SQL(" AND ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(child, own), sql.Identifier(parent, theirs))
+        for own, theirs in table.parent
+    )
+
+
+def _cast(type_name: str) -> Any:
+    # A column's checked type name; numeric(p,s) would be rounded by a cast to it.
+    return "numeric" if type_name.startswith("numeric") else type_name
