@@ -31,7 +31,7 @@ def load_mapping(source: str | pathlib.Path) -> Mapping:
     for key in ("version", "name", "entities"):
         if key not in members:
             root.fail(f"the mapping has no {key!r}")
-    if members["version"].value != 1:
+    if type(members["version"].value) is not int or members["version"].value != 1:
         members["version"].fail("version must be 1")
     defaults: dict[str, Node] = {key: members[key] for key in ("decode", "on_nul") if key in members}
     drafts = [read_entity(name, node, defaults) for name, node in members["entities"].mapping("entities").items()]
@@ -42,7 +42,7 @@ def load_mapping(source: str | pathlib.Path) -> Mapping:
         name=members["name"].name("name"),
         schema=members["schema"].name("schema") if "schema" in members else "public",
         pointers=[_pointer(node) for node in _list(members, "pointers")],
-        leave_in_kv=tuple(_leave(node) for node in _list(members, "leave_in_kv")),
+        leave_in_kv=[_leave(node) for node in _list(members, "leave_in_kv")],
         fingerprint=_fingerprint(root),
         file=file,
     )
@@ -80,8 +80,8 @@ def _pointer(node: Node) -> tuple[Node, Pointer]:
     )
 
 
-def _leave(node: Node) -> LeaveInKV:
+def _leave(node: Node) -> tuple[Node, LeaveInKV]:
     members = node.only("leave_in_kv", ("key", "reason"))
     if set(members) != {"key", "reason"}:
         node.fail("leave_in_kv takes a key and a reason")
-    return LeaveInKV(read_template(members["key"])[1], members["reason"].text("reason"))
+    return node, LeaveInKV(read_template(members["key"])[1], members["reason"].text("reason"))

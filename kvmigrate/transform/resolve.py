@@ -7,6 +7,7 @@ import hashlib
 from kvmigrate.errors import MappingError
 from kvmigrate.transform.entity_file import EntityDraft
 from kvmigrate.transform.mapping import Entity, LeaveInKV, Mapping, Pointer, Role
+from kvmigrate.transform.pattern import KeyTemplate
 from kvmigrate.transform.resolve_keys import link_tables
 from kvmigrate.transform.resolve_table import Scope, resolve_lookup, resolve_primary_key, resolve_root
 from kvmigrate.transform.template_overlap import templates_overlap
@@ -19,7 +20,7 @@ def resolve_mapping(
     name: str,
     schema: str,
     pointers: list[tuple[Node, Pointer]],
-    leave_in_kv: tuple[LeaveInKV, ...],
+    leave_in_kv: list[tuple[Node, LeaveInKV]],
     fingerprint: str,
     file: str,
 ) -> Mapping:
@@ -33,13 +34,16 @@ def resolve_mapping(
     _check_tables(entities, nodes)
     for node, pointer in pointers:
         _check_pointer(node, pointer, entities)
-    _check_overlap(drafts)
+    every = [(draft.name, node, template) for draft in drafts for node, template in draft.keys]
+    every += [("pointers", node, pointer.key) for node, pointer in pointers]
+    every += [("leave_in_kv", node, leave.key) for node, leave in leave_in_kv]
+    _check_overlap(every)
     return Mapping(
         name=name,
         schema=schema,
         entities=tuple(_load_order(link_tables(entities, nodes))),
         pointers=tuple(pointer for _, pointer in pointers),
-        leave_in_kv=leave_in_kv,
+        leave_in_kv=tuple(leave for _, leave in leave_in_kv),
         fingerprint=fingerprint,
         file=file,
     )
@@ -163,8 +167,7 @@ def _check_pointer(node: Node, pointer: Pointer, entities: dict[str, Entity]) ->
                 )
 
 
-def _check_overlap(drafts: list[EntityDraft]) -> None:
-    every = [(draft.name, node, template) for draft in drafts for node, template in draft.keys]
+def _check_overlap(every: list[tuple[str, Node, KeyTemplate]]) -> None:
     for position, (name, node, template) in enumerate(every):
         for other_name, _, other in every[:position]:
             if template.text == other.text or (

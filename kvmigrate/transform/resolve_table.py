@@ -176,15 +176,18 @@ def _check_columns(draft: TableDraft, columns: list[Column], primary_key: tuple[
 
 
 def _known(node: Node, names: Iterable[str], what: str) -> str:
-    if node.value not in set(names):
-        node.fail(f"{what}: {node.value!r} is not a column of this table")
-    return str(node.value)
+    name = node.text(f"{what}: a column's name")
+    if name not in set(names):
+        node.fail(f"{what}: {name!r} is not a column of this table")
+    return name
 
 
 def _uniques(draft: TableDraft, names: set[str], tenant: str) -> list[Unique]:
     uniques = []
     for node in draft.uniques:
         columns = [_known(each, names, "unique") for each in node.items("unique: a list of columns")]
+        if not columns or len(set(columns)) != len(columns):
+            node.fail("unique is a list of lists of different column names")
         if tenant in names and tenant not in columns:
             columns.insert(0, tenant)
         uniques.append(Unique(object_name(draft.name, *columns, "key"), tuple(columns)))

@@ -89,6 +89,8 @@ def read_child(name: str, node: Node, *, entity: str) -> TableDraft:
     draft.each = read_path(members["each"])
     if "parent" in members:
         draft.parent = list(members["parent"].mapping("parent").items())
+        for column, spot in draft.parent:
+            Node(column, spot.line, spot.column, spot.file).name("a column's name")
     if "on_bad_value" in members:
         draft.on_bad_value = OnBadValue(
             members["on_bad_value"].choice("on_bad_value", [str(each) for each in OnBadValue])
@@ -107,7 +109,8 @@ def _check_child(draft: TableDraft) -> None:
     ordinals, keys = draft.roles(Role.ORDINAL), draft.roles(Role.MAP_KEY)
     if len(ordinals) + len(keys) != 1:
         node.fail(
-            f"child {draft.name!r} needs one ordinal column (an array) or one map_key column (an object whose keys are data)",
+            f"child {draft.name!r} needs one ordinal column (an array) "
+            "or one map_key column (an object whose keys are data)",
             hint="without it the order of the array would be lost: position: {ordinal: true}",
         )
     for column in draft.columns:
