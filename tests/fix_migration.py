@@ -1,13 +1,15 @@
 """A small shop: a mapping with every kind of link between items, its tables, and a store to fill them from."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import psycopg
 import pytest
+import redis
 
 from kvmigrate.model import Item
+from kvmigrate.stores.open import open_source
 from kvmigrate.target.base import Applied, Batch, Label
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.transform.lens import Lens, compile_mapping
@@ -168,3 +170,30 @@ def shop(database: str, shop_lens: Lens) -> Iterator[Shop]:
         target.install()
         target.ensure_tables()
         yield Shop(target, connection)
+
+
+class Fill:
+    """Puts values into an empty Redis and is the source that reads them."""
+
+    def __init__(self, url: str, client: redis.Redis) -> None:
+        self.client = client
+        self.source = open_source(url)
+
+    def __call__(self, values: Mapping[str, object]) -> None:
+        """Set keys to JSON values; bytes are stored as they are."""
+        pipeline = self.client.pipeline(transaction=False)
+        for key, value in values.items():
+            pipeline.set(key, value if isinstance(value, bytes) else json.dumps(value))
+        pipeline.execute()
+
+    def delete(self, *keys: str) -> None:
+        """Delete keys."""
+        self.client.delete(*keys)
+
+
+@pytest.fixture
+def fill(redis_url: str, redis_client: redis.Redis) -> Iterator[Fill]:
+    """An empty Redis to fill, and the source over it."""
+    filled = Fill(redis_url, redis_client)
+    yield filled
+    filled.source.close()

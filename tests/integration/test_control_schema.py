@@ -58,7 +58,7 @@ def test_installers_take_turns(database: str) -> None:
     assert [migration.name for migration in control_migrations()] == sorted(applied)
 
 
-def test_a_data_api_reaches_nothing_of_the_schema(pg: PgConnection, database: str) -> None:
+def test_a_data_api_reaches_nothing_of_the_schema(pg: PgConnection) -> None:
     """Where the roles anon and authenticated exist, every table is closed to both."""
     for role in ("anon", "authenticated"):
         pg.execute(
@@ -102,7 +102,7 @@ def test_functions_pin_their_search_path(pg: PgConnection) -> None:
 def test_an_offline_batch_is_fenced_out_of_a_live_scope(shop: Shop, change: str) -> None:
     """Another epoch or authority refuses the batch, and nothing of it is written."""
     label = shop.sweep()
-    shop.pg.execute(f"UPDATE kvmigrate.control SET {change}".encode())
+    shop.rows(f"UPDATE kvmigrate.control SET {change} RETURNING scope")  # noqa: S608 - the parameters above
 
     with pytest.raises(FenceError):
         shop.apply(CLIENT, label=label)

@@ -1,0 +1,84 @@
+"""Items read again by key: those that wait, and those that a sweep did not meet."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kvmigrate.backfill.census import Census, Place
+from kvmigrate.backfill.progress import Meter
+from kvmigrate.model import Item
+from kvmigrate.stores.base import KVSource
+from kvmigrate.target.base import Applied, Batch, Label, Target
+from kvmigrate.transform.lens import Lens
+
+
+class Reread(NamedTuple):
+    """What reading again did."""
+
+    applied: Applied = Applied()
+    removed: int = 0
+
+    def plus(self, other: Reread) -> Reread:
+        """Return the sum."""
+        return Reread(self.applied.plus(other.applied), self.removed + other.removed)
+
+
+class Rereader:
+    """Brings single items up to date from the store, within a sweep."""
+
+    def __init__(self, source: KVSource, target: Target, lens: Lens, *, page_keys: int) -> None:
+        """Read *page_keys* keys per round trip."""
+        self._source, self._target, self._lens = source, target, lens
+        self._page_keys = page_keys
+
+    def retry_waiting(self, label: Label, census: Census, meter: Meter) -> Reread:
+        """Apply again the waiting items whose obstacle is gone, until that helps no more.
+
+        Each pass may free others: a parent that came lets its children come. It ends
+        when nothing is due, or when a pass settled nothing.
+        """
+        total = Reread()
+        while self._target.mark_due():
+            before = self._target.obstacles()
+            done = self._retry_pass(label, census, meter)
+            total = total.plus(done)
+            if not done.applied.written and not done.removed and self._target.obstacles() >= before:
+                break
+        return total
+
+    def settle_absent(self, label: Label, census: Census, meter: Meter, *, entities: tuple[str, ...]) -> Reread:
+        """Ask the store for every key of the ledger that the sweep did not meet.
+
+        What is gone is removed, with a tombstone; what is there, since it came back or
+        the scan missed it, is applied.
+        """
+        total, after = Reread(), ""
+        while keys := self._target.ledger_keys(after=after, limit=self._page_keys, entities=entities):
+            after = keys[-1]
+            absent = [key for key in keys if not census.is_matched(key)]
+            if absent:
+                total = total.plus(self._bring_up_to_date(absent, label, census, found_now=True))
+            meter.add(len(keys))
+        return total
+
+    def _retry_pass(self, label: Label, census: Census, meter: Meter) -> Reread:
+        total, after = Reread(), ""
+        while keys := self._target.due_keys(after=after, limit=self._page_keys):
+            after = keys[-1]
+            total = total.plus(self._bring_up_to_date(keys, label, census, found_now=False))
+            meter.add(len(keys))
+        return total
+
+    def _bring_up_to_date(self, keys: list[str], label: Label, census: Census, *, found_now: bool) -> Reread:
+        items: list[Item] = [item for item in self._source.get_many(keys) if item is not None]
+        rows = self._lens.page(items)
+        applied = self._target.apply(Batch(items, rows, label))
+        ours = [accepted.key for accepted in rows.accepted] + [item.key for item, _ in rows.refused]
+        if found_now:
+            census.add(Place.MATCHED, ours)
+        # What the mapping no longer takes is as good as gone, for the tables.
+        gone = sorted(set(keys).difference(ours), key=str.encode)
+        if not found_now:
+            census.forget(gone)
+        removed = self._target.remove(gone, label) if gone else 0
+        return Reread(applied, removed)

@@ -1,0 +1,242 @@
+"""Everything wired together: a migration as the command line and the demo use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import cached_property
+from types import TracebackType
+from typing import Any, BinaryIO, Protocol, Self
+
+import structlog
+
+from kvmigrate.backfill.progress import Progress
+from kvmigrate.backfill.quarantine import QuarantineStore, ReplayReport
+from kvmigrate.backfill.report import BackfillReport
+from kvmigrate.backfill.runner import run_backfill
+from kvmigrate.config import Settings, mask_url, read_settings
+from kvmigrate.consistency.json_exact import loads_column
+from kvmigrate.consistency.report import VerifyReport
+from kvmigrate.consistency.verify import run_verify
+from kvmigrate.errors import ConfigError
+from kvmigrate.export.report import ExportReport, Lines
+from kvmigrate.export.source import export_source
+from kvmigrate.export.target import TargetExport
+from kvmigrate.model import Item
+from kvmigrate.stores.base import KVSource
+from kvmigrate.stores.export_format import write_item, write_unreadable
+from kvmigrate.stores.open import open_source
+from kvmigrate.target.base import QuarantineEntry
+from kvmigrate.target.postgres import PostgresTarget
+from kvmigrate.target.rows_postgres import PostgresRowReader
+from kvmigrate.target.schema_postgres import AppliedSchema, apply_schema, diff_schema, drop_schema
+from kvmigrate.transform.ddl_formats import Format, render
+from kvmigrate.transform.difference import Difference
+from kvmigrate.transform.json_text import decode_json
+from kvmigrate.transform.lens import Lens, compile_mapping
+from kvmigrate.transform.mapping import Mapping as MappingFile
+from kvmigrate.transform.mapping_file import load_mapping
+
+_LINES = Lines(write_item, write_unreadable)
+_log = structlog.get_logger("kvmigrate")
+
+PlainProgress = Callable[[str, int, "int | None"], None]
+"""Called with the phase, how much is done, and how much there is, if known."""
+
+
+class AnyProgress(Protocol):
+    """A display that every call takes."""
+
+    def __call__(self, phase: str, done: int, total: int | None, per_second: float = 0.0) -> None:
+        """Say that *done* of about *total* keys of *phase* are through; 0 keys *per_second* is unknown."""
+        ...
+
+
+class Migration:
+    """One mapping, its store and its tables. A context manager; leaving it closes connections.
+
+    The mapping is read when the migration is opened; store and target are connected
+    when they are first needed, so that a command needs only the sides it reads.
+    Not for several threads at once.
+    """
+
+    def __init__(self, settings: Settings, mapping: MappingFile) -> None:
+        """Use `open` instead."""
+        self.settings = settings
+        self.mapping = mapping
+        self._open = ExitStack()
+
+    @classmethod
+    def open(cls, settings: Settings | None = None) -> Self:
+        """Read the mapping that *settings* name (default: those of environment and ``kvmigrate.toml``).
+
+        Raises:
+            ConfigError: no mapping is named. `MappingError`: it is wrong.
+        """
+        settings = settings or read_settings()
+        mapping = load_mapping(settings.need_mapping())
+        _log.debug("mapping read", file=mapping.file, name=mapping.name, fingerprint=mapping.fingerprint[:12])
+        return cls(settings, mapping)
+
+    @cached_property
+    def lens(self) -> Lens:
+        """The compiled mapping."""
+        return compile_mapping(self.mapping)
+
+    @cached_property
+    def source(self) -> KVSource:
+        """The store. Raises `ConfigError` where none is named or its URL is wrong."""
+        source = open_source(self.settings.need_source())
+        self._open.callback(source.close)
+        _log.debug("store opened", name=source.name, named_by=self.settings.came_from.get("source"))
+        return source
+
+    @cached_property
+    def target(self) -> PostgresTarget:
+        """The database. Raises `ConfigError` where none is named, `TargetError` where it cannot be reached."""
+        target = PostgresTarget.connect(self.settings.need_target(), self.lens)
+        self._open.callback(target.close)
+        _log.debug("target opened", name=target.name, named_by=self.settings.came_from.get("target"))
+        return target
+
+    def backfill(
+        self, *, only: Sequence[str] = (), limit_keys: int | None = None, progress: Progress | None = None
+    ) -> BackfillReport:
+        """Copy the store into the tables, which are made where they are missing. See `run_backfill`."""
+        self.check_entities(only)
+        source, target = self.source, self.target
+        return run_backfill(source, target, self.lens, only=tuple(only), limit_keys=limit_keys, progress=progress)
+
+    def verify(
+        self,
+        *,
+        entity: str | None = None,
+        limit_keys: int | None = None,
+        show_values: bool = False,
+        progress: PlainProgress | None = None,
+    ) -> VerifyReport:
+        """Compare the store with the tables, both ways. See `run_verify`."""
+        self.check_entities([entity] if entity else [])
+        source, url = self.source, self.settings.need_target()
+        with PostgresRowReader.open(url, self.mapping, json_loads=loads_column) as reader:
+            return run_verify(
+                source,
+                reader,
+                self.mapping,
+                progress=progress,
+                show_values=show_values,
+                limit=limit_keys,
+                entity=entity,
+            )
+
+    def export_from_source(
+        self,
+        out: BinaryIO,
+        *,
+        only: Sequence[str] = (),
+        limit_keys: int | None = None,
+        progress: PlainProgress | None = None,
+    ) -> ExportReport:
+        """Write the store's items as lines. With *only*, those of some entities. See `export_source`."""
+        self.check_entities(only)
+
+        def wants(key: str) -> bool:
+            entity = self.lens.route(key).entity
+            return entity is not None and entity.name in only
+
+        return export_source(
+            self.source, out, _LINES, wants=wants if only else None, limit_keys=limit_keys, progress=progress
+        )
+
+    def export_from_target(
+        self,
+        out: BinaryIO,
+        *,
+        only: Sequence[str] = (),
+        limit_keys: int | None = None,
+        progress: PlainProgress | None = None,
+    ) -> ExportReport:
+        """Write the items of the tables as lines. The store is read only where it is named. See `TargetExport`."""
+        self.check_entities(only)
+        source = self.source if self.settings.source else None
+        with PostgresRowReader.open(self.settings.need_target(), self.mapping, json_loads=_loads) as reader:
+            export = TargetExport(reader, self.lens, self._quarantined, source)
+            return export.write(out, _LINES, only=only, limit_keys=limit_keys, progress=progress)
+
+    @cached_property
+    def quarantine(self) -> QuarantineStore:
+        """The quarantined items."""
+        return QuarantineStore(self.target, self.lens, write_item)
+
+    def apply_schema(self) -> AppliedSchema:
+        """Make what is missing of the tables. See `apply_schema`."""
+        return apply_schema(self.settings.need_target(), self.mapping)
+
+    def diff_schema(self) -> list[Difference]:
+        """Return how the tables differ from the mapping. See `diff_schema`."""
+        return diff_schema(self.settings.need_target(), self.mapping)
+
+    def drop_schema(self, *, force: bool) -> list[str]:
+        """Drop the mapping's tables; with rows only if *force*. See `drop_schema`."""
+        return drop_schema(self.settings.need_target(), self.mapping, force=force)
+
+    def schema_text(self, text_format: Format, *, down: bool = False) -> str:
+        """Return the SQL of the tables as a tool wants it. See `render`."""
+        return render(self.mapping, text_format, down=down)
+
+    def replay(
+        self,
+        *,
+        keys: Sequence[str] = (),
+        reason: str | None = None,
+        every: bool = False,
+        progress: Progress | None = None,
+    ) -> ReplayReport:
+        """Try quarantined items again; the store is read where it is named. See `QuarantineStore.replay`."""
+        source = self.source if self.settings.source else None
+        return self.quarantine.replay(source, keys=tuple(keys), reason=reason, every=every, progress=progress)
+
+    def payload_line(self, entry: QuarantineEntry) -> str:
+        """Return the value of a quarantined item as a line of an export; "" where it was not kept."""
+        return "" if entry.item is None else write_item(entry.item).decode().rstrip("\n")
+
+    def check_entities(self, names: Sequence[str]) -> None:
+        """Raise `ConfigError` where the mapping lacks one of these entities."""
+        known = [entity.name for entity in self.mapping.entities]
+        if unknown := [name for name in names if name not in known]:
+            raise ConfigError(
+                f"the mapping has no entity {', '.join(map(repr, unknown))}", hint=f"it has {', '.join(known)}"
+            )
+
+    @property
+    def source_name(self) -> str:
+        """The store's URL without secrets, or ""."""
+        return mask_url(self.settings.source)
+
+    @property
+    def target_name(self) -> str:
+        """The target's URL without secrets, or ""."""
+        return mask_url(self.settings.target)
+
+    def close(self) -> None:
+        """Close connections. Safe to call twice."""
+        self._open.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _quarantined(self, keys: Sequence[str]) -> Mapping[str, Item]:
+        if not keys:
+            return {}
+        entries = self.target.quarantined(after="", limit=len(keys), reason=None, entity=None, keys=keys, payload=True)
+        return {entry.key: entry.item for entry in entries if entry.item is not None}
+
+
+def _loads(text: str | bytes) -> Any:
+    """Load jsonb as the lens wants it: exactly, null as ``None``."""
+    return decode_json(text if isinstance(text, bytes) else text.encode())
