@@ -5,24 +5,30 @@ import sqlite3
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
+from psycopg.types.json import set_json_loads
 
+from kvmigrate.consistency.compare import Compared, compare_item
+from kvmigrate.consistency.difference import Difference
 from kvmigrate.consistency.json_exact import loads_column
+from kvmigrate.consistency.plan import PlanCache
 from kvmigrate.consistency.report import VerifyReport
 from kvmigrate.consistency.verify import run_verify
-from kvmigrate.model import Item, Reason
+from kvmigrate.model import Item, Reason, Refusal
 from kvmigrate.stores.open import open_source
 from kvmigrate.target.control_schema import install_control
 from kvmigrate.target.rows_postgres import PostgresRowReader
 from kvmigrate.target.schema_postgres import apply_schema
 from kvmigrate.transform.content_hash import content_hash
-from kvmigrate.transform.lens import compile_mapping
+from kvmigrate.transform.lens import Lens, compile_mapping
 from kvmigrate.transform.mapping import Entity
+from kvmigrate.transform.mapping import Mapping as MappingFile
 from kvmigrate.transform.mapping_file import load_mapping
 
+PgConnection = psycopg.Connection[tuple[Any, ...]]
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
 _COPY_TRAILER = struct.pack("!h", -1)
 
@@ -128,16 +134,68 @@ class VerifyStand:
 
     def _copy(self, table: str, columns: Iterable[str], rows: bytes) -> None:
         names = sql.SQL(", ").join(sql.Identifier(name) for name in columns)
-        stage = sql.Identifier(f"stage_{table}")
-        name = sql.Identifier(self.mapping.schema, table)
+        stage = copy_into_stage(self.connection, self.mapping, table, columns, rows)
         self.connection.execute(
-            sql.SQL("CREATE TEMP TABLE {} AS SELECT 0::int AS _item, {} FROM {} LIMIT 0").format(stage, names, name)
+            sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}; DROP TABLE {}").format(
+                sql.Identifier(self.mapping.schema, table), names, names, stage, stage
+            )
         )
-        with self.connection.cursor().copy(sql.SQL("COPY {} FROM STDIN (FORMAT binary)").format(stage)) as copy:
-            copy.write(_COPY_HEADER + rows + _COPY_TRAILER)
-        self.connection.execute(
-            sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}; DROP TABLE {}").format(name, names, names, stage, stage)
+
+
+def copy_into_stage(
+    connection: PgConnection, mapping: MappingFile, table: str, columns: Iterable[str], rows: bytes
+) -> sql.Identifier:
+    """Copy the lens's binary rows into a new temporary table and return its name."""
+    stage = sql.Identifier(f"stage_{table}")
+    connection.execute(
+        sql.SQL("CREATE TEMP TABLE {} AS SELECT 0::int AS _item, {} FROM {} LIMIT 0").format(
+            stage,
+            sql.SQL(", ").join(sql.Identifier(name) for name in columns),
+            sql.Identifier(mapping.schema, table),
         )
+    )
+    with connection.cursor().copy(sql.SQL("COPY {} FROM STDIN (FORMAT binary)").format(stage)) as copy:
+        copy.write(_COPY_HEADER + rows + _COPY_TRAILER)
+    return stage
+
+
+class Crossed(NamedTuple):
+    """What lens and verifier make of a page: comparisons by key, and what the lens refused."""
+
+    compared: dict[str, Compared]
+    refused: dict[str, Refusal]
+    differences: list[Difference]
+
+
+def cross_check(connection: PgConnection, lens: Lens, items: Sequence[Item]) -> Crossed:
+    """Let the lens write the items' rows to PostgreSQL, read them back, and compare each with its item.
+
+    The mapping's tables must exist; they stay empty, so neither keys nor references matter.
+    """
+    mapping = lens.mapping
+    page = lens.page(items)
+    rows: dict[int, dict[str, list[Sequence[Any]]]] = {accepted.ordinal: {} for accepted in page.accepted}
+    set_json_loads(loads_column, connection)
+    for entity in mapping.entities:
+        for table in entity.tables:
+            stage = copy_into_stage(
+                connection,
+                mapping,
+                table.name,
+                [column.name for column in table.columns],
+                page.tables.get(table.name, b""),
+            )
+            for ordinal, *values in connection.execute(sql.SQL("SELECT * FROM {}").format(stage), binary=True):
+                rows[ordinal].setdefault(table.name, []).append(values)
+            connection.execute(sql.SQL("DROP TABLE {}").format(stage))
+    compared = {}
+    plans = PlanCache()
+    for accepted in page.accepted:
+        entity = next(each for each in mapping.entities if each.id == accepted.entity)
+        item = items[accepted.ordinal]
+        compared[item.key] = compare_item(plans(entity), item, rows[accepted.ordinal], show_values=True)
+    found = [difference for result in compared.values() for difference in result.differences]
+    return Crossed(compared, {item.key: refusal for item, refusal in page.refused}, found)
 
 
 def _text(value: Any) -> str:

@@ -94,8 +94,11 @@ def compact(value: Any) -> str:
 
 
 def number_text(number: int | Decimal) -> str:
-    """Return the plain decimal text of a number, with the digits that it has and without an exponent."""
-    return format(Decimal(number), "f")
+    """Return the plain decimal text of a number: no exponent, no zeros at the end of a fraction, no -0."""
+    text = format(Decimal(number), "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
 
 
 def _refuse_constant(name: str) -> NoReturn:

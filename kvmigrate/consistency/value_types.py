@@ -94,8 +94,6 @@ def _text_of(column: Column, to_json: Forward) -> Callable[[Any], str]:
             return compact(made)
         if isinstance(made, str):
             return made
-        if isinstance(made, Decimal) and kind.scale is not None:
-            return f"{made:.{kind.scale}f}"
         return number_text(made) if type(made) in NUMBERS else compact(made)
 
     return to_text

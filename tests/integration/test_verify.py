@@ -382,6 +382,52 @@ def test_an_unknown_scope_is_an_error_with_a_hint(stand: VerifyStand) -> None:
     assert "backfill" in raised.value.hint
 
 
+def test_an_item_that_changes_while_it_is_read_is_not_divergent(
+    stand: VerifyStand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What differs at first sight is read again: it may have settled, or still be moving."""
+    stand.execute("UPDATE things SET price = 1 WHERE id = 7")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "kvmigrate.consistency.verify.time.sleep",
+            lambda _: stand.execute("UPDATE things SET price = 12.5 WHERE id = 7"),
+        )
+        assert (3, {}) == (stand.verify().matched, counts(stand.verify()))
+    prices = iter(range(100))
+    stand.execute("UPDATE things SET price = 1 WHERE id = 7")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "kvmigrate.consistency.verify.time.sleep",
+            lambda _: stand.store({KEY: {**THING, "price": next(prices) + 20}}),
+        )
+        report = stand.verify()
+    assert (2, 1, {}) == (report.matched, report.pending, counts(report))
+
+
+def test_an_item_that_leaves_the_store_while_it_is_read_is_judged_at_the_end(
+    stand: VerifyStand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gone on both sides by the second look: nothing differs."""
+    stand.execute("UPDATE things SET price = 1 WHERE id = 7")
+
+    def leave(_: float) -> None:
+        stand.forget(KEY)
+        stand.execute("DELETE FROM things WHERE id = 7")
+        stand.execute("UPDATE kvmigrate.ledger SET deleted = true WHERE key = 'thing:7'")
+
+    monkeypatch.setattr("kvmigrate.consistency.verify.time.sleep", leave)
+    report = stand.verify()
+    assert (2, {}, 1) == (report.matched, counts(report), report.outside["vanished"])
+
+
+def test_rows_of_an_expired_item_are_pending(stand: VerifyStand) -> None:
+    """The store dropped it by itself; the tables are about to."""
+    stand.forget(KEY)
+    stand.execute("UPDATE kvmigrate.ledger SET expires_at = now() - interval '1 second' WHERE key = 'thing:7'")
+    report = stand.verify()
+    assert (1, {}) == (report.pending, counts(report))
+
+
 def counts(report: VerifyReport) -> dict[str, int]:
     """Return the counts of divergence that are not zero."""
     every = {"missing": report.missing, "extra": report.extra, "different": report.different}
