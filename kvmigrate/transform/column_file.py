@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
+import math
+import re
 import zoneinfo
 from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
 
 from kvmigrate.transform.column_type import TIME_FORMATS, ColumnType, parse_type
+from kvmigrate.transform.json_text import check_strings
 from kvmigrate.transform.mapping import Column, OnBadValue, OnMissing, Reference, Role
 from kvmigrate.transform.path import Path, parse_path
+from kvmigrate.transform.refused import ValueRefused
+from kvmigrate.transform.types import converter
 from kvmigrate.transform.yaml_nodes import Node
 
 KEYS = (
@@ -33,7 +41,9 @@ KEYS = (
     "backward",
 )
 _SOURCES = ("key", "path", "ordinal", "value", "map_key")
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _ORDINAL_TYPES = {"smallint", "integer", "bigint"}
+_DEFAULT_TYPES = {Role.ORDINAL: ColumnType("integer"), Role.MAP_KEY: ColumnType("text")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +70,7 @@ def read_column(name: str, node: Node, *, entity: str) -> ColumnDraft:
         foreign_ids="foreign_ids" in members,
         id_entity=reference.entity if reference else entity,
         on_bad_value=OnBadValue(_choice(members, "on_bad_value", OnBadValue)),
-        default=members["default"].plain() if "default" in members else None,
+        default=_default(members["default"]) if "default" in members else None,
         has_default="default" in members,
         personal=_flag(members, "personal"),
         search=_choice(members, "search", ("", "trigram")),
@@ -113,25 +123,24 @@ def _reference(members: dict[str, Node], node: Node) -> Reference | None:
 
 
 def _type(name: str, node: Node, members: dict[str, Node], role: Role) -> ColumnType:
-    if "type" not in members:
-        if role is Role.ORDINAL:
-            return ColumnType("integer")
-        if role is Role.MAP_KEY:
-            return ColumnType("text")
+    parsed = _DEFAULT_TYPES.get(role) if "type" not in members else _parsed_type(members["type"])
+    if parsed is None:
         node.fail(f"column {name!r} has no type")
-    spot = members["type"]
-    try:
-        parsed = parse_type(spot.text("type"))
-    except ValueError as exc:
-        spot.fail(str(exc))
     if role is Role.ORDINAL and parsed.sql not in _ORDINAL_TYPES:
-        spot.fail("an ordinal is a smallint, integer or bigint")
+        members["type"].fail("an ordinal is a smallint, integer or bigint")
     return dataclasses.replace(
         parsed,
         formats=_formats(parsed, members, node),
         zone=_zone(parsed, members),
         values=_values(parsed, members, node),
     )
+
+
+def _parsed_type(spot: Node) -> ColumnType:
+    try:
+        return parse_type(spot.text("type"))
+    except ValueError as exc:
+        spot.fail(str(exc))
 
 
 def _formats(parsed: ColumnType, members: dict[str, Node], node: Node) -> tuple[str, ...]:
@@ -187,16 +196,50 @@ def _check(column: Column, node: Node, members: dict[str, Node]) -> None:
     if bool(column.forward) != bool(column.backward):
         node.fail("forward and backward go together: what maps in one direction only cannot be rebuilt")
     for name in ("forward", "backward"):
-        if name in members and not all(
-            part.isidentifier() for part in members[name].value.replace(":", ".", 1).split(".")
-        ):
+        if name in members and not _FUNCTION.fullmatch(members[name].value):
             members[name].fail(f"{name}: write it as package.module:function")
+    if column.forward and column.role is not Role.PATH:
+        node.fail("forward and backward go with a member (path or value)")
     if column.required and column.reference and column.reference.on_missing is OnMissing.NULL:
         node.fail("a required reference cannot become null; use on_missing: wait or quarantine")
     if column.required and column.on_bad_value is not OnBadValue.QUARANTINE:
         node.fail("a required column cannot be null for a bad value; use on_bad_value: quarantine")
-    if column.has_default and (column.role is not Role.PATH or column.default is None):
-        members["default"].fail("a default is a value (not null) for a member that may be missing")
+    if column.has_default:
+        _check_default(column, members["default"])
+
+
+def _default(node: Node) -> Any:
+    """The constant as JSON would hold it: exact decimals, and dates as text."""
+    return _as_json(node.plain(), node)
+
+
+def _as_json(value: Any, node: Node) -> Any:
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            node.fail("a default is a number that JSON can hold")
+        return Decimal(repr(value))
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    if isinstance(value, list):
+        return [_as_json(each, node) for each in value]
+    if isinstance(value, dict):
+        return {name: _as_json(each, node) for name, each in value.items()}
+    if isinstance(value, str | int | None):
+        return value
+    return node.fail(f"a default is a JSON value, not {type(value).__name__}")
+
+
+def _check_default(column: Column, node: Node) -> None:
+    if column.role is not Role.PATH or column.default is None:
+        node.fail("a default is a value (not null) for a member that may be missing")
+    if column.forward:
+        return
+    try:
+        check_strings(column.default)
+        if not column.foreign_ids:
+            converter(column.type).from_json(column.default)
+    except ValueRefused as exc:
+        node.fail(f"the default does not fit {column.type.sql}: {exc.message}")
 
 
 def _flag(members: dict[str, Node], key: str) -> bool:

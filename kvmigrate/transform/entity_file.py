@@ -23,7 +23,7 @@ ENTITY_KEYS = (
     "joined_as",
     "source_key",
 )
-_ON_NUL = ("quarantine", "escape")
+ON_NUL = ("quarantine", "escape")
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ def read_entity(name: str, node: Node, defaults: dict[str, Node]) -> EntityDraft
         rows_only=rows_only,
     )
     draft.decode = Decode(draft.option("decode", *[str(each) for each in Decode]))
-    draft.on_nul = draft.option("on_nul", *_ON_NUL)
+    draft.on_nul = draft.option("on_nul", *ON_NUL)
     if "expires" in members:
         draft.expires = Expires(members["expires"].choice("expires", ("column", "leave_in_kv", "ignore")))
     if "derive" in members:
@@ -78,6 +78,7 @@ def read_entity(name: str, node: Node, defaults: dict[str, Node]) -> EntityDraft
 
 def _lookup(name: str, node: Node) -> TableDraft:
     members = node.only(f"lookup {name!r}", ("columns", "primary_key"))
+    Node(name, node.line, node.column, node.file).name("a table's name")
     draft = fill_table(TableDraft(node, name), members, entity=name)
     draft.rest = ""
     if not draft.primary_key:

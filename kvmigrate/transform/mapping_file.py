@@ -8,8 +8,8 @@ import pathlib
 
 from kvmigrate.errors import MappingError
 from kvmigrate.transform.column_file import read_path
-from kvmigrate.transform.entity_file import read_entity, read_template
-from kvmigrate.transform.mapping import LeaveInKV, Mapping, Pointer
+from kvmigrate.transform.entity_file import ON_NUL, read_entity, read_template
+from kvmigrate.transform.mapping import Decode, LeaveInKV, Mapping, Pointer
 from kvmigrate.transform.resolve import resolve_mapping
 from kvmigrate.transform.table_file import refuse_later
 from kvmigrate.transform.yaml_nodes import Node, read_yaml
@@ -34,6 +34,9 @@ def load_mapping(source: str | pathlib.Path) -> Mapping:
     if type(members["version"].value) is not int or members["version"].value != 1:
         members["version"].fail("version must be 1")
     defaults: dict[str, Node] = {key: members[key] for key in ("decode", "on_nul") if key in members}
+    for key, choices in (("decode", [str(each) for each in Decode]), ("on_nul", ON_NUL)):
+        if key in defaults:
+            defaults[key].choice(key, choices)
     drafts = [read_entity(name, node, defaults) for name, node in members["entities"].mapping("entities").items()]
     if not drafts:
         members["entities"].fail("entities is empty: there is nothing to migrate")
