@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
 import msgspec
@@ -28,6 +28,7 @@ _UNSAFE = re.compile("[\x00\u241b\ud800-\udfff]")
 _ESCAPED = re.compile("\u241b(\u241b|0|u([0-9a-f]{4}))")
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
+_sorting_encoder = msgspec.json.Encoder(order="sorted")
 encode_json: Callable[[Any], bytes] = _encoder.encode
 """Return compact JSON text; `Decimal` is written as a number, exactly."""
 
@@ -49,9 +50,27 @@ def decode_json(data: bytes) -> Any:
     except UnicodeDecodeError as exc:
         raise ValueRefused(Reason.NOT_UTF8, f"not UTF-8 at byte {exc.start}") from exc
     try:
-        return json.loads(text, parse_float=Decimal, parse_constant=_constant)
+        return _loads(text)
     except json.JSONDecodeError as exc:
         raise ValueRefused(Reason.NOT_JSON, f"not JSON: {exc.msg} at character {exc.pos}") from exc
+    except InvalidOperation as exc:
+        raise ValueRefused(Reason.RANGE, "a number with an exponent that no computer holds") from exc
+
+
+def load_jsonb(text: bytes | str) -> Any:
+    """Return the exact value of a jsonb column's text, as the lens wants it.
+
+    PostgreSQL checked the text already, and what the lens stored may be a few levels
+    deeper than an item: a refused depth could never be read back.
+    """
+    return _loads(text if isinstance(text, str) else text.decode())
+
+
+def _loads(text: str) -> Any:
+    try:
+        return json.loads(text, parse_float=Decimal, parse_constant=_constant)
+    except json.JSONDecodeError:
+        raise
     except ValueError:
         # Python caps int() at 4,300 digits; such numbers stay exact as Decimal.
         return json.loads(text, parse_float=Decimal, parse_int=_long_int, parse_constant=_constant)
@@ -74,6 +93,51 @@ def _depth(data: bytes) -> int:
         elif byte in b"]}":
             depth -= 1
     return deepest
+
+
+def number_text(number: int | Decimal) -> str:
+    """Return the one plain spelling of a number: no exponent, no zeros at the end of a fraction.
+
+    Keys and hash members are texts. Their spelling must follow from the value alone,
+    as PostgreSQL keeps ``1e3`` as ``1000`` and, in ``numeric(12,2)``, ``1.5`` as ``1.50``.
+    """
+    text = f"{number:f}" if isinstance(number, Decimal) else str(number)
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def stored_number_text(number: int | Decimal) -> str:
+    """Return a number's text as jsonb prints it: no exponent, no negative zero, zeros at the end kept.
+
+    A text column made of a number is compared with the number that `rest` remembers,
+    and that has passed through jsonb.
+    """
+    if isinstance(number, Decimal):
+        return f"{abs(number) if number.is_zero() else number:f}"
+    return str(number)
+
+
+def canonical_text(value: Any) -> str:
+    """Return the one compact text of a JSON value: sorted members, no spaces, plain numbers."""
+    return _sorting_encoder.encode(_plain_numbers(value)).decode()
+
+
+def _plain_numbers(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return msgspec.Raw(number_text(value).encode())
+    # Plain loops, as in `_map_strings`.
+    if isinstance(value, list):
+        elements = []
+        for element in value:
+            elements.append(_plain_numbers(element))  # noqa: PERF401
+        return elements
+    if isinstance(value, dict):
+        members = {}
+        for name, member in value.items():
+            members[name] = _plain_numbers(member)
+        return members
+    return value
 
 
 def json_equal(one: Any, other: Any) -> bool:
@@ -181,8 +245,15 @@ def _unescape(found: re.Match[str]) -> str:
 def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return change(value)
+    # Plain loops: a comprehension would take a second frame for each of up to 500 levels.
     if isinstance(value, list):
-        return [_map_strings(element, change) for element in value]
+        elements = []
+        for element in value:
+            elements.append(_map_strings(element, change))  # noqa: PERF401
+        return elements
     if isinstance(value, dict):
-        return {change(name): _map_strings(member, change) for name, member in value.items()}
+        members = {}
+        for name, member in value.items():
+            members[change(name)] = _map_strings(member, change)
+        return members
     return value

@@ -20,7 +20,14 @@ from kvmigrate.model import Reason
 from kvmigrate.transform import types_number as number
 from kvmigrate.transform import types_time as times
 from kvmigrate.transform.column_type import ColumnType
-from kvmigrate.transform.json_text import check_numbers, decode_json, encode_json
+from kvmigrate.transform.json_text import (
+    canonical_text,
+    check_numbers,
+    check_strings,
+    decode_json,
+    number_text,
+    stored_number_text,
+)
 from kvmigrate.transform.refused import ValueRefused
 
 FOREIGN_ID_NAMESPACE = uuid.UUID("b7c9d1c4-5a0e-5f43-9d6e-6b766d696772")
@@ -82,7 +89,7 @@ def _text(_kind: ColumnType) -> Converter:
             return "true" if value else "false"
         if value is None or isinstance(value, dict | list):
             raise refuse("text", value)
-        return str(value)
+        return stored_number_text(value)
 
     return Converter(from_json, str, str, str)
 
@@ -144,9 +151,16 @@ def _jsonb(_kind: ColumnType) -> Converter:
         return value
 
     def from_text(text: str) -> Any:
-        return from_json(decode_json(text.encode()))
+        return from_json(_inner_json(text))
 
-    return Converter(from_json, lambda value: value, from_text, lambda value: encode_json(value).decode())
+    return Converter(from_json, lambda value: value, from_text, canonical_text)
+
+
+def _inner_json(text: str) -> Any:
+    value = decode_json(text.encode())
+    # The text itself was checked, but not what its escapes spell.
+    check_strings(value)
+    return value
 
 
 def _array(kind: ColumnType) -> Converter:
@@ -167,9 +181,9 @@ def _array(kind: ColumnType) -> Converter:
         return [None if each is None else element.to_json(each) for each in value]
 
     def from_text(text: str) -> list[Any]:
-        return from_json(decode_json(text.encode()))
+        return from_json(_inner_json(text))
 
-    return Converter(from_json, to_json, from_text, lambda value: encode_json(to_json(value)).decode())
+    return Converter(from_json, to_json, from_text, lambda value: canonical_text(to_json(value)))
 
 
 def _number(kind: ColumnType) -> Converter:
@@ -184,7 +198,7 @@ def _number(kind: ColumnType) -> Converter:
         return from_text(value) if isinstance(value, str) else parse(value)
 
     to_json = number.WRITERS.get(kind.base, lambda value: value)
-    return Converter(from_json, to_json, from_text, lambda value: str(to_json(value)))
+    return Converter(from_json, to_json, from_text, lambda value: number_text(to_json(value)))
 
 
 def _time(kind: ColumnType) -> Converter:
@@ -198,7 +212,11 @@ def _time(kind: ColumnType) -> Converter:
                 raise
             return from_json(number.parse_number(text))
 
-    return Converter(from_json, to_json, from_text, lambda value: str(to_json(value)))
+    def to_text(value: Any) -> str:
+        written = to_json(value)
+        return written if isinstance(written, str) else number_text(written)
+
+    return Converter(from_json, to_json, from_text, to_text)
 
 
 _SCALARS: dict[str, Callable[[ColumnType], Converter]] = {

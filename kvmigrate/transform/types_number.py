@@ -6,7 +6,7 @@ import math
 import re
 import struct
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from kvmigrate.model import Reason
@@ -26,7 +26,12 @@ def parse_number(text: str) -> Number:
     """Return the exact number that *text* spells. Raises `ValueRefused`."""
     if not _NUMBER.fullmatch(text):
         raise ValueRefused(Reason.TYPE, "text is not a number")
-    return int(text) if len(text) <= _MAX_INT_DIGITS and text.removeprefix("-").isdigit() else Decimal(text)
+    if len(text) <= _MAX_INT_DIGITS and text.removeprefix("-").isdigit():
+        return int(text)
+    try:
+        return Decimal(text)
+    except InvalidOperation as exc:
+        raise ValueRefused(Reason.RANGE, "a number with an exponent that no computer holds") from exc
 
 
 def _integer(kind: ColumnType) -> Callable[[Number], int]:

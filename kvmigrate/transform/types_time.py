@@ -6,7 +6,7 @@ import datetime as dt
 import re
 import zoneinfo
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from typing import Any
 
 from kvmigrate.model import Reason
@@ -21,6 +21,7 @@ _MICROSECOND = dt.timedelta(microseconds=1)
 _US_PER_MS = 1_000
 _UNITS = {"epoch_s": 1_000_000, "epoch_ms": _US_PER_MS}
 # Year 1 to 9999, the years that Python's datetime can name.
+_EXACT = Context(prec=150_000, Emax=MAX_EMAX, Emin=MIN_EMIN)
 _FIRST_US = (dt.datetime(1, 1, 1, tzinfo=dt.UTC) - EPOCH) // _MICROSECOND
 _LAST_US = (dt.datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=dt.UTC) - EPOCH) // _MICROSECOND
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
@@ -99,7 +100,7 @@ def _instant(kind: ColumnType) -> Pair:
         exact = Decimal(value)
         if exact and exact.adjusted() > 18:
             raise ValueRefused(Reason.RANGE, "a time outside the years 1 to 9999")
-        micros = int((exact * unit).to_integral_value(rounding="ROUND_FLOOR"))
+        micros = int(_EXACT.multiply(exact, Decimal(unit)).to_integral_value(rounding="ROUND_FLOOR"))
         if not _FIRST_US <= micros <= _LAST_US:
             raise ValueRefused(Reason.RANGE, "a time outside the years 1 to 9999")
         return EPOCH + dt.timedelta(microseconds=micros)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -10,6 +11,8 @@ from typing import Any, NoReturn
 import yaml
 
 from kvmigrate.errors import MappingError
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,8 @@ def read_yaml(text: str, file: str) -> Node:
         raise MappingError(exc.problem or "not YAML", line=line, column=column, file=file) from exc
     except yaml.YAMLError as exc:
         raise MappingError(f"not YAML: {exc}", file=file) from exc
+    except RecursionError as exc:
+        raise MappingError("nested too deep, or an alias within itself", file=file) from exc
     finally:
         loader.dispose()
 
@@ -113,7 +118,15 @@ def _node(node: yaml.Node, loader: yaml.SafeLoader, file: str) -> Node:
         return Node(_members(node, loader, file), line, column, file)
     if isinstance(node, yaml.SequenceNode):
         return Node([_node(child, loader, file) for child in node.value], line, column, file)
-    return Node(loader.construct_object(node, deep=True), line, column, file)
+    try:
+        value = loader.construct_object(node, deep=True)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as exc:
+        # The loader reads 2024-02-30 or !!int x by their form, and trips over what they say.
+        message = f"{node.value!r} is no {node.tag.rpartition(':')[2]}"
+        raise MappingError(message, line=line, column=column, file=file, hint="put it in quotes to mean text") from exc
+    if isinstance(value, str) and _SURROGATE.search(value):
+        raise MappingError("text with half a character (a lone surrogate)", line=line, column=column, file=file)
+    return Node(value, line, column, file)
 
 
 def _members(node: yaml.MappingNode, loader: yaml.SafeLoader, file: str) -> dict[str, Node]:

@@ -7,7 +7,6 @@ written back as it came.
 
 from __future__ import annotations
 
-import copy
 import datetime as dt
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +14,13 @@ from typing import Any
 
 from kvmigrate.errors import LensError
 from kvmigrate.model import Item, ItemKind
-from kvmigrate.transform.json_text import ESCAPE, encode_json, json_equal
+from kvmigrate.transform.json_text import ESCAPE, encode_json, json_equal, unescape_strings
 from kvmigrate.transform.lens.forward import repeated_key
 from kvmigrate.transform.lens.plan import ColumnPlan, EntityPlan, TablePlan, find
 from kvmigrate.transform.mapping import REST_RESERVED, Decode, Role
 from kvmigrate.transform.path import Path, parse_path
 from kvmigrate.transform.refused import ValueRefused
+from kvmigrate.transform.types import json_type
 from kvmigrate.transform.types_time import EPOCH
 
 Rows = Mapping[str, Sequence[Sequence[Any]]]
@@ -74,7 +74,11 @@ def backward_item(plan: EntityPlan, key: str, captured: Mapping[str, str], rows:
     Raises:
         LensError: the root row is missing or there are several.
     """
-    return _Backward(plan, key, captured, rows).run()
+    try:
+        return _Backward(plan, key, captured, rows).run()
+    except ValueRefused as exc:
+        message = f"{key}: a column cannot be written back: {exc.message}"
+        raise LensError(message, key=key, hint="correct the row, or the mapping's backward function") from exc
 
 
 class _Backward:
@@ -87,23 +91,21 @@ class _Backward:
 
     def run(self) -> Item:
         entity = self.plan.entity
-        first = self._first_row()
-        if first is not None:
-            plan, row = first
-            notes = _notes(_rest_of(plan, row))
-            self.flags = notes.get("item", [])
+        for plan, row in self._carriers():
+            self.flags += _notes(_rest_of(plan, row)).get("item", [])
         self.as_text = entity.decode is Decode.HASH or "hash" in self.flags
         value = self._rows_only() if entity.rows_only else self._value(self.plan.root, self._root())
         return self._item(value)
 
-    def _first_row(self) -> tuple[TablePlan, Sequence[Any]] | None:
+    def _carriers(self) -> list[tuple[TablePlan, Sequence[Any]]]:
+        """The rows of which one carries the item's flags: a map's rows come back in any order."""
         if not self.plan.entity.rows_only:
-            return self.plan.root, self._root()
+            return [(self.plan.root, self._root())]
         for child in self.plan.root.children:
-            found = _ordered(child, self.rows.get(child.table.name, ()))
+            found = self.rows.get(child.table.name, ())
             if found:
-                return child, found[0]
-        return None
+                return [(child, row) for row in found]
+        return []
 
     def _root(self) -> Sequence[Any]:
         found = self.rows.get(self.plan.root.table.name, ())
@@ -126,13 +128,19 @@ class _Backward:
 
     def _item(self, value: Any) -> Item:
         expires_at_ms = expiry_of(self.plan, self.rows)
-        if self.as_text:
-            fields = {name.encode(): str(text).encode() for name, text in value.items()}
+        if self.as_text and isinstance(value, dict):
+            texts = unescape_strings(value) if "nul" in self.flags else value
+            fields = {name.encode(): _field(text) for name, text in texts.items()}
             return Item(self.key, fields, ItemKind.HASH, expires_at_ms)
+        if self.plan.entity.decode is Decode.HASH and value is not None:
+            message = f"{self.key}: a hash cannot hold {json_type(value)}"
+            raise LensError(message, key=self.key, hint="correct the row's column: it holds the whole value")
         data = encode_json(value)
         if "nul" in self.flags:
             data = _ESCAPED.sub(_unescape, data.decode()).encode()
-        if self.plan.entity.decode is Decode.DOUBLE_JSON or "double-json" in self.flags:
+        # Under auto only an object or array is taken out of its string again.
+        unwrapped = "double-json" in self.flags and isinstance(value, dict | list)
+        if self.plan.entity.decode is Decode.DOUBLE_JSON or unwrapped:
             data = encode_json(data.decode())
         return Item(self.key, data, ItemKind.JSON, expires_at_ms)
 
@@ -140,13 +148,13 @@ class _Backward:
         rest = _rest_of(plan, row)
         notes = _notes(rest)
         if plan.whole is not None:
-            return self._whole(plan.whole, row, notes)
+            return self._whole(plan, plan.whole, row, notes)
         if plan.children and plan.children[0].table.each == ():
             elements = self._elements(plan.children[0], row, plan)
             return notes.get("value") if elements is None else elements
         body = {name.removeprefix(REST_RESERVED): each for name, each in rest.items() if name != REST_RESERVED}
         if plan.members or plan.children:
-            body = copy.deepcopy(body)
+            body = _copy_objects(body)
         for member in plan.members:
             self._member(member, row[member.position], body, notes)
         for child in plan.children:
@@ -155,19 +163,27 @@ class _Backward:
                 _put(body, child.table.each or (), elements, self.key)
         return None if not body and "value" in notes else body
 
-    def _whole(self, column: ColumnPlan, row: Sequence[Any], notes: dict[str, Any]) -> Any:
+    def _whole(self, plan: TablePlan, column: ColumnPlan, row: Sequence[Any], notes: dict[str, Any]) -> Any:
         value = row[column.position]
         if "value" in notes and self._still(column, notes["value"], value):
             return notes["value"]
-        return None if value is None else column.write(value, as_text=self.as_text)
+        if value is None:
+            return None
+        # A hash is an object; only its members, a map's elements, are texts.
+        return column.write(value, as_text=self.as_text and plan.table.each is not None)
 
     def _member(self, member: ColumnPlan, value: Any, body: dict[str, Any], notes: dict[str, Any]) -> None:
-        column = member.column
-        held = [(path, found) for path in column.paths for there, found in (find(body, path),) if there]
+        column, noted = member.column, notes.get("at", {}).get(member.column.name)
+        # A noted alias was taken from its place; what stands at the others came along beside it.
+        paths = column.paths if noted is None else (parse_path(noted),)
+        if self.as_text:
+            # A hash has no objects inside: names of one part first.
+            paths = tuple(sorted(paths, key=len))
+        held = [(path, found) for path in paths for there, found in (find(body, path),) if there]
         if column.role is Role.KEY and column.source in self.captured:
             if not held and column.name not in notes.get("absent", ()):
                 text = repeated_key(column.type.base, self.captured[column.source], as_text=self.as_text)
-                _put(body, self._place(member, notes), text, self.key)
+                _put(body, paths[0], text, self.key)
             return
         path, found = next(((path, found) for path, found in held if found is not None), (None, None))
         if path is None and held and value is None:
@@ -175,17 +191,20 @@ class _Backward:
         if path is not None and self._still(member, found, value):
             return
         if value is None:
-            if path is not None:
-                _remove(body, path)
+            _remove_all(body, column.paths)
+            if column.has_default and not self.as_text:
+                # A missing member would come back as the default.
+                _put(body, paths[0], None, self.key)
             return
-        if column.has_default and column.name in notes.get("absent", ()) and value == member.from_json(column.default):
+        place = path or (held[0][0] if held else paths[0])
+        unreachable = self.as_text and len(place) > 1
+        absent = column.has_default and (unreachable or column.name in notes.get("absent", ()))
+        if absent and _same(member, member.from_json(column.default), value):
             return
-        place = path or (held[0][0] if held else self._place(member, notes))
+        if unreachable:
+            message = f"{self.key}: {column.name} stands inside an object, and a hash's fields are texts"
+            raise LensError(message, key=self.key, hint="empty the column, or give it a path of one name")
         _put(body, place, member.write(value, as_text=self.as_text), self.key)
-
-    def _place(self, member: ColumnPlan, notes: dict[str, Any]) -> Path:
-        at = notes.get("at", {}).get(member.column.name)
-        return member.column.paths[0] if at is None else parse_path(at)
 
     def _still(self, member: ColumnPlan, found: Any, value: Any) -> bool:
         """Whether the remembered member still says what the column says."""
@@ -195,9 +214,9 @@ class _Backward:
             read = member.read(found, as_text=self.as_text)
         except ValueRefused:
             return value is None
-        if value is None:
-            return member.column.reference is not None
-        return json_equal(read, value) if member.column.type.base == "jsonb" else bool(read == value)
+        if read is None or value is None:
+            return read is value or member.column.reference is not None
+        return _same(member, read, value)
 
     def _elements(self, child: TablePlan, parent: Sequence[Any] | None, owner: TablePlan | None = None) -> Any:
         """The array or object of a child's rows under *parent*; ``None`` without rows."""
@@ -252,10 +271,33 @@ def _put(body: dict[str, Any], path: Path, value: Any, key: str) -> None:
     body[path[-1]] = value
 
 
-def _remove(body: dict[str, Any], path: Path) -> None:
-    for name in path[:-1]:
-        body = body[name]
-    del body[path[-1]]
+def _same(member: ColumnPlan, one: Any, other: Any) -> bool:
+    """Whether two column values are one: a float4 comes as 0.1 in text and as 0.10000000149 in binary."""
+    write = member.convert.to_json
+    return json_equal(write(one), write(other))
+
+
+def _remove_all(body: dict[str, Any], paths: tuple[Path, ...]) -> None:
+    """Remove every alias that says something: the column, now NULL, would be read from it again."""
+    for path in paths:
+        if find(body, path)[1] is not None:
+            holder = body
+            for name in path[:-1]:
+                holder = holder[name]
+            del holder[path[-1]]
+
+
+def _copy_objects(value: dict[str, Any]) -> dict[str, Any]:
+    """Copy objects, which are written to; arrays are not. One frame for each level, of up to 500."""
+    copied = {}
+    for name, member in value.items():
+        copied[name] = _copy_objects(member) if isinstance(member, dict) else member
+    return copied
+
+
+def _field(text: Any) -> bytes:
+    """A hash's field: text as it is; a JSON null of ``on_bad_value: null``, or what SQL put there, as JSON."""
+    return text.encode() if isinstance(text, str) else encode_json(text)
 
 
 def _unescape(found: re.Match[str]) -> str:

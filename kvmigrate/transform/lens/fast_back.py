@@ -14,6 +14,7 @@ from typing import Any
 from kvmigrate.transform.json_text import encode_json
 from kvmigrate.transform.lens.backward import Rows
 from kvmigrate.transform.lens.fast_members import Members, members_of, walk
+from kvmigrate.transform.lens.forward import repeated_key
 from kvmigrate.transform.lens.plan import INTEGERS, ColumnPlan, EntityPlan, TablePlan
 from kvmigrate.transform.mapping import Role
 from kvmigrate.transform.types_time import EPOCH, format_instant
@@ -68,7 +69,7 @@ class _Generator:
 
     def __init__(self, plan: EntityPlan) -> None:
         self.plan = plan
-        self.names: dict[str, Any] = {"encode": encode_json}
+        self.names: dict[str, Any] = {"encode": encode_json, "repeated": _repeated}
         self.lines: list[str] = []
 
     def finish(self) -> FastBack:
@@ -115,7 +116,7 @@ class _Generator:
                 self._emit_child(depth, found, f"{holder}[{name!r}]")
             elif found.column.role is Role.KEY:
                 text = f"captured[places[{found.column.source!r}]]"
-                whole = f"int({text})" if found.column.type.base in INTEGERS else text
+                whole = f"repeated({found.column.type.base!r}, {text})" if found.column.type.base in INTEGERS else text
                 self._emit(depth, f"{holder}[{name!r}] = {whole}")
             else:
                 self._emit(depth, f"v = {row}[{found.position}]")
@@ -148,6 +149,11 @@ class _Generator:
             return f"{helper}[v]"
         self.names[helper] = _writer(plan)
         return f"{helper}(v)"
+
+
+def _repeated(base: str, text: str) -> Any:
+    """The member that repeats an integer key: ``7`` of the key ``7``, and ``"007"`` of ``007``."""
+    return repeated_key(base, text, as_text=False)
 
 
 def _writer(plan: ColumnPlan) -> Callable[[Any], Any]:

@@ -71,7 +71,7 @@ def _decode_text(data: bytes, entity_decode: Decode, flags: list[str]) -> Any:
         try:
             inner = _decode_inner(value)
         except ValueRefused as exc:
-            if exc.reason is not Reason.NOT_JSON:
+            if exc.reason not in {Reason.NOT_JSON, Reason.SURROGATE}:
                 raise
             return value
         flags.append("double-json")
@@ -84,10 +84,7 @@ def _decode_inner(text: str) -> Any:
         data = text.encode()
     except UnicodeEncodeError as exc:
         raise ValueRefused(Reason.SURROGATE, "holds a lone surrogate") from exc
-    value = decode_json(data)
-    if b"\\u" in data:
-        check_strings(value)
-    return value
+    return decode_json(data)
 
 
 def _decode_hash(fields: Mapping[bytes, bytes]) -> dict[str, str]:
@@ -196,8 +193,9 @@ class _Forward:
     def _flag_first_row(self, flags: list[str]) -> None:
         if not self.rows:
             raise ValueRefused(Reason.NOT_CANONICAL, "an empty collection with an encoding that no row can remember")
-        first = self.rows[0]
-        table = next(each for each in self._tables(self.plan.root) if each.table.name == first.table)
+        table = next(each for each in self._tables(self.plan.root) if each.table.name == self.rows[0].table)
+        at = self._flagged(table)
+        first = self.rows[at]
         rest = table.by_role(Role.REST)
         if not rest:
             raise ValueRefused(Reason.NOT_CANONICAL, "an encoding that no rest column can remember")
@@ -205,7 +203,15 @@ class _Forward:
         held = dict(values[rest[0].position] or {})
         held[REST_RESERVED] = {**held.get(REST_RESERVED, {}), "item": flags}
         values[rest[0].position] = held
-        self.rows[0] = Row(first.table, values)
+        self.rows[at] = Row(first.table, values)
+
+    def _flagged(self, table: TablePlan) -> int:
+        """The first element's row; of a map, whose order says nothing, the row of the smallest name."""
+        names = table.by_role(Role.MAP_KEY)
+        if not names:
+            return 0
+        rows = [at for at, row in enumerate(self.rows) if row.table == table.table.name]
+        return min(rows, key=lambda at: names[0].convert.to_text(self.rows[at].values[names[0].position]))
 
     def _tables(self, plan: TablePlan) -> list[TablePlan]:
         return [plan, *(each for child in plan.children for each in self._tables(child))]
@@ -245,6 +251,8 @@ class _Forward:
             self._member(plan, member, value, values, remainder, notes)
         for child in plan.children:
             self._children(child, value, remainder, values)
+        for member in plan.aliased:
+            _note_among_others(member, value, remainder.value, notes)
         return remainder.value
 
     def _whole_children(self, child: TablePlan, value: Any, values: dict[str, Any], notes: dict[str, Any]) -> None:
@@ -348,7 +356,7 @@ class _Forward:
             return
         if child.table.on_bad_value is OnBadValue.QUARANTINE:
             wanted = "an object of records" if child.table.is_map else "an array"
-            raise ValueRefused(Reason.TYPE, f"not {wanted}", each)
+            raise ValueRefused(Reason.TYPE, f"not {wanted}", each if at is None else ())
         if child.table.on_bad_value is OnBadValue.NULL:
             self.normalised[f"on_bad_value null: {child.table.name}"] += 1
             remainder.put(each, None)
@@ -360,15 +368,16 @@ class _Forward:
             for plan in child.columns
             if plan.column.role in {Role.PARENT, Role.TENANT, Role.SOURCE_KEY, Role.EXPIRES}
         }
+        taken: set[Any] = set()
         for place, element in pairs:
             given = dict(copies)
             try:
-                self._place(child, place, given)
+                self._place(child, place, given, taken)
                 self._row(child, element, given)
             except ValueRefused as exc:
                 raise ValueRefused(exc.reason, exc.message, (*path, place, *exc.path)) from exc
 
-    def _place(self, child: TablePlan, place: Any, given: dict[str, Any]) -> None:
+    def _place(self, child: TablePlan, place: Any, given: dict[str, Any], taken: set[Any]) -> None:
         for plan in child.columns:
             if plan.column.role is Role.ORDINAL:
                 given[plan.column.name] = plan.from_json(place)
@@ -376,6 +385,9 @@ class _Forward:
                 given[plan.column.name] = found = plan.read(place, as_text=True)
                 if plan.convert.to_text(found) != place:
                     given[""] = place
+                if found in taken and plan.column.name in child.table.primary_key:
+                    raise ValueRefused(Reason.SAME_ROW, f"another member has the same {plan.column.name}")
+                taken.add(found)
 
     def _rest(self, plan: TablePlan, remainder: dict[str, Any], notes: dict[str, Any]) -> dict[str, Any] | None:
         if not remainder and not notes:
@@ -417,6 +429,15 @@ class _Forward:
         return Row(plan.table.name, row) if complete and all(row[at] is not None for at in must) else None
 
 
+def _note_among_others(member: ColumnPlan, value: dict[str, Any], left: dict[str, Any], notes: dict[str, Any]) -> None:
+    """Note the alias that was taken while others are left, or they would pass for it on the way back."""
+    alias, found = _claim(value, member.column.paths)
+    if alias is None or found is None or find(left, alias)[0]:
+        return
+    if any(find(left, path)[0] for path in member.column.paths):
+        notes.setdefault("at", {})[member.column.name] = format_path(alias)
+
+
 class _Converted:
     """A column value, and what happens to the member it came from."""
 
@@ -431,7 +452,7 @@ _TAKE, _KEEP, _NULL = "take", "keep", "null"
 
 def repeated_key(base: str, text: str, *, as_text: bool) -> Any:
     """Return the JSON value that a member repeating the capture *text* has."""
-    if not as_text and base in INTEGERS and text.removeprefix("-").isdigit() and str(int(text)) == text:
+    if not as_text and base in INTEGERS and text.removeprefix("-").isdecimal() and str(int(text)) == text:
         return int(text)
     return text
 

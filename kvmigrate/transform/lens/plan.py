@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from kvmigrate.model import Reason
-from kvmigrate.transform.json_text import decode_json, encode_json, json_equal
+from kvmigrate.transform.json_text import check_strings, decode_json, encode_json, json_equal
 from kvmigrate.transform.mapping import Column, Entity, Role, Table
 from kvmigrate.transform.path import Path
 from kvmigrate.transform.refused import ValueRefused
@@ -35,7 +37,7 @@ class ColumnPlan:
             ValueRefused: with a message that shows the value, unless it is personal.
         """
         try:
-            return self.from_text(value) if as_text else self.from_json(value)
+            return self.from_text(value) if as_text and isinstance(value, str) else self.from_json(value)
         except ValueRefused as exc:
             if exc.reason is Reason.FUNCTION:
                 raise
@@ -54,17 +56,32 @@ class ColumnPlan:
         return self.convert.to_text(value) if as_text else self.to_json(value)
 
     def agrees(self, member: Any, value: Any, *, as_text: bool) -> bool:
-        """Whether the column's canonical value is JSON-equal to *member*."""
-        return json_equal(self.write(value, as_text=as_text), member)
+        """Whether the column's canonical value is JSON-equal to *member*.
+
+        A column that is NULL carries nothing: the ``null`` of a hash's text stays in rest.
+
+        Raises:
+            ValueRefused: the mapping's backward function failed.
+        """
+        if value is None:
+            return False
+        return json_equal(self.write(value, as_text=as_text and isinstance(member, str)), member)
 
 
 @dataclass(frozen=True, slots=True)
 class TablePlan:
-    """How one table's rows are filled and read back; *columns* stand in table order."""
+    """How one table's rows are filled and read back; *columns* stand in table order.
+
+    Attributes:
+        members: The columns that claim a member, *aliased* those that know it by several names.
+
+        whole: The column that claims the whole value or element.
+    """
 
     table: Table
     columns: tuple[ColumnPlan, ...]
     members: tuple[ColumnPlan, ...]
+    aliased: tuple[ColumnPlan, ...]
     whole: ColumnPlan | None
     children: tuple[TablePlan, ...]
 
@@ -95,7 +112,8 @@ def plan_table(table: Table) -> TablePlan:
     claiming = tuple(plan for plan in columns if plan.column.paths)
     whole = next((plan for plan in claiming if plan.column.paths == ((),)), None)
     members = tuple(plan for plan in claiming if plan is not whole)
-    return TablePlan(table, columns, members, whole, tuple(plan_table(child) for child in table.children))
+    aliased = tuple(plan for plan in members if len(plan.column.paths) > 1)
+    return TablePlan(table, columns, members, aliased, whole, tuple(plan_table(child) for child in table.children))
 
 
 def _plan_column(column: Column, position: int) -> ColumnPlan:
@@ -125,17 +143,30 @@ def _functions(
     forward, backward = load_function(column.forward), load_function(column.backward)
 
     def read(value: Any) -> Any:
+        changed = _called(forward, column.forward, value)
         try:
-            changed = forward(value)
+            check_strings(changed)
+            return from_json(changed)
+        except ValueRefused:
+            raise
         except Exception as exc:
-            message = f"{column.forward} raised {type(exc).__name__}"
+            message = f"{column.forward} returned {type(changed).__name__}, which no JSON value is"
             raise ValueRefused(Reason.FUNCTION, message) from exc
-        return from_json(changed)
 
     def write(value: Any) -> Any:
-        return backward(to_json(value))
+        return _called(backward, column.backward, to_json(value))
 
     return read, write
+
+
+def _called(function: Callable[[Any], Any], name: str, value: Any) -> Any:
+    try:
+        made = function(value)
+    except Exception as exc:
+        message = f"{name} raised {type(exc).__name__}"
+        raise ValueRefused(Reason.FUNCTION, message) from exc
+    # A float means its shortest decimal: that is what JSON would have said.
+    return Decimal(repr(made)) if isinstance(made, float) and math.isfinite(made) else made
 
 
 def load_function(name: str) -> Callable[[Any], Any]:
