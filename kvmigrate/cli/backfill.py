@@ -1,0 +1,75 @@
+"""``kvmigrate backfill``: the store into the tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kvmigrate.cli.call import Call
+from kvmigrate.cli.options import (
+    ConfigOption,
+    EntitiesOption,
+    JsonOption,
+    LimitOption,
+    MappingOption,
+    SourceOption,
+    TargetOption,
+    example,
+    settings_of,
+)
+
+EPILOG = example(
+    "kvmigrate backfill --mapping mapping.yaml --source redis://localhost:6379/0"
+    " --target postgresql://localhost/shop --report report",
+)
+
+_ReportOption = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="DIR", help="Write the report there as text, JSON, Markdown and HTML."),
+]
+
+
+def backfill(
+    *,
+    mapping: MappingOption = None,
+    source: SourceOption = None,
+    target: TargetOption = None,
+    config: ConfigOption = None,
+    entity: EntitiesOption = None,
+    limit: LimitOption = None,
+    report: _ReportOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy the store into the tables, which are made where they are missing.
+
+    Safe to interrupt and to run again: what did not change is not written again.
+    """
+    from kvmigrate.migration import Migration
+    from kvmigrate.report.backfill import describe_backfill
+    from kvmigrate.report.write import write_report
+
+    call = Call("backfill", as_json=as_json)
+    settings = settings_of(mapping=mapping, source=source, target=target, config=config)
+    with Migration.open(settings) as migration:
+        with call.progress() as progress:
+            done = migration.backfill(only=entity or (), limit_keys=limit, progress=progress)
+        envelope = call.envelope(
+            done.to_json(),
+            mapping=migration.mapping,
+            next_commands=next_commands(done.to_json()),
+            ok=done.ok,
+        )
+    document = describe_backfill(envelope)
+    if report:
+        write_report(report, envelope, document)
+    call.finish(envelope, document, exit_code=0 if done.ok else 1)
+
+
+def next_commands(report: dict[str, int]) -> list[str]:
+    """Return what one types after a backfill."""
+    commands = ["kvmigrate verify"]
+    if report["quarantined"]:
+        commands.append("kvmigrate quarantine list")
+    return commands

@@ -1,0 +1,57 @@
+"""The program ``kvmigrate``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from kvmigrate.cli import backfill, demo, export, quarantine, schema, verify
+from kvmigrate.cli.group import KVMigrateGroup
+from kvmigrate.cli.logs import configure_logs
+from kvmigrate.cli.options import example
+
+app = typer.Typer(
+    name="kvmigrate",
+    cls=KVMigrateGroup,
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"kvmigrate {version('kvmigrate')}\n")
+        raise typer.Exit
+
+
+@app.callback(epilog=example("kvmigrate demo"))
+def kvmigrate(
+    *,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Say on stderr what is done.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+) -> None:
+    """Move JSON blobs out of a key-value store into PostgreSQL tables, losing nothing."""
+    del show_version, debug  # the one has ended the program, the other is read where errors are shown
+    configure_logs(verbose=verbose, as_json="--json" in sys.argv)
+
+
+app.command("demo", epilog=demo.EPILOG)(demo.demo)
+app.command("schema", epilog=schema.EPILOG)(schema.schema)
+app.command("backfill", epilog=backfill.EPILOG)(backfill.backfill)
+app.command("verify", epilog=verify.EPILOG)(verify.verify)
+app.add_typer(quarantine.app, name="quarantine", epilog=quarantine.EPILOG)
+app.command("export", epilog=export.EPILOG)(export.export)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the program with *arguments* (default: the process's) and return its exit code."""
+    return int(typer.main.get_command(app).main(arguments, prog_name="kvmigrate"))

@@ -1,0 +1,53 @@
+"""The options that mean the same in every command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kvmigrate.config import Settings, read_settings
+
+MappingOption = Annotated[
+    Path | None, typer.Option("--mapping", metavar="FILE", help="The mapping file (default: mapping.yaml).")
+]
+SourceOption = Annotated[
+    str | None,
+    typer.Option("--source", metavar="URL", help="The store: redis://, postgresql://...?table=, sqlite://, file://."),
+]
+TargetOption = Annotated[
+    str | None, typer.Option("--target", metavar="URL", help="The PostgreSQL database with the tables.")
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="A file of settings (default: kvmigrate.toml).")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", metavar="N", min=1, help="Stop after about N keys: for a first look.")
+]
+EntitiesOption = Annotated[
+    list[str] | None, typer.Option("--entity", metavar="NAME", help="Only this entity; may be repeated.")
+]
+EntityOption = Annotated[str | None, typer.Option("--entity", metavar="NAME", help="Only this entity.")]
+OutputOption = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write to FILE and not to stdout.")
+]
+
+
+def settings_of(
+    *,
+    mapping: Path | None = None,
+    source: str | None = None,
+    target: str | None = None,
+    config: Path | None = None,
+) -> Settings:
+    """Return the settings of a command: its options before environment and file. See `read_settings`."""
+    return read_settings({"mapping": mapping, "source": source, "target": target}, config=config)
+
+
+def example(*commands: str) -> str:
+    """Return the end of a command's help: what one types."""
+    # The mark keeps the lines as they are.
+    return "\b\nExample:\n" + "\n".join(f"  {command}" for command in commands)

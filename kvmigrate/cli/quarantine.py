@@ -1,0 +1,158 @@
+"""``kvmigrate quarantine``: what was refused, why, and once more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kvmigrate.cli.call import Call, text_output
+from kvmigrate.cli.group import KVMigrateGroup
+from kvmigrate.cli.options import (
+    ConfigOption,
+    EntityOption,
+    JsonOption,
+    MappingOption,
+    OutputOption,
+    SourceOption,
+    TargetOption,
+    example,
+    settings_of,
+)
+from kvmigrate.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kvmigrate.target.base import QuarantineEntry
+
+EPILOG = example("kvmigrate quarantine list --mapping mapping.yaml --target postgresql://localhost/shop")
+
+app = typer.Typer(cls=KVMigrateGroup, no_args_is_help=True, rich_markup_mode=None)
+
+_ReasonOption = Annotated[str | None, typer.Option("--reason", metavar="R", help="Only items refused for this.")]
+_ShownOption = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Show at most N items.")]
+_KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="The item's key.")]
+_KeysArgument = Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="Keys of items.")]
+_AllOption = Annotated[bool, typer.Option("--all", help="Every quarantined item.")]
+
+
+@app.callback(epilog=EPILOG)
+def quarantine() -> None:
+    """See what was refused and why, and try it again."""
+
+
+@app.command("list", epilog=EPILOG)
+def list_entries(
+    *,
+    mapping: MappingOption = None,
+    target: TargetOption = None,
+    config: ConfigOption = None,
+    reason: _ReasonOption = None,
+    entity: EntityOption = None,
+    limit: _ShownOption = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """List quarantined items in the order of their keys."""
+    from kvmigrate.migration import Migration
+    from kvmigrate.report.quarantine import describe_entries
+
+    call = Call("quarantine list", as_json=as_json)
+    with Migration.open(settings_of(mapping=mapping, target=target, config=config)) as migration:
+        migration.check_entities([entity] if entity else [])
+        found = migration.quarantine.entries(reason=reason, entity=entity, limit=limit + 1)
+        entries = [entry_fields(each) for each in found[:limit]]
+        fields = {"count": len(entries), "more": len(found) > limit, "entries": entries}
+        hints = ["kvmigrate quarantine show KEY", "kvmigrate quarantine replay --all"] if entries else []
+        envelope = call.envelope(fields, mapping=migration.mapping, next_commands=hints)
+    call.finish(envelope, describe_entries(envelope))
+
+
+@app.command(
+    epilog=example("kvmigrate quarantine show gift:42 --mapping mapping.yaml --target postgresql://localhost/shop")
+)
+def show(
+    key: _KeyArgument,
+    *,
+    mapping: MappingOption = None,
+    target: TargetOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one quarantined item with its value, whole."""
+    from kvmigrate.migration import Migration
+    from kvmigrate.report.quarantine import describe_entry
+
+    call = Call("quarantine show", as_json=as_json)
+    with Migration.open(settings_of(mapping=mapping, target=target, config=config)) as migration:
+        entry = migration.quarantine.show(key)
+        if entry is None:
+            raise ConfigError(f"{key} is not in quarantine", hint="kvmigrate quarantine list names what is")
+        fields = {**entry_fields(entry), "payload": migration.payload_line(entry)}
+        hints = [f"kvmigrate quarantine replay {key}"]
+        envelope = call.envelope(fields, mapping=migration.mapping, next_commands=hints)
+    call.finish(envelope, describe_entry(envelope))
+
+
+@app.command(
+    epilog=example(
+        "kvmigrate quarantine export --mapping mapping.yaml --target postgresql://localhost/shop -o refused.ndjson"
+    )
+)
+def export(
+    *,
+    mapping: MappingOption = None,
+    target: TargetOption = None,
+    config: ConfigOption = None,
+    reason: _ReasonOption = None,
+    entity: EntityOption = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the quarantined items as lines, values whole: NDJSON that any source reads."""
+    from kvmigrate.migration import Migration
+
+    call = Call("quarantine export", as_json=as_json)
+    with Migration.open(settings_of(mapping=mapping, target=target, config=config)) as migration:
+        migration.check_entities([entity] if entity else [])
+        with text_output(output) as out:
+            count = migration.quarantine.export(out, reason=reason, entity=entity)
+        fields = {"exported": count, "output": str(output or "stdout")}
+        envelope = call.envelope(fields, mapping=migration.mapping)
+    finish = call.finish if output else call.finish_beside_data
+    finish(envelope, f"{count:,} quarantined items written to {fields['output']}\n")
+
+
+@app.command(
+    epilog=example(
+        "kvmigrate quarantine replay --all --mapping mapping.yaml --source redis://localhost:6379/0"
+        " --target postgresql://localhost/shop"
+    )
+)
+def replay(
+    keys: _KeysArgument = None,
+    *,
+    mapping: MappingOption = None,
+    source: SourceOption = None,
+    target: TargetOption = None,
+    config: ConfigOption = None,
+    reason: _ReasonOption = None,
+    every: _AllOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Try items again, as the store has them now; without a store as they were kept."""
+    from kvmigrate.migration import Migration
+    from kvmigrate.report.quarantine import describe_replay
+
+    if not (keys or reason or every):
+        raise typer.BadParameter("name keys, a --reason, or --all")
+    call = Call("quarantine replay", as_json=as_json)
+    settings = settings_of(mapping=mapping, source=source, target=target, config=config)
+    with Migration.open(settings) as migration, call.progress() as progress:
+        done = migration.replay(keys=keys or (), reason=reason, every=every, progress=progress)
+        envelope = call.envelope(done.to_json(), mapping=migration.mapping)
+    call.finish(envelope, describe_replay(envelope))
+
+
+def entry_fields(entry: QuarantineEntry) -> dict[str, object]:
+    """Return a quarantined item's fields without its value."""
+    names = ("key", "entity", "reason", "path", "message", "fingerprint", "run", "payload_kind", "payload_bytes")
+    return {**{name: getattr(entry, name) for name in names}, "at": entry.at.isoformat()}

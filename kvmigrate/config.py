@@ -1,0 +1,164 @@
+"""Settings: from options, the environment and ``kvmigrate.toml``, in this order. Nothing else reads these.
+
+========  =====================  ==================  =================================
+option    environment            ``kvmigrate.toml``  default
+========  =====================  ==================  =================================
+source    ``KVMIGRATE_SOURCE``   ``source``          none
+target    ``KVMIGRATE_TARGET``   ``target``          none
+mapping   ``KVMIGRATE_MAPPING``  ``mapping``         ``mapping.yaml``, where it exists
+========  =====================  ==================  =================================
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from kvmigrate.errors import ConfigError
+
+CONFIG_FILE = "kvmigrate.toml"
+"""Read from the current folder when no other file is named."""
+
+MAPPING_FILE = "mapping.yaml"
+"""The mapping, when nothing names another."""
+
+_KEYS = ("source", "target", "mapping")
+_VARIABLES = {key: f"KVMIGRATE_{key.upper()}" for key in _KEYS}
+_SHOWN_OPTIONS = re.compile(r"(?:^|&)((?:table|key_column|value_column|expires_column|sslmode)=[^&]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What to migrate, from where, to where. Its repr holds no secret.
+
+    Attributes:
+        source: URL of the store, or "".
+
+        target: URL of the PostgreSQL database, or "".
+
+        mapping: The mapping file, or ``None``.
+
+        came_from: For each setting that has a value, where that came from, in words.
+    """
+
+    source: str = field(default="", repr=False)
+    target: str = field(default="", repr=False)
+    mapping: Path | None = None
+    came_from: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        shown = f"source={mask_url(self.source)!r}, target={mask_url(self.target)!r}"
+        return f"Settings({shown}, mapping={str(self.mapping or '')!r}, came_from={dict(self.came_from)!r})"
+
+    def need_source(self) -> str:
+        """Return the URL of the store. Raises `ConfigError` where none is named."""
+        return self.source or _missing("source", "which store to read", "redis://localhost:6379/0")
+
+    def need_target(self) -> str:
+        """Return the URL of the target. Raises `ConfigError` where none is named."""
+        return self.target or _missing("target", "which database to fill", "postgresql://localhost/shop")
+
+    def need_mapping(self) -> Path:
+        """Return the mapping file. Raises `ConfigError` where none is named."""
+        return self.mapping or Path(_missing("mapping", "what becomes which table", MAPPING_FILE))
+
+
+def read_settings(
+    options: Mapping[str, str | Path | None] | None = None,
+    *,
+    config: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Settings:
+    """Return the settings, each from the first place that has it.
+
+    Args:
+        options: What the command line gave: source, target, mapping.
+
+        config: A file in place of ``kvmigrate.toml`` of the current folder; it must exist.
+
+        environment: In place of the process's.
+
+        folder: In place of the current folder.
+
+    Raises:
+        ConfigError: the file cannot be read, or has a key or value that is not one.
+    """
+    given = {name: str(value) for name, value in (options or {}).items() if value}
+    variables = os.environ if environment is None else environment
+    folder = folder or Path()
+    file = config or folder / CONFIG_FILE
+    written = _read_file(file, must_exist=config is not None)
+    values: dict[str, str] = {}
+    came_from: dict[str, str] = {}
+    for name in _KEYS:
+        places = [(given.get(name), f"--{name}"), (variables.get(_VARIABLES[name]), _VARIABLES[name])]
+        for value, place in [*places, (written.get(name), str(file))]:
+            if value:
+                values[name], came_from[name] = value, place
+                break
+    if "mapping" not in values and (folder / MAPPING_FILE).is_file():
+        values["mapping"], came_from["mapping"] = str(folder / MAPPING_FILE), "the current folder"
+    mapping = Path(values["mapping"]) if "mapping" in values else None
+    return Settings(values.get("source", ""), values.get("target", ""), mapping, came_from)
+
+
+def mask_url(url: str) -> str:
+    """Return *url* without user, password and unknown options, or ``***`` for what is no URL."""
+    if not url:
+        return ""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "***"
+    # Behind a '#' or a second '@' stands the rest of a password that was not percent-encoded.
+    if not parts.scheme or "://" not in url or parts.fragment or "@" in parts.path + parts.query:
+        return "***"
+    shown = "&".join(_SHOWN_OPTIONS.findall(parts.query))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{'?' if shown else ''}{shown}"
+
+
+def _missing(name: str, what: str, example: str) -> str:
+    """Raise: there is no such setting."""
+    raise ConfigError(
+        f"no {name}: nothing says {what}",
+        hint=f'give --{name} {example}, set {_VARIABLES[name]}, or write {name} = "..." into {CONFIG_FILE}',
+    )
+
+
+def _read_file(file: Path, *, must_exist: bool) -> dict[str, str]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if must_exist:
+            raise ConfigError(f"there is no file {str(file)!r}", hint="check --config") from None
+        return {}
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"cannot read {str(file)!r}: {exc}", hint="check --config") from exc
+    try:
+        members = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        # The text of the error names line and column, and never a value.
+        raise ConfigError(f"{file}: not TOML: {exc}", hint='a line looks like source = "redis://..."') from exc
+    values = {name: _checked(file, name, value) for name, value in members.items()}
+    if "mapping" in values:
+        # Relative to the file, so that it means the same wherever the command is typed.
+        values["mapping"] = str(file.parent / values["mapping"])
+    return values
+
+
+def _checked(file: Path, name: str, value: Any) -> str:
+    if name not in _KEYS:
+        near = difflib.get_close_matches(name, _KEYS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(_KEYS)}"
+        raise ConfigError(f"{file}: unknown key {name!r}", hint=hint)
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{file}: {name} must be a text", hint=f'{name} = "..."')
+    return value

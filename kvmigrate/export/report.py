@@ -1,0 +1,84 @@
+"""What an export wrote, and what is missing from it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from kvmigrate.model import Item
+
+Progress = Callable[[str, int, "int | None"], None]
+"""Called with the phase, how many keys are done, and how many there are, if known."""
+
+MAX_EXAMPLES = 20
+
+
+class Lines(NamedTuple):
+    """How an item becomes a line, line feed included, and how a key that no item can have does."""
+
+    item: Callable[[Item], bytes]
+    unreadable: Callable[[bytes], bytes]
+
+
+class Missing(NamedTuple):
+    """An item that the export does not hold."""
+
+    key: str
+    reason: str
+
+
+@dataclass(slots=True)
+class ExportReport:
+    """Counts are lines, unless they say items.
+
+    Attributes:
+        exported: All lines: ``read + rebuilt + from_quarantine``.
+
+        read: Read from the store.
+
+        rebuilt: Made from rows.
+
+        from_quarantine: Written as they are kept in quarantine.
+
+        unreadable: Lines of *read* that only name a key, as no item can have it.
+
+        missing: Items that could not be written, by reason; *examples* names the first.
+
+        complete: Nothing is missing, and no limit ended the export early.
+    """
+
+    exported: int = 0
+    read: int = 0
+    rebuilt: int = 0
+    from_quarantine: int = 0
+    unreadable: int = 0
+    missing: Counter[str] = field(default_factory=Counter)
+    examples: list[Missing] = field(default_factory=list)
+    cut_short: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether every item is in the export."""
+        return not self.missing and not self.cut_short
+
+    def miss(self, key: str, reason: str) -> None:
+        """Count an item that is not written."""
+        self.missing[reason] += 1
+        if len(self.examples) < MAX_EXAMPLES:
+            self.examples.append(Missing(key, reason))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report's fields for the JSON envelope."""
+        return {
+            "exported": self.exported,
+            "read": self.read,
+            "rebuilt": self.rebuilt,
+            "from_quarantine": self.from_quarantine,
+            "unreadable": self.unreadable,
+            "missing": self.missing.total(),
+            "missing_reasons": dict(self.missing),
+            "examples": [each._asdict() for each in self.examples],
+            "complete": self.complete,
+        }

@@ -1,0 +1,66 @@
+"""What a verification found, as a document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kvmigrate.report.document import Block, Document, Facts, Grid, Heading, Line, Sum, Tone, counted, number
+from kvmigrate.report.ending import ending
+
+_OUTCOMES = (
+    ("matched", "rebuilt from rows, equal to the store"),
+    ("tolerated", "equal but for what the mapping declares"),
+    ("different", "differ from the store"),
+    ("missing", "in the store, not in the tables"),
+    ("extra", "in the tables, not in the store"),
+    ("pending", "wait for another item, or changed while read"),
+    ("not_comparable", "quarantined, all found there"),
+)
+
+
+def describe_verify(report: Mapping[str, Any]) -> Document:
+    """Return the document of a verification's JSON."""
+    document = Document(f"{report['scope']}: {_verdict(report)}")
+    parts = [(name.replace("_", " "), report[name], meaning) for name, meaning in _OUTCOMES]
+    document.add(
+        Facts([("store", report["source"]), ("tables", report["target"]), ("took", f"{report['duration_s']:.1f} s")]),
+        Sum(sum(count for _, count, _ in parts), "items looked at", parts),
+        *_differences(report),
+        *_covered(report),
+        *ending(report),
+    )
+    return document
+
+
+def _verdict(report: Mapping[str, Any]) -> str:
+    apart = report["different"] + report["missing"] + report["extra"]
+    if apart:
+        return f"store and tables disagree on {counted(apart, 'item')}"
+    if not report["compared"]:
+        return "nothing could be compared"
+    return f"{counted(report['compared'], 'item')} compared, no divergence"
+
+
+def _differences(report: Mapping[str, Any]) -> Iterator[Block]:
+    if report["causes"]:
+        yield Heading("Differences")
+        yield Grid(["cause", "items>"], [[cause, number(count)] for cause, count in report["causes"].items()])
+    if report["examples"]:
+        rows = [
+            [each["key"], each["path"], _column(each), each["cause"], each["detail"]] for each in report["examples"]
+        ]
+        yield Line("For example:", Tone.FAINT)
+        yield Grid(["key", "path", "column", "cause", "what"], rows, [Tone.BAD] * len(rows))
+
+
+def _column(example: Mapping[str, str]) -> str:
+    return ".".join(filter(None, (example["table"], example["column"])))
+
+
+def _covered(report: Mapping[str, Any]) -> Iterator[Block]:
+    if report["tolerances"]:
+        yield Heading("Tolerated, as the mapping declares it")
+        yield Grid(["what", "items>"], [[what, number(count)] for what, count in report["tolerances"].items()])
+    if not report["complete"]:
+        yield Line(f"Cut short: covered up to the key {report['verified_up_to']!r}.", Tone.NOTICE)

@@ -1,0 +1,36 @@
+"""A report as files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kvmigrate.errors import ConfigError
+from kvmigrate.report.document import Document
+from kvmigrate.report.html import render_html
+from kvmigrate.report.markdown import render_markdown
+from kvmigrate.report.text import render_text
+
+
+def write_report(folder: Path, fields: Mapping[str, Any], document: Document) -> list[Path]:
+    """Write ``report.txt``, ``.json``, ``.md`` and ``.html`` into *folder*, which is made, and return the files.
+
+    Raises:
+        ConfigError: the folder or a file cannot be written.
+    """
+    texts = {
+        "txt": render_text(document),
+        "json": json.dumps(fields, indent=2, ensure_ascii=False) + "\n",
+        "md": render_markdown(document),
+        "html": render_html(document),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"report.{kind}" for kind in texts]
+        for path, text in zip(paths, texts.values(), strict=True):
+            path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise ConfigError(f"cannot write the report: {exc}", hint="--report takes a folder that can be made") from exc
+    return paths

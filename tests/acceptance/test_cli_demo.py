@@ -1,0 +1,117 @@
+"""The demo, as a stranger runs it."""
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.fix_cli import CommandLine, check_schema, program
+
+pytestmark = pytest.mark.usefixtures("postgres_server")
+
+
+def test_the_demo_reports_every_injected_defect(bare_cli: CommandLine, repository: Path) -> None:
+    """Every number of the generator's books is the number that the run reported, and nothing diverges."""
+    done = bare_cli("demo", "--size", "700", "--json")
+
+    assert 0 == done.code, done
+    check_schema(repository, "demo", done.json)
+    checks = done.json["checks"]
+    assert len(checks) > 20
+    assert [] == [check for check in checks if not check["ok"]]
+    assert {"written", "waiting", "quarantined", "left_in_kv"} == {
+        each["bin"] for each in done.json["injected"].values()
+    }
+    assert 0 < done.json["question"]["after"]["found"] < done.json["question"]["before"]["reads"] + 5
+
+
+@pytest.mark.usefixtures("redis_server")
+def test_the_demo_reads_well(bare_cli: CommandLine) -> None:
+    """The summary has the bins, the defects, the lists, the proof, the question, and what to type next."""
+    done = bare_cli("demo", "--size", "500")
+
+    assert 0 == done.code, done
+    assert done.out.startswith("A gift shop's Redis ")
+    for part in ("keys read", "books compared", "Id lists", "Proof", "newest first", "kvmigrate backfill --mapping"):
+        assert part in done.out
+    assert max(map(len, done.out.splitlines())) < 160
+
+
+def test_the_demo_works_without_a_redis(bare_cli: CommandLine) -> None:
+    """Over a key-value table the same numbers agree."""
+    done = bare_cli("demo", "--size", "500", "--no-redis", "--json")
+
+    assert 0 == done.code, done
+    assert "a key-value table in PostgreSQL" == done.json["store"]
+
+
+def test_a_machine_without_redis_is_told(bare_cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no Redis is found the demo says what it uses in its place."""
+    monkeypatch.setattr("kvmigrate.demo.servers.find_redis", lambda: None)
+
+    done = bare_cli("demo", "--size", "500")
+
+    assert 0 == done.code, done
+    assert "no Redis was found" in done.out
+
+
+def test_a_running_redis_is_not_touched(
+    bare_cli: CommandLine, cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that the environment names belongs to somebody: the demo writes nothing into it."""
+    monkeypatch.setenv("KVM_REDIS_URL", cli.source)
+    before = cli("export", "--from", "source", "--source", cli.source, "-o", "before.ndjson", "--json").json["exported"]
+
+    assert 0 == bare_cli("demo", "--size", "500").code
+
+    done = cli("export", "--from", "source", "--source", cli.source, "-o", "after.ndjson", "--json")
+    assert before == done.json["exported"]
+
+
+def test_a_difference_from_the_books_ends_with_1(bare_cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison can fail: one item less in the books is told."""
+    from kvmigrate.demo.celebration import Manifest
+
+    whole = Manifest.to_json
+
+    def short(self: Manifest) -> dict[str, object]:
+        books = whole(self)
+        books["rows"]["clients"] -= 1
+        return books
+
+    monkeypatch.setattr(Manifest, "to_json", short)
+    done = bare_cli("demo", "--size", "500")
+
+    assert 1 == done.code
+    assert "rows of clients" in done.out
+
+
+def test_kept_servers_can_be_used_and_end_with_ctrl_c(bare_cli: CommandLine) -> None:
+    """With --keep the printed commands work from elsewhere until Ctrl-C; then servers and file are gone."""
+    with subprocess.Popen(
+        program("demo", "--size", "500", "--keep"),
+        cwd=bare_cli.folder,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as demo:
+        assert demo.stderr is not None
+        assert demo.stdout is not None
+        while "Ctrl-C" not in (line := demo.stderr.readline()):
+            assert line, "the demo ended early"
+        out = ""
+        while not (found := re.search(r"--config (\S+)", out)):
+            out += demo.stdout.readline()
+        file = Path(found[1])
+        assert 0o600 == file.stat().st_mode & 0o777
+        assert 0 == bare_cli("verify", "--config", file).code
+        assert 0 == bare_cli("quarantine", "list", "--config", file).code
+        demo.send_signal(signal.SIGINT)
+        demo.communicate(timeout=30)
+
+    assert 0 == demo.returncode
+    assert not file.exists()
