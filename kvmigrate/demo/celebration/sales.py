@@ -133,8 +133,7 @@ def _line(shop: Shop, draft: Draft, rng: random.Random, *, missing: bool) -> tup
 
 def _put_address(draft: Draft, rng: random.Random, fault: str) -> None:
     if fault == "explicit_null":
-        draft.put("ship_to", "shipping_address", "shippingAddress", None)
-        draft.has("explicit_null")  # jsonb carries a JSON null: no residue
+        draft.put_null("shippingAddress" if draft.other_case else "shipping_address")
         return
     city, country = rng.choice(words.CITIES)
     address = {
