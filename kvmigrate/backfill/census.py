@@ -82,3 +82,39 @@ class Census:
             for number, bucket in enumerate(buckets):
                 buckets[number] = array("Q", sorted(bucket))
         self._is_sorted = True
+
+
+class KnownContents:
+    """Items that the ledger holds with a certain content, as this run itself wrote them.
+
+    Lets a second sweep pass over them without asking the database. Eight bytes each,
+    as in `Census`; a changed item is taken for a known one once in 10^12.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._names = [array("Q") for _ in range(_BUCKETS)]
+        self._doubtful: set[int] = set()
+        self._is_sorted = False
+
+    def add(self, items: Iterable[tuple[str, bytes]]) -> None:
+        """Note pairs of key and content hash."""
+        self._is_sorted = False
+        for key, content in items:
+            name = _name(key.encode() + content)
+            self._names[name % _BUCKETS].append(name)
+
+    def doubt(self, keys: Iterable[str]) -> None:
+        """Note keys that were touched again: whatever was noted of them holds no more."""
+        self._doubtful.update(map(_name, keys))
+
+    def has(self, key: str, content: bytes) -> bool:
+        """Return whether the ledger holds the item with this content."""
+        if not self._is_sorted:
+            self._names = [array("Q", sorted(bucket)) for bucket in self._names]
+            self._is_sorted = True
+        name = _name(key.encode() + content)
+        bucket = self._names[name % _BUCKETS]
+        position = bisect_left(bucket, name)
+        found = position < len(bucket) and bucket[position] == name
+        return found and not (self._doubtful and _name(key) in self._doubtful)

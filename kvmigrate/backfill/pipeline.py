@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from kvmigrate.backfill.bounded import BoundedQueue, Ended
+from kvmigrate.backfill.census import KnownContents
 from kvmigrate.backfill.progress import Meter
 from kvmigrate.backfill.transform import PageTransform, Transformed
 from kvmigrate.model import Item
@@ -47,8 +48,18 @@ class Pipeline:
     again skips it by the ledger, so there is nothing to resume.
     """
 
-    def __init__(self, source: KVSource, target: Target, transform: PageTransform, label: Label, *, sweep: int) -> None:
-        """Prepare one pass under *label*; `run` does it."""
+    def __init__(
+        self,
+        source: KVSource,
+        target: Target,
+        transform: PageTransform,
+        label: Label,
+        *,
+        sweep: int,
+        fresh: KnownContents | None,
+    ) -> None:
+        """Prepare one pass under *label*; `run` does it. Over an empty ledger *fresh* notes what is written."""
+        self._fresh = fresh
         self._source, self._target, self._transform = source, target, transform
         self._label, self._sweep = label, sweep
         self._pages: BoundedQueue[Page] = BoundedQueue(max_entries=PAGES_AHEAD, max_bytes=BYTES_AHEAD)
@@ -114,10 +125,21 @@ class Pipeline:
         for batch in self._batches:
             content = batch.content
             applied = self._target.apply(
-                Batch(content.items, content.rows, self._label, self._sweep, batch.position or "-")
+                Batch(
+                    content.items,
+                    content.rows,
+                    self._label,
+                    self._sweep,
+                    batch.position or "-",
+                    is_fresh=self._fresh is not None,
+                )
             )
             self._applied = self._applied.plus(applied)
-            self._items += len(content.rows.accepted) + len(content.rows.refused)
+            count = len(content.rows.accepted) + len(content.rows.refused)
+            self._items += count
+            # A key that the scan repeated may have been refused with another content than the ledger has.
+            if self._fresh is not None and applied.items == count:
+                self._fresh.add((each.key, each.content_hash) for each in content.rows.accepted)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kvmigrate.backfill.census import Census, Place
+from kvmigrate.backfill.census import Census, KnownContents, Place
 from kvmigrate.backfill.progress import Meter
 from kvmigrate.model import Item
 from kvmigrate.stores.base import KVSource
@@ -24,12 +24,17 @@ class Reread(NamedTuple):
 
 
 class Rereader:
-    """Brings single items up to date from the store, within a sweep."""
+    """Brings single items up to date from the store, within a sweep.
+
+    Attributes:
+        known: What the run wrote in its sweep; keys touched here are doubtful from then on.
+    """
 
     def __init__(self, source: KVSource, target: Target, lens: Lens, *, page_keys: int) -> None:
         """Read *page_keys* keys per round trip."""
         self._source, self._target, self._lens = source, target, lens
         self._page_keys = page_keys
+        self.known = KnownContents()
 
     def retry_waiting(self, label: Label, census: Census, meter: Meter) -> Reread:
         """Apply again the waiting items whose obstacle is gone, until that helps no more.
@@ -53,6 +58,9 @@ class Rereader:
         the scan missed it, is applied.
         """
         total, after = Reread(), ""
+        # Every matched key is in the ledger, so equal numbers mean the same keys.
+        if census.counts()[Place.MATCHED] == self._target.ledger_count(entities):
+            return total
         while keys := self._target.ledger_keys(after=after, limit=self._page_keys, entities=entities):
             after = keys[-1]
             absent = [key for key in keys if not census.is_matched(key)]
@@ -70,6 +78,7 @@ class Rereader:
         return total
 
     def _bring_up_to_date(self, keys: list[str], label: Label, census: Census, *, found_now: bool) -> Reread:
+        self.known.doubt(keys)
         items: list[Item] = [item for item in self._source.get_many(keys) if item is not None]
         rows = self._lens.page(items)
         applied = self._target.apply(Batch(items, rows, label))

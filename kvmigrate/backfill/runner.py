@@ -7,16 +7,16 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from itertools import islice
 
-from kvmigrate.backfill.census import Census, Place
+from kvmigrate.backfill.census import Census, KnownContents, Place
 from kvmigrate.backfill.pipeline import Pipeline
 from kvmigrate.backfill.pointers import reconcile_pointers
 from kvmigrate.backfill.progress import Meter, Progress
 from kvmigrate.backfill.report import BackfillReport, PointerReport, Sweep
 from kvmigrate.backfill.reread import Reread, Rereader
 from kvmigrate.backfill.transform import Findings, PageTransform
-from kvmigrate.model import LedgerStatus
+from kvmigrate.model import LedgerStatus, Reason
 from kvmigrate.stores.base import KVSource, ScanRequest
-from kvmigrate.target.base import Label, Tally, Target
+from kvmigrate.target.base import SURROUNDING_REASONS, Label, Tally, Target
 from kvmigrate.transform.lens import Lens
 
 PAGE_KEYS = 2000
@@ -128,12 +128,18 @@ class _Run:
         findings, label = Findings(), self._target.begin_sweep(report.run_id)
         is_fresh = number == 1 and report.first_load and not self._ledger_has_keys()
         transform = PageTransform(
-            self._target, self._lens, findings, is_fresh=is_fresh, keep_keys=self._limit_keys is not None
+            self._target,
+            self._lens,
+            findings,
+            is_fresh=is_fresh,
+            keep_keys=self._limit_keys is not None,
+            known=self._known_at(label, report),
         )
         expiring = self._source.has_ttl()
         request = ScanRequest(self._page_keys, self._wants, self._lens.explodes, ttl=expiring)
         meter = Meter(self._progress, f"sweep {number}", self._limit_keys or self._source.count())
-        pipeline = Pipeline(self._source, self._target, transform, label, sweep=number)
+        fresh = self._reread.known if is_fresh else None
+        pipeline = Pipeline(self._source, self._target, transform, label, sweep=number, fresh=fresh)
         passed = pipeline.run(request, meter, chosen=self._is_chosen, limit_keys=self._limit_keys)
         duration_s = meter.finish()
         self._target.finish_load()
@@ -146,6 +152,23 @@ class _Run:
             Sweep(label.version.n, passed.keys, passed.items, changed, later.removed, round(duration_s, 3))
         )
         return findings
+
+    def _known_at(self, label: Label, report: BackfillReport) -> KnownContents | None:
+        """What needs no question in this sweep: nothing, if another run has swept since the one before."""
+        if not report.sweeps or label.version.n != report.sweeps[-1].n + 1:
+            return None
+        # Refused for their surroundings, which may have changed since.
+        for reason in SURROUNDING_REASONS:
+            self._reread.known.doubt(self._quarantined_for(reason))
+        return self._reread.known
+
+    def _quarantined_for(self, reason: Reason) -> Iterator[str]:
+        after = ""
+        while page := self._target.quarantined(
+            after=after, limit=self._page_keys, reason=reason.value, entity=None, keys=(), payload=False
+        ):
+            yield from (entry.key for entry in page)
+            after = page[-1].key
 
     def _settle(self, label: Label, census: Census, *, absent_too: bool) -> Reread:
         done = Reread()

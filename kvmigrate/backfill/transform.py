@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kvmigrate.backfill.census import Census, Place
+from kvmigrate.backfill.census import Census, KnownContents, Place
 from kvmigrate.model import Item, ItemKind
 from kvmigrate.stores.base import Page
 from kvmigrate.target.base import MAX_KEY_BYTES, Target
@@ -48,7 +48,16 @@ class Findings:
 class PageTransform:
     """Turns pages into batches' contents and notes every key in one place."""
 
-    def __init__(self, target: Target, lens: Lens, findings: Findings, *, is_fresh: bool, keep_keys: bool) -> None:
+    def __init__(
+        self,
+        target: Target,
+        lens: Lens,
+        findings: Findings,
+        *,
+        is_fresh: bool,
+        keep_keys: bool,
+        known: KnownContents | None = None,
+    ) -> None:
         """Take part in one sweep.
 
         Args:
@@ -61,8 +70,11 @@ class PageTransform:
             is_fresh: The ledger is empty, so nothing need be asked.
 
             keep_keys: Remember the matched keys themselves.
+
+            known: What this run has written itself and need not ask for.
         """
         self._target, self._lens, self._findings = target, lens, findings
+        self._known = known
         self._is_fresh, self._keep_keys = is_fresh, keep_keys
 
     def page(self, page: Page, chosen: Callable[[str], bool]) -> Transformed:
@@ -86,8 +98,11 @@ class PageTransform:
     def _changed(self, items: Sequence[Item]) -> list[Item]:
         if self._is_fresh:
             return list(items)
+        known = self._known
         seen = [(item.key, content_hash(item)) for item in items if item.kind is not ItemKind.UNREAD]
-        unchanged = self._target.unchanged(seen) if seen else set()
+        unchanged = {key for key, content in seen if known.has(key, content)} if known is not None else set()
+        asked = [pair for pair in seen if pair[0] not in unchanged]
+        unchanged |= self._target.unchanged(asked) if asked else set()
         return [item for item in items if item.key not in unchanged or not self._is_ours(item.key)]
 
     def _is_ours(self, key: str) -> bool:

@@ -7,11 +7,21 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
-from kvmigrate.model import Item, Version
+from kvmigrate.model import Item, Reason, Version
 from kvmigrate.transform.lens import PageRows
 
 MAX_KEY_BYTES = 2000
 """Longer keys do not fit an index page of the ledger; no part of the tool takes them."""
+
+
+SURROUNDING_REASONS = (
+    Reason.SAME_ROW,
+    Reason.MISSING_PARENT,
+    Reason.OTHER_TENANT,
+    Reason.DATABASE,
+    Reason.FUNCTION,
+)
+"""Reasons that lie outside the item and its mapping: the same bytes may pass the next time."""
 
 
 class Label(NamedTuple):
@@ -28,6 +38,8 @@ class Batch(NamedTuple):
         items: No key twice; the ordinals in *rows* count these.
 
         position: Where in the sweep this stands, for the checkpoint; "" writes none.
+
+        is_fresh: The ledger was empty when the sweep began, so most likely knows none of these.
     """
 
     items: Sequence[Item]
@@ -35,6 +47,7 @@ class Batch(NamedTuple):
     label: Label
     sweep: int = 0
     position: str = ""
+    is_fresh: bool = False
 
 
 class Applied(NamedTuple):
@@ -50,6 +63,11 @@ class Applied(NamedTuple):
     waiting: int = 0
     quarantined: int = 0
     moved: int = 0
+
+    @property
+    def items(self) -> int:
+        """How many items the guard let pass."""
+        return self.written + self.waiting + self.quarantined
 
     def plus(self, other: Applied) -> Applied:
         """Return the sum, field by field."""
@@ -257,6 +275,10 @@ class Target(Protocol):
         self, *, after: str, limit: int, reason: str | None, entity: str | None, keys: Sequence[str], payload: bool
     ) -> list[QuarantineEntry]:
         """Return the next quarantined items behind *after*, in COLLATE "C" order of the key."""
+        ...
+
+    def ledger_count(self, entities: Sequence[str]) -> int:
+        """Return how many items the ledger knows that are not deleted; of these entities, none means all."""
         ...
 
     def statuses(self, keys: Sequence[str]) -> dict[str, str]:

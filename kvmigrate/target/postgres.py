@@ -13,9 +13,10 @@ from kvmigrate.errors import FenceError, TargetError
 from kvmigrate.model import LedgerStatus, Reason, Version
 from kvmigrate.target.apply import Applier
 from kvmigrate.target.attempt import Parts
-from kvmigrate.target.base import Applied, Batch, Label, ListedIds, QuarantineEntry, Tally
+from kvmigrate.target.base import SURROUNDING_REASONS, Applied, Batch, Label, ListedIds, QuarantineEntry, Tally
 from kvmigrate.target.control_schema import install_control
 from kvmigrate.target.counts import tally
+from kvmigrate.target.direct import DirectLoad
 from kvmigrate.target.first_load import FirstLoad
 from kvmigrate.target.layout import Layout
 from kvmigrate.target.ledger import Wait
@@ -39,9 +40,7 @@ _WRITER_LOCK = 0x6B766D32
 two of them wait for each other's value without either seeing it."""
 
 # What the same bytes under the same mapping would meet again. Others depend on other items.
-_OWN_REASONS = sorted(
-    {*Reason} - {Reason.SAME_ROW, Reason.MISSING_PARENT, Reason.OTHER_TENANT, Reason.DATABASE, Reason.FUNCTION}
-)
+_OWN_REASONS = sorted({*Reason} - {*SURROUNDING_REASONS})
 
 _UNCHANGED = """
 SELECT l.key FROM unnest(%s::text[], %s::bytea[]) AS seen (key, content_hash)
@@ -67,6 +66,7 @@ class PostgresTarget:
         self._reader = Session(url, application_name="kvmigrate:backfill")
         self._opened: Parts | None = None
         self._first_load = False
+        self._direct: DirectLoad | None = None
 
     @classmethod
     def connect(cls, url: str, lens: Lens) -> Self:
@@ -173,6 +173,7 @@ class PostgresTarget:
                 return load.begin(connection)
 
         self._first_load = self._writer.run(work)
+        self._direct = DirectLoad(self._parts()) if self._first_load else None
         return self._first_load
 
     def finish_load(self) -> int:
@@ -183,7 +184,7 @@ class PostgresTarget:
         while moved := self._in_turn(load.settle_orphans):
             displaced += moved
         self._writer.run(load.restore)
-        self._first_load = False
+        self._first_load, self._direct = False, None
         return displaced
 
     def unchanged(self, seen: Sequence[tuple[str, bytes]]) -> set[str]:
@@ -195,10 +196,12 @@ class PostgresTarget:
 
     def apply(self, batch: Batch) -> Applied:
         """Replace the rows of every item in one transaction; see `Target.apply`."""
-        applier = Applier(self._parts())
+        applier, direct = Applier(self._parts()), self._direct
 
         def work(connection: Connection) -> Applied:
-            applied = applier.apply(connection, batch, first_load=self._first_load)
+            applied = direct.apply(connection, batch) if direct is not None and batch.is_fresh else None
+            if applied is None:
+                applied = applier.apply(connection, batch, first_load=self._first_load)
             if batch.position:
                 self._checkpoint(connection, batch)
             return applied
@@ -236,6 +239,17 @@ class PostgresTarget:
             ).fetchall()
         )
         return [key for (key,) in rows]
+
+    def ledger_count(self, entities: Sequence[str]) -> int:
+        """Return how many items the ledger knows that are not deleted; of these entities, none means all."""
+        ids = [self._lens.mapping.entity(name).id for name in entities]
+        rows = self._writer.run(
+            lambda connection: connection.execute(
+                "SELECT count(*) FROM kvmigrate.ledger WHERE scope = %s AND NOT deleted AND (%s OR entity = ANY(%s))",
+                [self._parts().scope, not ids, ids],
+            ).fetchall()
+        )
+        return int(rows[0][0])
 
     def statuses(self, keys: Sequence[str]) -> dict[str, str]:
         """Return the ledger's status of each key that it knows; "deleted" for a tombstone."""

@@ -52,15 +52,17 @@ def pack_candidate(candidate: Candidate) -> bytes:
             key,
             _tail(4, candidate.entity),
             _NULL if digest is None else _length(len(digest)) + digest,
-            _NULL if candidate.expires_at_ms is None else _expiry(8, _microseconds(candidate.expires_at_ms)),
+            pack_expiry(candidate.expires_at_ms),
             _LIVE[candidate.live],
         )
     )
 
 
-def _microseconds(ms: int) -> int:
-    """PostgreSQL's timestamp of an expiry; one beyond its calendar never comes."""
-    return _FOREVER if ms > _LAST_MS else (ms - POSTGRES_EPOCH_MS) * 1000
+def pack_expiry(ms: int | None) -> bytes:
+    """Return an expiry as a binary timestamptz field; one beyond PostgreSQL's calendar never comes."""
+    if ms is None:
+        return _NULL
+    return _expiry(8, _FOREVER if ms > _LAST_MS else (ms - POSTGRES_EPOCH_MS) * 1000)
 
 
 class Staging:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import struct
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kvmigrate.model import Item, Refusal
 from kvmigrate.transform.content_hash import content_hash
+from kvmigrate.transform.pack import row_head
 from kvmigrate.transform.route import Route, RouteKind
+
+_HEAD_BYTES = len(row_head(1, 4, 0))
 
 
 class Left(NamedTuple):
@@ -36,12 +41,15 @@ class PageRows:
         tables: Binary COPY rows by table, without header and trailer. The first field
             of each row is int4: the item's ordinal in the page; then the table's columns.
 
+        row_sizes: Bytes of each row of `tables`, in order.
+
         rest_bytes: Bytes of JSON text in rest columns, by table.
 
         normalised: Counts of declared losses, by name.
     """
 
     tables: dict[str, bytes] = field(default_factory=dict)
+    row_sizes: dict[str, list[int]] = field(default_factory=dict)
     row_counts: dict[str, int] = field(default_factory=dict)
     rest_bytes: dict[str, int] = field(default_factory=dict)
     normalised: dict[str, int] = field(default_factory=dict)
@@ -50,6 +58,18 @@ class PageRows:
     left: list[Left] = field(default_factory=list)
     pointers: list[Item] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
+
+    def without_ordinals(self, table: str) -> bytes:
+        """Return the rows of *table* as its own columns alone, for COPY straight into it."""
+        data = self.tables[table]
+        fields = struct.pack("!h", int.from_bytes(data[:2], "big") - 1)
+        ends = itertools.accumulate(self.row_sizes[table])
+        return b"".join(
+            [
+                fields + data[end - size + _HEAD_BYTES : end]
+                for size, end in zip(self.row_sizes[table], ends, strict=True)
+            ]
+        )
 
 
 class PageBuilder:
@@ -93,6 +113,7 @@ class PageBuilder:
         """Return the page."""
         page = self.page
         page.tables = {table: b"".join(rows) for table, rows in self.parts.items()}
+        page.row_sizes = {table: list(map(len, rows)) for table, rows in self.parts.items()}
         page.row_counts, page.rest_bytes = dict(self.counts), dict(self.rest_bytes)
         page.normalised = dict(self.normalised)
         return page
