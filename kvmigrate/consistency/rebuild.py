@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from kvmigrate.consistency.decode import HASH, NUL, unescape
 from kvmigrate.consistency.expect import expiry_ms
-from kvmigrate.consistency.json_exact import NUMBERS
 from kvmigrate.consistency.normalise import with_member
 from kvmigrate.consistency.plan import MISSING, ColumnPlan, EntityPlan, PlanCache, TablePlan, lookup
 from kvmigrate.consistency.value_types import Unfit
 from kvmigrate.errors import LensError
 from kvmigrate.transform.mapping import REST_RESERVED, Decode, Entity, Role
-from kvmigrate.transform.path import parse_path
+from kvmigrate.transform.path import Path, parse_path
 
 Rows = Mapping[str, Sequence[Sequence[Any]]]
 """All rows of one item by table, values in the order of the table's columns."""
@@ -218,10 +217,10 @@ class _Rebuild:
         if found is not MISSING:
             if self._keeps(plan, each, stored, found):
                 return value
-            return with_member(value, where, None if stored is None else self._canonical(plan, each, stored))
+            return _put(value, where, None if stored is None else self._canonical(plan, each, stored))
         if stored is None or (each.name in notes.absent and self._may_be_absent(each, stored)):
             return value
-        return with_member(value, where, self._canonical(plan, each, stored))
+        return _put(value, where, self._canonical(plan, each, stored))
 
     def _keeps(self, plan: TablePlan, each: ColumnPlan, stored: Any, found: Any) -> bool:
         """Whether what rest holds is a spelling of what the column holds, so that it stays."""
@@ -236,9 +235,7 @@ class _Rebuild:
                 # jsonb spells 1e16 as an integer; what was no integer's spelling is none now.
                 made = each.kind.to_column(Decimal(found))
             return made is None or isinstance(made, Unfit) or each.column.reference is not None
-        if made is None or isinstance(made, Unfit):
-            return False
-        return each.kind.same(made, stored) or _spells(found, stored)
+        return made is not None and not isinstance(made, Unfit) and each.kind.same(made, stored)
 
     def _may_be_absent(self, each: ColumnPlan, stored: Any) -> bool:
         return each.repeats_key(self.captured) or (each.default is not None and each.kind.same(each.default, stored))
@@ -276,16 +273,12 @@ class _Rebuild:
         return str(column.canonical(row[column.index], texts=True))
 
 
-def _spells(found: Any, stored: Any) -> bool:
-    """Whether a text column holds another spelling of the number in rest, which jsonb spells in its own way."""
-    if isinstance(found, list) and isinstance(stored, list) and len(found) == len(stored):
-        return all(one == other or _spells(one, other) for one, other in zip(found, stored, strict=True))
-    if type(found) not in NUMBERS or not isinstance(stored, str):
-        return False
-    try:
-        return bool(Decimal(stored) == found)
-    except InvalidOperation:
-        return False
+def _put(value: dict[str, Any], path: Path, member: Any) -> Any:
+    """As `with_member`, but into *value* itself, which is no one else's, where the path is one name."""
+    if len(path) == 1:
+        value[path[0]] = member
+        return value
+    return with_member(value, path, member)
 
 
 def _split(rest: Any) -> tuple[dict[str, Any], _Notes]:

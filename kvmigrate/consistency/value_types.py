@@ -152,9 +152,14 @@ def _text(value: Any) -> Any:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int):
-        return str(Decimal(value))
-    return str(value) if isinstance(value, Decimal) else Unfit("no text")
+    if not isinstance(value, int | Decimal):
+        return Unfit("no text")
+    number = Decimal(value)
+    if not _fits(number, _MAX_BEFORE_POINT, _MAX_AFTER_POINT):
+        return Unfit("a number with more digits than PostgreSQL holds")
+    # As jsonb spells it, so that the number in rest gives the same text: no exponent, no -0.
+    text = format(number, "f")
+    return text if number else text.removeprefix("-")
 
 
 def _boolean(value: Any) -> Any:
