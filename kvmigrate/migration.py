@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol, Self
+from typing import BinaryIO, Protocol, Self
 
 import structlog
 
@@ -32,7 +32,7 @@ from kvmigrate.target.rows_postgres import PostgresRowReader
 from kvmigrate.target.schema_postgres import AppliedSchema, apply_schema, diff_schema, drop_schema
 from kvmigrate.transform.ddl_formats import Format, render
 from kvmigrate.transform.difference import Difference
-from kvmigrate.transform.json_text import decode_json
+from kvmigrate.transform.json_text import load_jsonb
 from kvmigrate.transform.lens import Lens, compile_mapping
 from kvmigrate.transform.mapping import Mapping as MappingFile
 from kvmigrate.transform.mapping_file import load_mapping
@@ -159,7 +159,7 @@ class Migration:
         """Write the items of the tables as lines. The store is read only where it is named. See `TargetExport`."""
         self.check_entities(only)
         source = self.source if self.settings.source else None
-        with PostgresRowReader.open(self.settings.need_target(), self.mapping, json_loads=_loads) as reader:
+        with PostgresRowReader.open(self.settings.need_target(), self.mapping, json_loads=load_jsonb) as reader:
             export = TargetExport(reader, self.lens, self._quarantined, source)
             return export.write(out, _LINES, only=only, limit_keys=limit_keys, progress=progress)
 
@@ -236,7 +236,3 @@ class Migration:
         entries = self.target.quarantined(after="", limit=len(keys), reason=None, entity=None, keys=keys, payload=True)
         return {entry.key: entry.item for entry in entries if entry.item is not None}
 
-
-def _loads(text: str | bytes) -> Any:
-    """Load jsonb as the lens wants it: exactly, null as ``None``."""
-    return decode_json(text if isinstance(text, bytes) else text.encode())
