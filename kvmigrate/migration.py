@@ -235,4 +235,3 @@ class Migration:
             return {}
         entries = self.target.quarantined(after="", limit=len(keys), reason=None, entity=None, keys=keys, payload=True)
         return {entry.key: entry.item for entry in entries if entry.item is not None}
-

@@ -21,6 +21,7 @@ from kvmigrate.target.first_load import FirstLoad
 from kvmigrate.target.layout import Layout
 from kvmigrate.target.ledger import Wait
 from kvmigrate.target.listed import compare_listed
+from kvmigrate.target.lost_rows import forget_lost_rows
 from kvmigrate.target.quarantined import select_quarantined
 from kvmigrate.target.schema_postgres import apply_schema
 from kvmigrate.target.session import Session, is_data_error
@@ -112,10 +113,13 @@ class PostgresTarget:
         """Create what is missing of the mapping's tables; return the names of what was created.
 
         While a first load is open its constraints are meant to be away, and are left so.
+        Items of tables that were emptied or dropped are forgotten, so that they are written again.
         """
         if self._writer.run(FirstLoad(self._parts()).is_open):
             return []
-        return apply_schema(self._url, self._lens.mapping).created
+        created = apply_schema(self._url, self._lens.mapping).created
+        self._writer.run(lambda connection: forget_lost_rows(connection, self._lens.mapping, self._parts().scope))
+        return created
 
     def begin_run(self, kind: str, source: str) -> int:
         """Register a run; see `Target.begin_run`."""

@@ -2,12 +2,14 @@
 
 import json
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from kvmigrate.stores.base import ScanRequest
 from kvmigrate.stores.load import load
 from kvmigrate.stores.open import open_source
 from tests.fix_cli import ITEMS, CommandLine
@@ -111,17 +113,11 @@ def test_an_export_of_the_store_is_the_store(cli: CommandLine, redis_client: "re
     assert "expires_at_ms" in found["client:1"]
 
     redis_client.flushdb()
-    source = open_source(f"file://{cli.folder}/store.ndjson")
-    load((item for page in source.scan_sorted(_everything()) for item in page.items), cli.source)
+    with closing(open_source(f"file://{cli.folder}/store.ndjson")) as source:
+        load([item for page in source.scan_sorted(ScanRequest()) for item in page.items], cli.source)
 
     assert before == {key: redis_client.get(key) for key in redis_client.scan_iter()}
     assert redis_client.pttl("client:1") > 0
-
-
-def _everything() -> Any:
-    from kvmigrate.stores.base import ScanRequest
-
-    return ScanRequest()
 
 
 def test_an_export_from_the_tables_is_what_was_migrated(cli: CommandLine) -> None:
