@@ -191,7 +191,7 @@ def _check(column: Column, node: Node, members: dict[str, Node]) -> None:
         members["foreign_ids"].choice("foreign_ids", ("uuid5",))
         if column.type.sql != "uuid":
             members["foreign_ids"].fail("foreign_ids: uuid5 needs type: uuid")
-    if column.search and column.type.sql != "text":
+    if column.search and (column.type.base != "text" or column.type.array):
         members["search"].fail("search: trigram needs type: text")
     if bool(column.forward) != bool(column.backward):
         node.fail("forward and backward go together: what maps in one direction only cannot be rebuilt")

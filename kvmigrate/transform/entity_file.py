@@ -95,6 +95,8 @@ def read_template(node: Node) -> tuple[Node, KeyTemplate]:
         if set(members) != {"hash", "field"}:
             node.fail("a table kept in a hash is written {hash: NAME, field: '{id}'}")
         hash_key, text_node = members["hash"].text("hash"), members["field"]
+        if not hash_key or "{" in hash_key:
+            members["hash"].fail("a hash that is a table has one fixed name; its fields are the pattern")
     try:
         return node, parse_template(text_node.text("a key pattern"), hash_key=hash_key)
     except ValueError as exc:

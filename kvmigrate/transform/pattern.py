@@ -124,11 +124,14 @@ def parse_template(text: str, *, hash_key: str | None = None) -> KeyTemplate:
 
 
 def _capture(body: str, text: str) -> Capture:
-    name, _, constraint = body.partition("=")
+    name, equals, constraint = body.partition("=")
     wild = name.endswith("*")
     name = name.removesuffix("*")
     if not _NAME.fullmatch(name):
         message = f"{text!r}: {name!r} is not a capture name (letters, digits and _)"
+        raise ValueError(message)
+    if equals and (wild or not all(constraint.split("|"))):
+        message = f"{text!r}: a constraint is {{{name}=uuid}}, {{{name}=int}} or {{{name}=a|b}}"
         raise ValueError(message)
     if wild:
         return Capture(name, _ANY, _RANK_ANY)

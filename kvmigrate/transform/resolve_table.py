@@ -7,7 +7,17 @@ import hashlib
 from collections.abc import Iterable
 
 from kvmigrate.transform.column_type import ColumnType
-from kvmigrate.transform.mapping import Column, Expires, Index, RestPolicy, Role, Table, Unique
+from kvmigrate.transform.mapping import (
+    Column,
+    Expires,
+    Index,
+    OnBadValue,
+    OnMissing,
+    RestPolicy,
+    Role,
+    Table,
+    Unique,
+)
 from kvmigrate.transform.path import Path, format_path
 from kvmigrate.transform.table_file import TableDraft, index_parts
 from kvmigrate.transform.yaml_nodes import Node
@@ -61,6 +71,8 @@ def resolve_lookup(draft: TableDraft) -> Table:
     for each in draft.columns:
         if each.column.role is not Role.PATH or each.column.reference:
             each.node.fail("a lookup's columns are plain paths into the item")
+        if each.column.has_default:
+            each.node.fail("a lookup takes what the items say; a default goes with a root table's column")
     table = _table(draft, [each.column for each in draft.columns], primary_key, scope, depth=-1)
     return dataclasses.replace(table, rest="", rest_policy=RestPolicy.DROP)
 
@@ -152,6 +164,13 @@ def _table(
 
 def _check_columns(draft: TableDraft, columns: list[Column], primary_key: tuple[str, ...]) -> None:
     seen: set[str] = set()
+    for each in draft.columns:
+        reference = each.column.reference
+        nullable = reference is not None and reference.on_missing is OnMissing.NULL
+        if each.column.name in primary_key and (nullable or each.column.on_bad_value is not OnBadValue.QUARANTINE):
+            each.node.fail(
+                f"{each.column.name!r} is in the primary key and cannot be null: an item without it is refused"
+            )
     for column in columns:
         if column.name in seen:
             draft.node.fail(
