@@ -14,22 +14,26 @@ def templates_overlap(one: KeyTemplate, other: KeyTemplate) -> bool:
 
     Segments between colons are compared in turn. Two segments that mix literals and
     captures are taken to overlap unless their fixed ends differ, so the answer errs
-    towards yes. A ``{x*}`` may swallow colons and is compared by its fixed start only.
+    towards yes. A ``{x*}``, or a choice with a colon in it, may swallow colons and is
+    compared by its fixed start only.
     """
     if one.hash_field != other.hash_field:
         return False
     mine, theirs = _segments(one), _segments(other)
-    wild = any(
-        isinstance(part, Capture) and part.regex.endswith("*") for segment in (*mine, *theirs) for part in segment
-    )
+    wild = any(_swallows(part) for segment in (*mine, *theirs) for part in segment)
     if not wild and len(mine) != len(theirs):
         return False
     for left, right in zip(mine, theirs, strict=False):
-        if any(isinstance(part, Capture) and part.regex.endswith("*") for part in (*left, *right)):
+        if any(_swallows(part) for part in (*left, *right)):
             return _ends_agree(left, right, ends=False)
         if not _segments_overlap(left, right):
             return False
     return True
+
+
+def _swallows(part: str | Capture) -> bool:
+    """Whether the part may match a colon."""
+    return isinstance(part, Capture) and (part.regex.endswith("*") or any(":" in choice for choice in part.choices))
 
 
 def _segments(template: KeyTemplate) -> list[Segment]:

@@ -7,6 +7,7 @@ exact path (`forward`). `kvmigrate schema --show-code` prints what is generated.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,9 @@ Routed = tuple[int, Item, tuple[str, ...]]
 """An item, its ordinal in the page, and the captures of its key in the template's order."""
 
 PageFunction = Callable[[list[Routed], PageBuilder, int, dict[str, int]], list[Routed]]
+_NO_STRUCT_NAME = re.compile(r'[\x00-\x1f"\\]').search
+"""Finds member names that the decoder's structs cannot have."""
+
 _USUAL_PAGE = 4_096
 _KEY_TYPES = {"uuid", "text", *INTEGERS}
 
@@ -81,6 +85,10 @@ def _eligible(plan: EntityPlan) -> bool:
 
 def _eligible_table(plan: TablePlan) -> bool:
     """A child's elements are objects or scalars of an array; maps and arrays of arrays are not plain."""
+    names = [name for member in plan.members for name in member.column.paths[0]]
+    names += [name for child in plan.children for name in child.table.each or ()]
+    if any(_NO_STRUCT_NAME(name) for name in names):
+        return False
     if plan.table.is_map or any(len(child.table.each or ()) != 1 for child in plan.children):
         return False
     return not any(each.column.forward or each.column.has_default for each in plan.columns)
