@@ -46,12 +46,15 @@ class Settings:
         mapping: The mapping file, or ``None``.
 
         came_from: For each setting that has a value, where that came from, in words.
+
+        config: The file of settings, where one was named.
     """
 
     source: str = field(default="", repr=False)
     target: str = field(default="", repr=False)
     mapping: Path | None = None
     came_from: Mapping[str, str] = field(default_factory=dict)
+    config: Path | None = None
 
     def __repr__(self) -> str:
         shown = f"source={mask_url(self.source)!r}, target={mask_url(self.target)!r}"
@@ -107,7 +110,7 @@ def read_settings(
     if "mapping" not in values and (folder / MAPPING_FILE).is_file():
         values["mapping"], came_from["mapping"] = str(folder / MAPPING_FILE), "the current folder"
     mapping = Path(values["mapping"]) if "mapping" in values else None
-    return Settings(values.get("source", ""), values.get("target", ""), mapping, came_from)
+    return Settings(values.get("source", ""), values.get("target", ""), mapping, came_from, config)
 
 
 def mask_url(url: str) -> str:

@@ -17,8 +17,10 @@ from kvmigrate.cli.options import (
     SourceOption,
     TargetOption,
     example,
+    next_command,
     settings_of,
 )
+from kvmigrate.config import Settings
 
 EPILOG = example(
     "kvmigrate backfill --mapping mapping.yaml --source redis://localhost:6379/0"
@@ -42,9 +44,10 @@ def backfill(
     report: _ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy the store into the tables, which are made where they are missing.
+    """Copy the store into the tables.
 
-    Safe to interrupt and to run again: what did not change is not written again.
+    Tables are made where they are missing. Safe to interrupt and to run again:
+    what did not change is not written again.
     """
     from kvmigrate.migration import Migration
     from kvmigrate.report.backfill import describe_backfill
@@ -58,7 +61,7 @@ def backfill(
         envelope = call.envelope(
             done.to_json(),
             mapping=migration.mapping,
-            next_commands=next_commands(done.to_json()),
+            next_commands=_next_commands(settings, refused=bool(done.quarantined)),
             ok=done.ok,
         )
     document = describe_backfill(envelope)
@@ -67,9 +70,8 @@ def backfill(
     call.finish(envelope, document, exit_code=0 if done.ok else 1)
 
 
-def next_commands(report: dict[str, int]) -> list[str]:
-    """Return what one types after a backfill."""
-    commands = ["kvmigrate verify"]
-    if report["quarantined"]:
-        commands.append("kvmigrate quarantine list")
+def _next_commands(settings: Settings, *, refused: bool) -> list[str]:
+    commands = [next_command(settings, "verify", "source", "target")]
+    if refused:
+        commands.append(next_command(settings, "quarantine list", "target"))
     return commands

@@ -33,7 +33,10 @@ def demo(
     redis: _RedisOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn a gift shop's Redis into tables, on servers that start and end with the demo."""
+    """See it work: a Redis becomes tables.
+
+    On servers that start and end with the demo.
+    """
     from kvmigrate.demo.run import run_demo
     from kvmigrate.demo.servers import demo_servers
     from kvmigrate.demo.summary import describe_demo

@@ -50,9 +50,10 @@ def export(
     output: OutputOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write one line per item, NDJSON in the order of the keys.
+    """Write every item as a line, from either side.
 
-    From the target no store is needed. Ends with 3 if an item could not be written.
+    It is NDJSON in the order of the keys. From the target no store is needed.
+    Ends with 3 if an item could not be written.
     """
     from kvmigrate.migration import Migration
     from kvmigrate.report.export import describe_export

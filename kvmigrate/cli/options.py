@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kvmigrate.config import Settings, read_settings
+from kvmigrate.config import Settings, mask_url, read_settings
 
 MappingOption = Annotated[
     Path | None, typer.Option("--mapping", metavar="FILE", help="The mapping file (default: mapping.yaml).")
@@ -45,6 +46,30 @@ def settings_of(
 ) -> Settings:
     """Return the settings of a command: its options before environment and file. See `read_settings`."""
     return read_settings({"mapping": mapping, "source": source, "target": target}, config=config)
+
+
+def next_command(settings: Settings, command: str, *sides: str) -> str:
+    """Return what one types next: *command* with the options that were typed now, and no secret.
+
+    Args:
+        settings: Of the command that runs.
+
+        command: Without ``kvmigrate``.
+
+        sides: Which of source and target it needs.
+    """
+    values = {
+        "mapping": str(settings.mapping),
+        "source": mask_url(settings.source),
+        "target": mask_url(settings.target),
+    }
+    words = ["kvmigrate", command]
+    for name in ("mapping", *sides):
+        if settings.came_from.get(name) == f"--{name}":
+            words += [f"--{name}", "URL" if values[name] == "***" else shlex.quote(values[name])]
+    if settings.config:
+        words += ["--config", shlex.quote(str(settings.config))]
+    return " ".join(words)
 
 
 def example(*commands: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +18,7 @@ from kvmigrate.cli.options import (
     SourceOption,
     TargetOption,
     example,
+    next_command,
     settings_of,
 )
 from kvmigrate.errors import ConfigError
@@ -31,7 +33,7 @@ app = typer.Typer(cls=KVMigrateGroup, no_args_is_help=True, rich_markup_mode=Non
 _ReasonOption = Annotated[str | None, typer.Option("--reason", metavar="R", help="Only items refused for this.")]
 _ShownOption = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Show at most N items.")]
 _KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="The item's key.")]
-_KeysArgument = Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="Keys of items.")]
+_KeysArgument = Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Keys of items.")]
 _AllOption = Annotated[bool, typer.Option("--all", help="Every quarantined item.")]
 
 
@@ -51,7 +53,7 @@ def list_entries(
     limit: _ShownOption = 100,
     as_json: JsonOption = False,
 ) -> None:
-    """List quarantined items in the order of their keys."""
+    """List refused items, each with its reason."""
     from kvmigrate.migration import Migration
     from kvmigrate.report.quarantine import describe_entries
 
@@ -61,7 +63,8 @@ def list_entries(
         found = migration.quarantine.entries(reason=reason, entity=entity, limit=limit + 1)
         entries = [entry_fields(each) for each in found[:limit]]
         fields = {"count": len(entries), "more": len(found) > limit, "entries": entries}
-        hints = ["kvmigrate quarantine show KEY", "kvmigrate quarantine replay --all"] if entries else []
+        commands = ("quarantine show KEY", "quarantine replay --all") if entries else ()
+        hints = [next_command(migration.settings, each, "target") for each in commands]
         envelope = call.envelope(fields, mapping=migration.mapping, next_commands=hints)
     call.finish(envelope, describe_entries(envelope))
 
@@ -77,7 +80,7 @@ def show(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one quarantined item with its value, whole."""
+    """Show one refused item, its value whole."""
     from kvmigrate.migration import Migration
     from kvmigrate.report.quarantine import describe_entry
 
@@ -87,7 +90,7 @@ def show(
         if entry is None:
             raise ConfigError(f"{key} is not in quarantine", hint="kvmigrate quarantine list names what is")
         fields = {**entry_fields(entry), "payload": migration.payload_line(entry)}
-        hints = [f"kvmigrate quarantine replay {key}"]
+        hints = [next_command(migration.settings, f"quarantine replay {shlex.quote(key)}", "target")]
         envelope = call.envelope(fields, mapping=migration.mapping, next_commands=hints)
     call.finish(envelope, describe_entry(envelope))
 
@@ -107,7 +110,10 @@ def export(
     output: OutputOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the quarantined items as lines, values whole: NDJSON that any source reads."""
+    """Write refused items as lines, values whole.
+
+    It is NDJSON, a file that can be a source.
+    """
     from kvmigrate.migration import Migration
 
     call = Call("quarantine export", as_json=as_json)
@@ -138,7 +144,10 @@ def replay(
     every: _AllOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Try items again, as the store has them now; without a store as they were kept."""
+    """Try refused items again.
+
+    They are read from the store where one is named, else taken as they were kept.
+    """
     from kvmigrate.migration import Migration
     from kvmigrate.report.quarantine import describe_replay
 

@@ -17,6 +17,7 @@ from kvmigrate.cli.options import (
     TargetOption,
     YesOption,
     example,
+    next_command,
     settings_of,
 )
 from kvmigrate.errors import ConfigError
@@ -52,7 +53,7 @@ def schema(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the SQL of the mapping's tables, or make, compare or drop them in the target."""
+    """Print, make, compare or drop the mapping's tables."""
     from kvmigrate.migration import Migration
 
     if sum((apply, diff, drop, show_code)) > 1:
@@ -76,7 +77,8 @@ def _apply(call: Call, migration: Any) -> NoReturn:
     from kvmigrate.report.schema import describe_applied
 
     done = migration.apply_schema().to_json()
-    envelope = call.envelope(done, mapping=migration.mapping, next_commands=["kvmigrate backfill"])
+    backfill = next_command(migration.settings, "backfill", "target")
+    envelope = call.envelope(done, mapping=migration.mapping, next_commands=[backfill])
     call.finish(envelope, describe_applied(envelope))
 
 

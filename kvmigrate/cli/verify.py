@@ -16,6 +16,7 @@ from kvmigrate.cli.options import (
     SourceOption,
     TargetOption,
     example,
+    next_command,
     settings_of,
 )
 
@@ -40,9 +41,9 @@ def verify(
     show_values: _ShowValuesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare every item with its rows, both ways; changes nothing.
+    """Compare every item with its rows, both ways.
 
-    Ends with 5 if store and tables disagree, with 4 if nothing could be compared.
+    It changes nothing. Ends with 5 if store and tables disagree, with 4 if nothing could be compared.
     """
     from kvmigrate.migration import Migration
     from kvmigrate.report.verify import describe_verify
@@ -56,7 +57,9 @@ def verify(
         envelope = call.envelope(
             {"source": migration.source_name, "target": migration.target_name, **found.to_json()},
             mapping=migration.mapping,
-            next_commands=["kvmigrate backfill", "kvmigrate verify --show-values"] if found.divergent else [],
+            next_commands=[next_command(settings, "verify --show-values", "source", "target")]
+            if found.divergent
+            else [],
             ok=exit_code == 0,
         )
     call.finish(envelope, describe_verify(envelope), exit_code=exit_code)

@@ -1,7 +1,10 @@
 """What the commands do, beyond their output: files, databases, secrets, and the way back."""
 
 import json
+import os
+import pty
 import re
+import subprocess
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ import redis
 from kvmigrate.stores.base import ScanRequest
 from kvmigrate.stores.load import load
 from kvmigrate.stores.open import open_source
-from tests.fix_cli import ITEMS, CommandLine
+from tests.fix_cli import ITEMS, CommandLine, program
 from tests.fix_postgres import PgConnection
 
 
@@ -41,6 +44,26 @@ def test_drop_asks_and_spares_rows(cli: CommandLine) -> None:
     assert (2, True) == (refused.code, "--yes" in refused.err)
     assert 0 == cli("schema", "--drop", "--yes", "--target", cli.target).code
     assert 3 == cli("schema", "--diff", "--target", cli.target).code
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("n", 1, True), ("y", 0, False)])
+def test_drop_does_what_is_answered(cli: CommandLine, pg: PgConnection, answer: str, code: int, left: bool) -> None:  # noqa: FBT001
+    """On a terminal the question is asked, and only yes drops."""
+    cli("schema", "--apply", "--target", cli.target)
+    ours, theirs = pty.openpty()
+    command = program("schema", "--drop", "--target", cli.target)
+    with subprocess.Popen(
+        command, cwd=cli.folder, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        os.write(ours, f"{answer}\n".encode())
+        _, err = process.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+
+    assert code == process.returncode
+    assert "Drop the tables of 'shop' in postgresql://" in err
+    assert left == ("nothing was done" in err)
+    assert (left,) == pg.execute("SELECT to_regclass('public.clients') IS NOT NULL").fetchone()
 
 
 def test_a_backfill_after_a_drop_fills_the_tables_again(cli: CommandLine, pg: PgConnection) -> None:
