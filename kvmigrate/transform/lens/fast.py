@@ -267,6 +267,8 @@ class _Generator:
                 self.copies[number, each.position] = "NULL"
         # The generated columns stand first: what all rows of one parent share is joined once.
         self._emit(depth + 1, f"if not a{number}: raise Slow", f"s{number} = {self._joined(child, same)}")
+        for name in self._may_be_null(parent, child):
+            self._emit(depth + 1, f"if {name} is NULL: raise Slow")
         self._emit(depth + 1, f"for n{number}, x{number} in enumerate(a{number}):")
         self._emit_ordinal(inner, ordinal, self._variable(child, ordinal.position), f"n{number}")
         if child.whole is not None:
@@ -276,6 +278,17 @@ class _Generator:
             self._emit_members(inner, child, members_of(child), f"x{number}")
         own = [self._variable(child, each.position) for each in child.columns[len(same) :]]
         self._emit(inner, f"kids_{number}.append(join((s{number}, {', '.join(own)},)))")
+
+    def _may_be_null(self, parent: TablePlan, child: TablePlan) -> list[str]:
+        """The copies that the child must have and the parent may not."""
+        nullable = {each.column.name for each in parent.columns if not each.column.not_null}
+        return [
+            self.copies[self.numbers[id(child)], each.position]
+            for each in child.columns
+            if each.column.role in {Role.PARENT, Role.TENANT}
+            and each.column.not_null
+            and each.column.source in nullable
+        ]
 
     def _emit_ordinal(self, depth: int, plan: ColumnPlan, name: str, counter: str) -> None:
         if plan.column.type.base == "integer":

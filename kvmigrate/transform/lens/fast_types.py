@@ -43,6 +43,10 @@ EXPONENT = re.compile(rb"\d[eE][-+]?\d{4,}").search
 """Finds a number that jsonb might not hold exactly (or hex text that looks like one)."""
 
 
+_MANY_DIGITS = 15_000
+_LONG_NUMBER = re.compile(rb"(?<!\d)\d{%d}" % _MANY_DIGITS).search
+
+
 class _Packed(dict[Any, bytes]):
     """Remembers packed values of columns that repeat, up to a bound."""
 
@@ -189,7 +193,7 @@ def _pack_text_array(values: list[str]) -> bytes:
 
 
 def _pack_json_text(text: bytes) -> bytes:
-    if text == b"null" or EXPONENT(text):
+    if text == b"null" or EXPONENT(text) or (len(text) > _MANY_DIGITS and _LONG_NUMBER(text)):
         raise Slow
     return length(len(text) + 1) + b"\x01" + text
 
