@@ -113,6 +113,11 @@ def read_settings(
     return Settings(values.get("source", ""), values.get("target", ""), mapping, came_from, config)
 
 
+def is_ci() -> bool:
+    """Return whether this is a build machine: ``CI`` is set. Its logs get lines and no bars."""
+    return bool(os.environ.get("CI"))
+
+
 def mask_url(url: str) -> str:
     """Return *url* without user, password and unknown options, or ``***`` for what is no URL."""
     if not url:

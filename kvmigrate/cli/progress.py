@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
 from types import TracebackType
 from typing import Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from kvmigrate.config import is_ci
 
 _PAUSE_S = 1.0
 
@@ -18,7 +19,7 @@ class ProgressLine:
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
-        live = out.isatty() and not os.environ.get("CI")
+        live = out.isatty() and not is_ci()
         self._bar = _bar(out) if live else None
         self._tasks: dict[str, TaskID] = {}
         self._printed_at = time.monotonic()

@@ -64,7 +64,9 @@ def _adding_up(report: Mapping[str, Any]) -> Line:
 
 
 def _entities(report: Mapping[str, Any]) -> Iterator[Block]:
-    entities: Mapping[str, Mapping[str, int]] = report["entities"]
+    entities: Mapping[str, Mapping[str, int]] = dict(
+        sorted(report["entities"].items(), key=lambda pair: (-sum(pair[1].values()), pair[0]))
+    )
     if not entities:
         return
     shown = [each for each in Bin if any(counts.get(each) for counts in entities.values())]
@@ -101,23 +103,28 @@ def _quarantine(report: Mapping[str, Any]) -> Iterator[Block]:
 
 
 def _examples(report: Mapping[str, Any], reasons: Mapping[str, int]) -> Iterator[Block]:
-    chosen = _one_per_reason([each for each in report["examples"] if each["reason"] in reasons])
+    chosen = _few_per_reason([each for each in report["examples"] if each["reason"] in reasons])
     if chosen:
         yield Line("For example:", Tone.FAINT)
         yield Grid(["key", "where", "why"], [[each["key"], each["path"], each["message"]] for each in chosen])
 
 
-def _one_per_reason(examples: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
-    """Return the examples that show most: first one of each reason."""
-    first = {each["reason"]: each for each in reversed(examples)}
-    others = [each for each in examples if each not in first.values()]
-    return [*first.values(), *others][:_MAX_EXAMPLES]
+def _few_per_reason(examples: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """Return the first two examples of each reason."""
+    grouped: dict[str, list[Mapping[str, str]]] = {}
+    for each in examples:
+        grouped.setdefault(each["reason"], []).append(each)
+    return [each for group in grouped.values() for each in group[:2]]
 
 
 def _waiting(report: Mapping[str, Any]) -> Iterator[Block]:
     if reasons := report["waiting_reasons"]:
         yield Heading(f"Waiting for another item: {counted(report['waiting'], 'item')}")
         yield _counts("for", reasons)
+        if (mending := sum(reasons.values()) - report["waiting"]) > 0:
+            yield Line(
+                f"{counted(mending, 'of these is', 'of these are')} rows: only a reference is NULL until it comes."
+            )
         yield from _examples(report, reasons)
 
 
@@ -139,9 +146,11 @@ def _pointers(report: Mapping[str, Any]) -> Iterator[Block]:
 
 
 def _aside(report: Mapping[str, Any]) -> Iterator[Block]:
-    if report["left_reasons"]:
+    if report["left_in_kv"]:
+        lists = report["left_in_kv"] - sum(report["left_reasons"].values())
+        reasons = {**report["left_reasons"], "index lists kept by hand": lists} if lists > 0 else report["left_reasons"]
         yield Heading(f"Left in KV: {counted(report['left_in_kv'], 'key')}")
-        yield _counts("why", report["left_reasons"])
+        yield _counts("why", reasons)
     if report["unmatched_examples"]:
         yield Heading(f"Unmatched: {counted(report['unmatched'], 'key')} that no pattern of the mapping matches")
         yield Grid(["for example"], [[key] for key in report["unmatched_examples"][:_MAX_EXAMPLES]])

@@ -77,6 +77,17 @@ def test_a_backfill_after_a_drop_fills_the_tables_again(cli: CommandLine, pg: Pg
     assert 0 == cli("verify", *cli.sides).code
 
 
+def test_a_backfill_fills_emptied_tables_again(cli: CommandLine, pg: PgConnection) -> None:
+    """Rows that somebody truncated are written again; the run says that it wrote them."""
+    cli.backfill()
+    pg.execute("TRUNCATE clients CASCADE")
+
+    cli.backfill()
+
+    assert (2,) == pg.execute("SELECT count(*) FROM gifts").fetchone()
+    assert 0 == cli("verify", *cli.sides).code
+
+
 def test_a_backfill_writes_its_report_in_four_forms(cli: CommandLine) -> None:
     """The four files say the same, and JSON on stdout is the JSON in the file."""
     done = cli("backfill", *cli.sides, "--report", "out/report", "--json")
