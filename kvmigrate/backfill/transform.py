@@ -98,12 +98,13 @@ class PageTransform:
     def _changed(self, items: Sequence[Item]) -> list[Item]:
         if self._is_fresh:
             return list(items)
-        known = self._known
         seen = [(item.key, content_hash(item)) for item in items if item.kind is not ItemKind.UNREAD]
-        unchanged = {key for key, content in seen if known.has(key, content)} if known is not None else set()
-        asked = [pair for pair in seen if pair[0] not in unchanged]
-        unchanged |= self._target.unchanged(asked) if asked else set()
-        return [item for item in items if item.key not in unchanged or not self._is_ours(item.key)]
+        known = self._known
+        same = {key for key, content in seen if known.has(key, content)} if known is not None else set()
+        asked = [pair for pair in seen if pair[0] not in same]
+        if asked:
+            same.update(filter(self._is_ours, self._target.unchanged(asked)))
+        return [item for item in items if item.key not in same]
 
     def _is_ours(self, key: str) -> bool:
         """Whether the key still belongs to an entity: the ledger may know it from another mapping."""

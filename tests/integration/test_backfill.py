@@ -3,6 +3,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 import redis
 
@@ -404,3 +405,112 @@ def test_an_expiring_item_keeps_its_expiry(backfill: Backfill, fill: Fill, pg: P
 
     assert [(4102444800,)] == pg.execute("SELECT extract(epoch FROM expires_at)::bigint FROM orders").fetchall()
     assert (2, []) == (report.written, report.errors)
+
+
+TREE = """
+version: 1
+name: tree
+entities:
+  node:
+    keys: ["node:{id}"]
+    table: nodes
+    columns:
+      id: {key: id, type: bigint}
+      up: {path: up, type: bigint, references: node, on_missing: wait}
+    primary_key: [id]
+"""
+
+
+def test_a_first_load_follows_chains_of_orphans(fill: Fill, database: str, pg: PgConnection) -> None:
+    """An item whose parent had to give way gives way itself, to the end of the chain."""
+    lens = compile_mapping(load_mapping(TREE))
+    fill({f"node:{number}": {"up": number + 1} for number in range(1, 30)})
+    fill({"node:100": {"up": 100}, "node:101": {"up": 100}})
+    with PostgresTarget.connect(database, lens) as target:
+        report = run_backfill(fill.source, target, lens, page_keys=7)
+
+    assert (2, 29, []) == (report.written, report.waiting, report.errors)
+    assert {"nodes_up_fkey"} <= constraints(pg)
+
+    fill({"node:30": {}})
+    with PostgresTarget.connect(database, lens) as target:
+        assert (32, 0) == ((later := run_backfill(fill.source, target, lens)).written, later.waiting)
+
+
+def between_sweeps(*changes: Callable[[], object]) -> Callable[[Iterator[Page]], Iterator[Page]]:
+    """A scan around which things change: before and after each scan in turn."""
+    todo = list(changes)
+
+    def around(pages: Iterator[Page]) -> Iterator[Page]:
+        if todo:
+            todo.pop(0)()
+        yield from pages
+        if todo:
+            todo.pop(0)()
+
+    return around
+
+
+def test_a_key_that_the_scan_repeats_with_another_value(fill: Fill, database: str, shop_lens: Lens) -> None:
+    """The first reading is written, and the second sweep brings the value that the store has."""
+    fill(CLIENTS)
+
+    def repeating(pages: Iterator[Page]) -> Iterator[Page]:
+        for page in pages:
+            yield page
+            fill({page.items[0].key: {"name": "second"}})
+            fresh = fill.source.get_many([page.items[0].key])
+            yield page._replace(items=[each for each in fresh if each is not None])
+
+    with PostgresTarget.connect(database, shop_lens) as target:
+        report = run_backfill(Wrapped(fill.source, repeating), target, shop_lens, page_keys=1000)
+        rows = target.tally().rows
+
+    assert (50, 50, True, []) == (rows["clients"], report.written, report.moving, report.errors)
+    with psycopg.connect(database) as connection:
+        assert [(1,)] == connection.execute("SELECT count(*) FROM clients WHERE name = 'second'").fetchall()
+
+
+def test_a_value_that_changes_and_changes_back(fill: Fill, database: str, shop_lens: Lens, pg: PgConnection) -> None:
+    """What a retry wrote in between is not mistaken for what the first sweep had seen."""
+    first, other = {"order:1": {"client": "nobody"}}, {"order:1": {"client": "1"}}
+    fill({"client:1": {"name": "Ada"}, **first})
+    around = between_sweeps(lambda: None, lambda: fill(other), lambda: fill(first))
+    with PostgresTarget.connect(database, shop_lens) as target:
+        report = run_backfill(Wrapped(fill.source, around), target, shop_lens)
+
+    assert {"order:1": "missing-parent"} == dict(pg.execute("SELECT key, reason FROM kvmigrate.quarantine").fetchall())
+    assert (1, 1, []) == (report.written, report.quarantined, report.errors)
+
+
+def test_what_the_surroundings_refused_is_tried_in_the_second_sweep(
+    fill: Fill, database: str, shop_lens: Lens, pg: PgConnection
+) -> None:
+    """The same bytes may pass once the rule that refused them is gone."""
+    fill(CLIENTS)
+    drop = "ALTER TABLE clients DROP CONSTRAINT no_seven"
+    around = between_sweeps(lambda: None, lambda: None, lambda: pg.execute(drop))
+    with PostgresTarget.connect(database, shop_lens) as target:
+        target.install()
+        target.ensure_tables()
+        pg.execute("ALTER TABLE clients ADD CONSTRAINT no_seven CHECK (id <> '7')")
+        report = run_backfill(Wrapped(fill.source, around), target, shop_lens)
+
+    assert (50, 0, False) == (report.written, report.quarantined, report.moving)
+    assert 1 == report.sweeps[1].applied
+
+
+@pytest.mark.parametrize("poison", [1, 3])
+def test_a_first_load_survives_what_only_the_database_refuses(
+    fill: Fill, database: str, shop_lens: Lens, pg: PgConnection, poison: int
+) -> None:
+    """Batches that cannot go straight into the tables go the careful way, item by item if need be."""
+    fill(CLIENTS)
+    fill({f"clients:{number}": {"name": "other"} for number in range(poison)})
+    with PostgresTarget.connect(database, shop_lens) as target:
+        target.install()
+        target.ensure_tables()
+        pg.execute("ALTER TABLE clients ADD CONSTRAINT no_seven CHECK (id <> '7')")
+        report = run_backfill(fill.source, target, shop_lens, page_keys=10)
+
+    assert (49, poison, 1, []) == (report.written, report.waiting, report.quarantined, report.errors)

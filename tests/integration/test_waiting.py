@@ -308,3 +308,51 @@ def test_items_that_refer_to_each_other_come_together(database: str, pg: PgConne
 
         assert [1, 2, 6] == shop.column("SELECT id FROM nodes ORDER BY id")
         assert ["node:3", "node:4"] == [key for key, _, _ in shop.waits()]
+
+
+def test_a_value_whose_holder_only_waits_is_free(shop: Shop) -> None:
+    """Who waits for it is due at once, and the holder's old rows yield."""
+    shop.apply(ADA, item("product:a", {"owner": "1", "sku": "S"}))
+    shop.apply(late := item("product:b", {"owner": "1", "sku": "S"}))
+    assert [] == shop.retry([late])
+
+    shop.apply(item("product:a", {"owner": "nobody", "sku": "T"}))
+
+    assert ["product:b"] == shop.retry([late])
+    assert [("b", "S")] == shop.rows("SELECT id, sku FROM products")
+
+
+MEMBERS = """
+version: 1
+name: teams
+entities:
+  team:
+    keys: ["team:{id}"]
+    table: teams
+    columns: {id: {key: id, type: text}}
+    children:
+      members:
+        each: members
+        parent: {team_id: id}
+        columns: {badge: {path: badge, type: text}, position: {ordinal: true}}
+        primary_key: [badge]
+"""
+
+
+def test_two_elements_of_one_item_on_one_row_are_its_own_fault(database: str, pg: PgConnection) -> None:
+    """A collision inside an item can wait for nobody; between items the later one waits."""
+    lens = compile_mapping(load_mapping(MEMBERS))
+    with PostgresTarget.connect(database, lens) as target:
+        target.install()
+        target.ensure_tables()
+        shop = Shop(target, pg)
+        shop.apply(
+            item("team:a", {"members": [{"badge": "1"}, {"badge": "1"}]}),
+            item("team:b", {"members": [{"badge": "2"}]}),
+            item("team:c", {"members": [{"badge": "3"}, {"badge": "2"}]}),
+        )
+        shop.apply(item("team:d", {"members": [{"badge": "2"}]}))
+
+        assert {"team:a": "quarantined", "team:b": "ok", "team:c": "waiting", "team:d": "waiting"} == shop.statuses()
+        assert {"team:a": "same-row"} == shop.reasons()
+        assert [("team:c", "same-row", "2"), ("team:d", "same-row", "2")] == shop.waits()
