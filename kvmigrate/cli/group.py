@@ -67,7 +67,13 @@ class _Ending:
     def usage(self, exc: Exception) -> int:
         message = exc.format_message() if hasattr(exc, "format_message") else str(exc)
         command = getattr(getattr(exc, "ctx", None), "command_path", "kvmigrate")
-        return self.failed(2, "usage", message.rstrip("."), f"{command} --help")
+        if not message.startswith("Usage:"):
+            return self.failed(2, "usage", message.rstrip("."), f"{command} --help")
+        if self._as_json:
+            return self.failed(2, "usage", f"{command}: no command is named", f"{command} --help")
+        # Somebody who typed no command wants to see what there is: the help is no error message.
+        sys.stderr.write(message.rstrip() + "\n")
+        return 2
 
     def unexpected(self, exc: Exception) -> int:
         if self._debug:

@@ -60,12 +60,12 @@ class TargetExport:
         Raises:
             TargetError, SourceError: a side failed; what was written before stays in *out*.
         """
-        wanted = {entity.id for entity in self._lens.mapping.entities if not only or entity.name in only}
+        wanted = {entity.id for entity in self._lens.mapping.entities if entity.name in only}
         after, seen = "", 0
         with self._reader.snapshot():
             while entries := self._reader.ledger_between(after, None, _PAGE_KEYS):
                 after = entries[-1].key
-                chosen = [entry for entry in entries if entry.entity in wanted or (not only and entry.entity == 0)]
+                chosen = [entry for entry in entries if not only or entry.entity in wanted]
                 if limit_keys is not None and seen + len(chosen) > limit_keys:
                     chosen = chosen[: limit_keys - seen]
                     self._report.cut_short = True

@@ -199,6 +199,22 @@ def test_rows_that_are_gone_are_named_by_an_export(cli: CommandLine, pg: PgConne
     assert "gift:2" in lines(cli.folder / "tables.ndjson")
 
 
+def test_items_of_a_forgotten_entity_are_named_by_an_export(cli: CommandLine) -> None:
+    """A mapping that lost an entity cannot rebuild its items: they are missing, not passed over."""
+    cli.backfill()
+    text = (cli.folder / "mapping.yaml").read_text()
+    (cli.folder / "less.yaml").write_text(text[: text.index("  gift:")] + text[text.index("pointers:") :])
+
+    done = cli(
+        "export", "--from", "target", "--mapping", "less.yaml", "--target", cli.target, "-o", "t.ndjson", "--json"
+    )
+
+    assert (3, 2) == (done.code, done.json["exported"] - done.json["from_quarantine"])
+    assert {"its entity is not in this mapping", "it is waiting: only the store has it"} == set(
+        done.json["missing_reasons"]
+    )
+
+
 def test_an_output_that_cannot_be_written_is_an_error(bare_cli: CommandLine) -> None:
     """A folder that does not exist ends with 2."""
     done = bare_cli("schema", "-o", "no/such/schema.sql")

@@ -75,11 +75,14 @@ def test_every_command_has_a_page(bare_cli: CommandLine, repository: Path, path:
     assert set() == {option for option in options if option not in page + common}
 
 
-def test_no_command_shows_usage(bare_cli: CommandLine) -> None:
-    """The bare program is no error that hides what there is."""
-    done = bare_cli()
+@pytest.mark.parametrize("group", [(), ("quarantine",)], ids=str)
+def test_no_command_shows_what_there_is(bare_cli: CommandLine, group: tuple[str, ...]) -> None:
+    """The bare program prints its help, and ends as a wrong command line does."""
+    done = bare_cli(*group)
 
-    assert "backfill" in done.out + done.err
+    assert (2, "") == (done.code, done.out)
+    assert done.err.startswith("Usage: kvmigrate")
+    assert bare_cli(*group, "--help").out.strip() == done.err.strip()
 
 
 def test_verbose_says_where_settings_come_from(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
