@@ -95,6 +95,9 @@ ON CONFLICT (scope, key) DO UPDATE SET
     fingerprint = excluded.fingerprint, run = excluded.run, at = excluded.at, keep_until = excluded.keep_until
 """
 
+# Year 255,000: a store takes later ones, a timestamp does not.
+_LAST_EXPIRY_MS = 8_000_000_000_000_000
+
 _WAIT = """
 INSERT INTO kvmigrate.waiting (scope, key, place, on_constraint, on_entity, on_value, due, reason, message)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
@@ -217,7 +220,7 @@ class Ledger:
             "entity": entity,
             "payload": payload,
             "kind": kind,
-            "expires": item.expires_at_ms,
+            "expires": None if item.expires_at_ms is None else min(item.expires_at_ms, _LAST_EXPIRY_MS),
             "path": _storable(refusal.path),
             "reason": refusal.reason.value,
             "message": _storable(refusal.message) + kept,

@@ -28,7 +28,9 @@ _SETTINGS = (
     # Owners' keys are compared as text, so the text must not follow the role's habits.
     "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET client_min_messages = 'warning'; "
     # A batch is as long as it is; a limit made for web requests would only stop a load.
-    "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0"
+    "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; "
+    # An older snapshot would not see what a transaction waited for to commit.
+    "SET default_transaction_isolation = 'read committed'"
 )
 
 

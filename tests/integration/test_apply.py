@@ -1,11 +1,15 @@
 import psycopg
 import pytest
+from psycopg import sql
 
 from kvmigrate.errors import TargetError
 from kvmigrate.model import Item, ItemKind
 from kvmigrate.target.base import Applied, Batch
+from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.target.session import Session
+from kvmigrate.transform.lens import Lens
 from tests.fix_migration import Shop, item
+from tests.fix_postgres import PgConnection
 
 ADA = item("client:1", {"name": "Ada", "email": "ada@example.org"})
 BOB = item("client:2", {"name": "Bob", "email": "bob@example.org"})
@@ -218,6 +222,29 @@ def test_the_expiry_is_kept_with_the_item(shop: Shop) -> None:
         "SELECT (extract(epoch FROM expires_at) * 1000)::bigint FROM (SELECT expires_at FROM orders "
         "UNION ALL SELECT expires_at FROM kvmigrate.ledger WHERE key = 'order:7') AS found"
     )
+
+
+def test_an_expiry_beyond_every_calendar_harms_nothing(shop: Shop) -> None:
+    """A store takes any 64-bit number; the item is bad or good for other reasons."""
+    never = 9_223_372_036_854_775_000
+    shop.apply(item("client:1", {}, expires_at_ms=never), item("client:2", {"name": "x"}, expires_at_ms=never))
+
+    assert {"client:1", "client:2"} == set(shop.statuses())
+    assert [2] == shop.column("SELECT count(*) FROM kvmigrate.quarantine WHERE isfinite(expires_at)")
+
+
+def test_a_database_with_another_default_isolation(
+    shop: Shop, database: str, shop_lens: Lens, pg: PgConnection
+) -> None:
+    """The guard sees what it waited for, whatever the database's habit."""
+    name = shop.column("SELECT current_database()")[0]
+    pg.execute(
+        sql.SQL("ALTER DATABASE {} SET default_transaction_isolation = 'serializable'").format(sql.Identifier(name))
+    )
+    with PostgresTarget.connect(database, shop_lens) as target:
+        isolation = target._writer.run(lambda connection: connection.execute("SHOW transaction_isolation").fetchall())
+
+    assert [("read committed",)] == isolation
 
 
 def test_a_lost_connection_is_opened_again(shop: Shop) -> None:
