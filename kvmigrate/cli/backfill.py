@@ -61,6 +61,7 @@ def backfill(
         envelope = call.envelope(
             done.to_json(),
             mapping=migration.mapping,
+            warnings=_warnings(done.unmatched),
             next_commands=_next_commands(settings, refused=bool(done.quarantined)),
             ok=done.ok,
         )
@@ -68,6 +69,13 @@ def backfill(
     if report:
         write_report(report, envelope, document)
     call.finish(envelope, document, exit_code=0 if done.ok else 1)
+
+
+def _warnings(unmatched: int) -> list[str]:
+    if not unmatched:
+        return []
+    keys = "1 key matches" if unmatched == 1 else f"{unmatched:,} keys match"
+    return [f"{keys} no pattern of the mapping and stay where they are: name them, be it under leave_in_kv"]
 
 
 def _next_commands(settings: Settings, *, refused: bool) -> list[str]:

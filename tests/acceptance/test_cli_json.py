@@ -46,6 +46,8 @@ def test_backfill(cli: CommandLine, repository: Path) -> None:
     assert {"clients": 2, "gifts": 2} == value["rows"]
     [pointer] = value["pointers"]
     assert (2, 2, 1, 1) == tuple(pointer[each] for each in ("listed", "real", "dangling", "unlisted"))
+    assert 1 == len(value["warnings"])
+    assert value["warnings"][0].startswith("1 key matches no pattern")
     assert ["verify", "quarantine"] == [command.split()[1] for command in value["next"]]
     assert isinstance(value["run_id"], int)
 
