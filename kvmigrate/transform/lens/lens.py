@@ -19,6 +19,7 @@ from kvmigrate.transform.path import json_path
 from kvmigrate.transform.refused import ValueRefused
 from kvmigrate.transform.route import Route, RouteKind, Router
 
+_WANTED = frozenset({RouteKind.ENTITY, RouteKind.POINTER, RouteKind.AMBIGUOUS})
 _TTL_STAYS = "it expires, and expires is leave_in_kv"
 
 
@@ -53,7 +54,9 @@ class Lens:
 
     def wants(self, key: str) -> bool:
         """Whether the value of this key must be read: an entity's, a pointer's, or a clash to quarantine."""
-        return self._router.route(key).kind in {RouteKind.ENTITY, RouteKind.POINTER, RouteKind.AMBIGUOUS}
+        found = self._router.find(key)
+        kind = self._router.route(key).kind if found is None else found[0].route.kind
+        return kind in _WANTED
 
     def explodes(self, key: str) -> bool:
         """Whether a hash under this key is a table of records."""
