@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -54,4 +55,8 @@ app.command("export", epilog=export.EPILOG)(export.export)
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the program with *arguments* (default: the process's) and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A key may hold what the terminal's encoding lacks.
+            stream.reconfigure(errors="backslashreplace")
     return int(typer.main.get_command(app).main(arguments, prog_name="kvmigrate"))

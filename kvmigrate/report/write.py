@@ -30,7 +30,8 @@ def write_report(folder: Path, fields: Mapping[str, Any], document: Document) ->
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"report.{kind}" for kind in texts]
         for path, text in zip(paths, texts.values(), strict=True):
-            path.write_text(text, encoding="utf-8")
+            # Half a surrogate pair in a message is no UTF-8; escaped it is also right in JSON.
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as exc:
         raise ConfigError(f"cannot write the report: {exc}", hint="--report takes a folder that can be made") from exc
     return paths

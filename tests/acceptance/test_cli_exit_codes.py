@@ -218,11 +218,14 @@ def test_every_error_code_is_documented(repository: Path) -> None:
     assert ["error"] == missing
 
 
-def test_json_on_stdout_is_plain_ascii(cli: CommandLine) -> None:
-    """A key that the terminal cannot print does not break the output."""
-    cli.put({"client:\u00e9\u2603": {"name": "snow"}})
+def test_a_key_that_the_terminal_cannot_print_is_printed_escaped(cli: CommandLine) -> None:
+    """Neither text nor JSON fails at a character that the encoding lacks; JSON says it exactly."""
+    cli.put({"snow\u2603": 1})
+    ascii_only = {"PYTHONIOENCODING": "ascii"}
 
-    done = cli.subprocess("backfill", *cli.sides, "--json", environment={"PYTHONIOENCODING": "ascii"})
+    as_json = cli.subprocess("backfill", *cli.sides, "--json", environment=ascii_only)
+    as_text = cli.subprocess("backfill", *cli.sides, environment=ascii_only)
 
-    assert done.out.isascii()
-    assert "shop" == json.loads(done.out)["scope"]
+    assert (0, 0) == (as_json.code, as_text.code)
+    assert "snow\u2603" in json.loads(as_json.out)["unmatched_examples"]
+    assert "snow\\u2603" in as_text.out

@@ -1,7 +1,9 @@
 """Reports as text, Markdown and HTML: complete, safe, and the picture adds up."""
 
+import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -16,6 +18,7 @@ from kvmigrate.report.html import render_html
 from kvmigrate.report.markdown import render_markdown
 from kvmigrate.report.text import render_text
 from kvmigrate.report.verify import describe_verify
+from kvmigrate.report.write import write_report
 
 HOSTILE = 'gift:<script>alert("x")</script>|`#*'
 
@@ -213,6 +216,18 @@ def test_counts_have_their_noun() -> None:
         counted(2000, "item"),
         counted(0, "entry", "entries"),
     ]
+
+
+def test_a_report_of_broken_text_is_written(tmp_path: Path) -> None:
+    """Half a surrogate pair in a message does not stop the report; JSON has it exactly."""
+    example = {"key": "gift:1", "path": "$", "reason": "type", "message": "half \ud83d"}
+    report = backfill(examples=[example])
+
+    paths = write_report(tmp_path / "new" / "folder", report, describe_backfill(report))
+
+    assert ["report.txt", "report.json", "report.md", "report.html"] == [path.name for path in paths]
+    assert report == json.loads(paths[1].read_text(encoding="utf-8"))
+    assert all("gift:1" in path.read_text(encoding="utf-8") for path in paths)
 
 
 def test_verify_says_its_verdict_first() -> None:
