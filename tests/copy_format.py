@@ -95,7 +95,14 @@ def _real(_kind: ColumnType, data: bytes) -> float:
     """As psycopg reads the text that PostgreSQL prints: the shortest one of this float4."""
     (value,) = struct.unpack("!f", data)
     texts = (f"{value:.{digits}g}" for digits in range(1, 10))
-    return next(float(text) for text in texts if struct.pack("!f", float(text)) == data)
+    return next(float(text) for text in texts if _to_real(float(text)) == data)
+
+
+def _to_real(value: float) -> bytes:
+    try:
+        return struct.pack("!f", value)
+    except OverflowError:
+        return b""
 
 
 def _numeric(kind: ColumnType, data: bytes) -> Decimal:
@@ -146,7 +153,8 @@ def stored_json(value: Any) -> Any:
             elements.append(stored_json(element))  # noqa: PERF401 - a comprehension would double the stack's depth
         return elements
     if isinstance(value, Decimal):
-        return Decimal(f"{abs(value) if value.is_zero() else value:f}")
+        text = f"{abs(value) if value.is_zero() else value:f}"
+        return load_jsonb(text)
     return value
 
 

@@ -105,6 +105,8 @@ def _shortest_double(value: float) -> Decimal:
 def _shortest_real(value: float) -> Decimal:
     """The shortest decimal that reads back as the same float4, as PostgreSQL prints it."""
     packed = struct.pack("!f", value)
+    # Read from text or from binary, the double differs; the float4 does not.
+    (value,) = struct.unpack("!f", packed)
     for digits in _FLOAT4_DIGITS:
         text = f"{value:.{digits}g}"
         if struct.pack("!f", float(text)) == packed:

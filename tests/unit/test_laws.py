@@ -227,6 +227,9 @@ def test_a_changed_row_comes_back_changed(seed: int) -> None:
         found = lens.forward(item)
         if not isinstance(found, RowSet) or not found.rows or not _lossless(found):
             continue
+        flags = decode_item(item, entity.decode, escape=entity.on_nul == "escape")[1]
+        if "nul" in flags:
+            continue  # without its NUL the item would not be escaped any more, nor its other texts
         rows = _stored(lens, found, rnd)
         changed = _change(rnd, plan, rows, as_text=item.kind is ItemKind.HASH)
         if changed is None:
@@ -245,7 +248,7 @@ def test_a_changed_row_comes_back_changed(seed: int) -> None:
         row = next(row for row in after[name] if all(row[at] == rows[name][index][at] for at in key))
         convert = converter(table.columns[position].type)
         assert (new is None) == (row[position] is None), (changed, item, back, plan.text)
-        assert new is None or json_equal(convert.to_json(new), convert.to_json(row[position]))
+        assert new is None or json_equal(convert.to_json(new), convert.to_json(row[position])), (changed, row, back)
         for other, column in enumerate(table.columns):
             if other != position and column.role is not Role.REST:
                 assert _equal_values(rows[name][index][other], row[other]), (column.name, item, back, plan.text)

@@ -87,6 +87,8 @@ class _Backward:
     def __init__(self, plan: EntityPlan, key: str, captured: Mapping[str, str], rows: Rows) -> None:
         self.plan, self.key, self.captured, self.rows = plan, key, captured, rows
         self.flags: list[str] = []
+        # By child table: places of the parent's key in its row, and the child's rows by that key.
+        self.groups: dict[str, tuple[list[int], dict[tuple[Any, ...], list[Sequence[Any]]]]] = {}
         self.as_text = False
 
     def run(self) -> Item:
@@ -130,7 +132,7 @@ class _Backward:
         expires_at_ms = expiry_of(self.plan, self.rows)
         if self.as_text and isinstance(value, dict):
             texts = unescape_strings(value) if "nul" in self.flags else value
-            fields = {name.encode(): _field(text) for name, text in texts.items()}
+            fields = {name.encode(): _field(text, self.key) for name, text in texts.items()}
             return Item(self.key, fields, ItemKind.HASH, expires_at_ms)
         if self.plan.entity.decode is Decode.HASH and value is not None:
             message = f"{self.key}: a hash cannot hold {json_type(value)}"
@@ -179,9 +181,10 @@ class _Backward:
         if self.as_text:
             # A hash has no objects inside: names of one part first.
             paths = tuple(sorted(paths, key=len))
+        unreachable = self.as_text and len(paths[0]) > 1
         held = [(path, found) for path in paths for there, found in (find(body, path),) if there]
         if column.role is Role.KEY and column.source in self.captured:
-            if not held and column.name not in notes.get("absent", ()):
+            if not held and not unreachable and column.name not in notes.get("absent", ()):
                 text = repeated_key(column.type.base, self.captured[column.source], as_text=self.as_text)
                 _put(body, paths[0], text, self.key)
             return
@@ -197,7 +200,6 @@ class _Backward:
                 _put(body, paths[0], None, self.key)
             return
         place = path or (held[0][0] if held else paths[0])
-        unreachable = self.as_text and len(place) > 1
         absent = column.has_default and (unreachable or column.name in notes.get("absent", ()))
         if absent and _same(member, member.from_json(column.default), value):
             return
@@ -215,14 +217,14 @@ class _Backward:
         except ValueRefused:
             return value is None
         if read is None or value is None:
-            return read is value or member.column.reference is not None
+            return value is None and (read is None or member.column.reference is not None)
         return _same(member, read, value)
 
     def _elements(self, child: TablePlan, parent: Sequence[Any] | None, owner: TablePlan | None = None) -> Any:
         """The array or object of a child's rows under *parent*; ``None`` without rows."""
         rows = self.rows.get(child.table.name, ())
         if parent is not None and owner is not None:
-            rows = [row for row in rows if self._belongs(child, row, owner, parent)]
+            rows = self._under(child, owner, parent)
         if not rows:
             return None
         values = [(row, self._value(child, row)) for row in _ordered(child, rows)]
@@ -237,10 +239,25 @@ class _Backward:
             return str(remembered)
         return key.convert.to_text(row[key.position])
 
-    def _belongs(self, child: TablePlan, row: Sequence[Any], owner: TablePlan, parent: Sequence[Any]) -> bool:
-        by_name = {plan.column.name: plan.position for plan in child.columns}
-        above = {plan.column.name: plan.position for plan in owner.columns}
-        return all(row[by_name[mine]] == parent[above[theirs]] for mine, theirs in child.table.parent)
+    def _under(self, child: TablePlan, owner: TablePlan, parent: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        """The child's rows under one parent row; grouped once, as an item may have thousands."""
+        name = child.table.name
+        if name not in self.groups:
+            above = {plan.column.name: plan.position for plan in owner.columns}
+            mine = {plan.column.name: plan.position for plan in child.columns}
+            pairs = [
+                (mine[here], above[there]) for here, there in child.table.parent if there in owner.table.primary_key
+            ]
+            groups: dict[tuple[Any, ...], list[Sequence[Any]]] = {}
+            for row in self.rows.get(name, ()):
+                groups.setdefault(_key(row, [here for here, _ in pairs]), []).append(row)
+            self.groups[name] = ([there for _, there in pairs], groups)
+        places, groups = self.groups[name]
+        return groups.get(_key(parent, places), ())
+
+
+def _key(row: Sequence[Any], places: list[int]) -> tuple[Any, ...]:
+    return tuple(tuple(row[at]) if isinstance(row[at], list) else row[at] for at in places)
 
 
 def _rest_of(plan: TablePlan, row: Sequence[Any]) -> dict[str, Any]:
@@ -295,9 +312,14 @@ def _copy_objects(value: dict[str, Any]) -> dict[str, Any]:
     return copied
 
 
-def _field(text: Any) -> bytes:
-    """A hash's field: text as it is; a JSON null of ``on_bad_value: null``, or what SQL put there, as JSON."""
-    return text.encode() if isinstance(text, str) else encode_json(text)
+def _field(text: Any, key: str) -> bytes:
+    """A hash's field: text as it is; the null that ``on_bad_value: null`` left, as the word."""
+    if isinstance(text, str):
+        return text.encode()
+    if text is None:
+        return b"null"
+    message = f"{key}: a hash's fields are texts, and the row holds {json_type(text)}"
+    raise LensError(message, key=key, hint="write the member as text in the row's column or rest")
 
 
 def _unescape(found: re.Match[str]) -> str:
