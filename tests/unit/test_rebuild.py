@@ -132,7 +132,8 @@ def test_key_flags_and_expiry() -> None:
     """The address is rendered, or kept; flags come from the notes."""
     assert f"thing:{ID}" == thing().key
     rebuilt = thing(source_key="things:a", expires_at=AT, rest={"$": {"item": ["double-json"]}})
-    assert ("things:a", frozenset({"double-json"}), 1717243200000) == (rebuilt.key, rebuilt.flags, rebuilt.expires_at_ms)
+    whole = (rebuilt.key, rebuilt.flags, rebuilt.expires_at_ms)
+    assert ("things:a", frozenset({"double-json"}), 1717243200000) == whole
     assert "a" == rebuilt.value["id"]
 
 
