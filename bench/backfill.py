@@ -21,11 +21,11 @@ import time
 from collections.abc import Callable
 
 import redis
-from kvmigrate.backfill.runner import run_backfill
 
 from bench.machine import describe_machine
 from bench.script_peer import run_script
 from bench.shop import Shop
+from kvmigrate.backfill.runner import run_backfill
 from kvmigrate.embedded.postgres import PostgresServer
 from kvmigrate.embedded.redis import RedisServer
 from kvmigrate.stores.open import open_source
