@@ -71,7 +71,7 @@ class Node:
         """Return one of *choices*, or fail naming them."""
         known = list(choices)
         if self.value not in known:
-            self.fail(f"{what} must be one of {', '.join(known)}")
+            self.fail(f"{what} must be one of {', '.join(filter(None, known))}")
         return str(self.value)
 
     def only(self, what: str, known: Iterable[str]) -> dict[str, Node]:
