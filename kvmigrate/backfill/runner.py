@@ -226,6 +226,11 @@ class _Run:
         quarantined = tally.items("quarantined")
         if quarantined != tally.quarantined_items:
             yield f"the ledger has {quarantined} quarantined items, and {tally.quarantined_items} are kept"
+        for table, lost in tally.lost_rows.items():
+            yield (
+                f"{lost} items were written to {table} and have no row there: somebody deleted rows meanwhile; "
+                "run the same backfill again, it writes them"
+            )
 
     def _ledger_has_keys(self) -> bool:
         return bool(self._target.ledger_keys(after="", limit=1, entities=()))

@@ -108,6 +108,8 @@ class Tally:
 
         rest_bytes: Table name to bytes of JSON text in its rest column.
 
+        lost_rows: Root table to items that are written and yet have no row in it.
+
         reasons: Quarantine reasons to number of items.
 
         waits: Waiting reasons to number of items; written items that only wait for
@@ -117,6 +119,7 @@ class Tally:
     entities: dict[str, dict[str, int]] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     rest_bytes: dict[str, int] = field(default_factory=dict)
+    lost_rows: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
     waits: dict[str, int] = field(default_factory=dict)
     quarantined_items: int = 0
@@ -169,6 +172,8 @@ class Target(Protocol):
 
     def begin_run(self, kind: str, source: str) -> int:
         """Register a run and return its number. A backfill ends the right to write of older ones.
+
+        It also ceases to take items for known whose rows are no longer there.
 
         Raises:
             FenceError: this scope is live, so an offline run must not write.

@@ -10,6 +10,7 @@ from psycopg import sql
 from kvmigrate.model import LedgerStatus
 from kvmigrate.target.base import Tally
 from kvmigrate.target.layout import Layout
+from kvmigrate.target.lost_rows import count_lost_rows
 
 Connection = psycopg.Connection[Any]
 
@@ -35,6 +36,7 @@ def tally(connection: Connection, layout: Layout, scope: int) -> Tally:
         found.rows[plan.table.name] = rows
         if plan.table.rest:
             found.rest_bytes[plan.table.name] = rest_bytes
+    found.lost_rows = count_lost_rows(connection, layout, scope)
     _count_refusals(connection, scope, found)
     return found
 

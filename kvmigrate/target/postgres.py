@@ -66,6 +66,7 @@ class PostgresTarget:
         self._writer = Session(url, application_name="kvmigrate:backfill")
         self._reader = Session(url, application_name="kvmigrate:backfill")
         self._opened: Parts | None = None
+        self._made: set[str] = set()
         self._first_load = False
         self._direct: DirectLoad | None = None
 
@@ -113,16 +114,19 @@ class PostgresTarget:
         """Create what is missing of the mapping's tables; return the names of what was created.
 
         While a first load is open its constraints are meant to be away, and are left so.
-        Items of tables that were emptied or dropped are forgotten, so that they are written again.
         """
         if self._writer.run(FirstLoad(self._parts()).is_open):
             return []
         created = apply_schema(self._url, self._lens.mapping).created
-        self._writer.run(lambda connection: forget_lost_rows(connection, self._lens.mapping, self._parts().scope))
+        schema = self._lens.mapping.schema
+        self._made = {plan.table.name for plan in self._layout.plans if f"table {schema}.{plan.table.name}" in created}
         return created
 
     def begin_run(self, kind: str, source: str) -> int:
-        """Register a run; see `Target.begin_run`."""
+        """Register a run; see `Target.begin_run`.
+
+        Items whose rows somebody dropped or deleted are forgotten by a backfill, which so writes them again.
+        """
 
         def work(connection: Connection) -> int:
             with connection.transaction():
@@ -138,6 +142,7 @@ class PostgresTarget:
                     connection.execute(
                         "UPDATE kvmigrate.control SET backfill_run = %s, updated_at = now() WHERE id = %s", [run, scope]
                     )
+                    forget_lost_rows(connection, self._layout, scope, made=self._made)
                 return run
 
         return self._writer.run(work)

@@ -231,7 +231,7 @@ def _execute(conn: Connection, statement: Statement) -> None:
     except _REFUSED_BY_ROWS as exc:
         raise SchemaError(
             f"existing rows break {statement.kind.replace('_', ' ')} {statement.name}: {_told(exc)}",
-            hint="mend or remove those rows; nothing was changed",
+            hint=f"mend those rows, or empty {statement.table}: a backfill writes lost rows again; nothing was changed",
         ) from exc
 
 

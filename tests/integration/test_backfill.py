@@ -11,13 +11,14 @@ from kvmigrate.backfill.report import BackfillReport
 from kvmigrate.backfill.runner import run_backfill
 from kvmigrate.errors import FenceError
 from kvmigrate.model import Bin
-from kvmigrate.stores.base import KVSource, Page, ScanRequest
+from kvmigrate.stores.base import Page
 from kvmigrate.stores.open import open_source
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.transform.lens import Lens, compile_mapping
 from kvmigrate.transform.mapping_file import load_mapping
 from tests.fix_migration import SHOP, Fill
 from tests.fix_postgres import PgConnection
+from tests.wrapped_source import Wrapped
 
 CLIENTS = {f"client:{number}": {"name": f"n{number}", "email": f"{number}@example.org"} for number in range(50)}
 PRODUCTS = {
@@ -35,20 +36,6 @@ EVERYTHING = {**CLIENTS, **PRODUCTS, **ORDERS}
 
 
 Backfill = Callable[..., BackfillReport]
-
-
-class Wrapped:
-    """A source whose scan is changed by *around*; all else is the wrapped one's."""
-
-    def __init__(self, source: KVSource, around: Callable[[Iterator[Page]], Iterator[Page]]) -> None:
-        self._source, self._around = source, around
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
-
-    def scan(self, request: ScanRequest, *, after: str = "") -> Iterator[Page]:
-        """Yield what *around* makes of the wrapped scan."""
-        return self._around(self._source.scan(request, after=after))
 
 
 @pytest.fixture
