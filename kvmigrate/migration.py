@@ -100,12 +100,24 @@ class Migration:
         return target
 
     def backfill(
-        self, *, only: Sequence[str] = (), limit_keys: int | None = None, progress: Progress | None = None
+        self,
+        *,
+        only: Sequence[str] = (),
+        limit_keys: int | None = None,
+        accept_deletes: bool = False,
+        progress: Progress | None = None,
     ) -> BackfillReport:
         """Copy the store into the tables, which are made where they are missing. See `run_backfill`."""
         self.check_entities(only)
-        source, target = self.source, self.target
-        return run_backfill(source, target, self.lens, only=tuple(only), limit_keys=limit_keys, progress=progress)
+        return run_backfill(
+            self.source,
+            self.target,
+            self.lens,
+            only=tuple(only),
+            limit_keys=limit_keys,
+            accept_deletes=accept_deletes,
+            progress=progress,
+        )
 
     def verify(
         self,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
+from kvmigrate.backfill.absent import check_absent
 from kvmigrate.backfill.census import Census, KnownContents, Place
 from kvmigrate.backfill.progress import Meter
 from kvmigrate.model import Item
@@ -30,22 +32,25 @@ class Rereader:
         known: What the run wrote in its sweep; keys touched here are doubtful from then on.
     """
 
-    def __init__(self, source: KVSource, target: Target, lens: Lens, *, page_keys: int) -> None:
-        """Read *page_keys* keys per round trip."""
+    def __init__(
+        self, source: KVSource, target: Target, lens: Lens, *, page_keys: int, accept_deletes: bool = False
+    ) -> None:
+        """Read *page_keys* keys per round trip; *accept_deletes* believes a source that lacks many items."""
         self._source, self._target, self._lens = source, target, lens
-        self._page_keys = page_keys
+        self._page_keys, self._accept_deletes = page_keys, accept_deletes
         self.known = KnownContents()
 
-    def retry_waiting(self, label: Label, census: Census, meter: Meter) -> Reread:
+    def retry_waiting(self, label: Label, census: Census, meter: Meter, *, remove: bool) -> Reread:
         """Apply again the waiting items whose obstacle is gone, until that helps no more.
 
         Each pass may free others: a parent that came lets its children come. It ends
-        when nothing is due, or when a pass settled nothing.
+        when nothing is due, or when a pass settled nothing. What is gone is removed
+        only if *remove*: `settle_absent` comes first, and may refuse that.
         """
         total = Reread()
         while self._target.mark_due():
             before = self._target.obstacles()
-            done = self._retry_pass(label, census, meter)
+            done = self._retry_pass(label, census, meter, remove=remove)
             total = total.plus(done)
             if not done.applied.written and not done.removed and self._target.obstacles() >= before:
                 break
@@ -56,28 +61,41 @@ class Rereader:
 
         What is gone is removed, with a tombstone; what is there, since it came back or
         the scan missed it, is applied.
+
+        Raises:
+            CheckFailedError: too many are gone to be believed; see `check_absent`.
         """
-        total, after = Reread(), ""
+        total, live = Reread(), self._target.ledger_count(entities)
         # Every matched key is in the ledger, so equal numbers mean the same keys.
-        if census.counts()[Place.MATCHED] == self._target.ledger_count(entities):
+        if census.counts()[Place.MATCHED] == live:
             return total
-        while keys := self._target.ledger_keys(after=after, limit=self._page_keys, entities=entities):
-            after = keys[-1]
-            absent = [key for key in keys if not census.is_matched(key)]
-            if absent:
-                total = total.plus(self._bring_up_to_date(absent, label, census, found_now=True))
-            meter.add(len(keys))
+        if not self._accept_deletes:
+            gone = sum(self._source.get_many(keys).count(None) for _, keys in self._absent(census, entities))
+            check_absent(gone, live, source=self._source.name, before=self._target.source_before(label.run))
+        for count, keys in self._absent(census, entities):
+            if keys:
+                total = total.plus(self._bring_up_to_date(keys, label, census, found_now=True))
+            meter.add(count)
         return total
 
-    def _retry_pass(self, label: Label, census: Census, meter: Meter) -> Reread:
+    def _absent(self, census: Census, entities: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+        """Yield the ledger's keys that the sweep did not meet, page by page, each with the size of its page."""
+        after = ""
+        while keys := self._target.ledger_keys(after=after, limit=self._page_keys, entities=entities):
+            after = keys[-1]
+            yield len(keys), [key for key in keys if not census.is_matched(key)]
+
+    def _retry_pass(self, label: Label, census: Census, meter: Meter, *, remove: bool) -> Reread:
         total, after = Reread(), ""
         while keys := self._target.due_keys(after=after, limit=self._page_keys):
             after = keys[-1]
-            total = total.plus(self._bring_up_to_date(keys, label, census, found_now=False))
+            total = total.plus(self._bring_up_to_date(keys, label, census, found_now=False, remove=remove))
             meter.add(len(keys))
         return total
 
-    def _bring_up_to_date(self, keys: list[str], label: Label, census: Census, *, found_now: bool) -> Reread:
+    def _bring_up_to_date(
+        self, keys: list[str], label: Label, census: Census, *, found_now: bool, remove: bool = True
+    ) -> Reread:
         self.known.doubt(keys)
         items: list[Item] = [item for item in self._source.get_many(keys) if item is not None]
         rows = self._lens.page(items)
@@ -85,6 +103,8 @@ class Rereader:
         ours = [accepted.key for accepted in rows.accepted] + [item.key for item, _ in rows.refused]
         if found_now:
             census.add(Place.MATCHED, ours)
+        if not remove:
+            return Reread(applied)
         # What the mapping no longer takes is as good as gone, for the tables.
         gone = sorted(set(keys).difference(ours), key=str.encode)
         if not found_now:

@@ -34,6 +34,7 @@ def run_backfill(
     sweeps: int = 2,
     only: Collection[str] = (),
     limit_keys: int | None = None,
+    accept_deletes: bool = False,
     progress: Progress | None = None,
 ) -> BackfillReport:
     """Copy every item that the mapping matches into tables, and account for every key.
@@ -59,6 +60,9 @@ def run_backfill(
         limit_keys: Stop after about so many keys. Then there is one sweep, and nothing
             is taken for deleted.
 
+        accept_deletes: Believe that items are gone, however many of them the source
+            lacks. Without it more than 100 that are more than 5 % stop the run.
+
         progress: Told a few times per second how far each phase is.
 
     Returns:
@@ -72,8 +76,14 @@ def run_backfill(
         FenceError: live migration of this mapping has begun, or a newer backfill.
 
         SchemaError: existing tables do not fit the mapping.
+
+        CheckFailedError: the source lacks so many items that it may be a part of the
+            store; what was written stays, nothing was deleted.
     """
-    run = _Run(source, target, lens, page_keys=page_keys, only=tuple(only), limit_keys=limit_keys, progress=progress)
+    reread = Rereader(source, target, lens, page_keys=page_keys, accept_deletes=accept_deletes)
+    run = _Run(
+        reread, source, target, lens, page_keys=page_keys, only=tuple(only), limit_keys=limit_keys, progress=progress
+    )
     return run.run(1 if limit_keys is not None else sweeps)
 
 
@@ -82,6 +92,7 @@ class _Run:
 
     def __init__(
         self,
+        reread: Rereader,
         source: KVSource,
         target: Target,
         lens: Lens,
@@ -93,7 +104,7 @@ class _Run:
     ) -> None:
         self._source, self._target, self._lens = source, target, lens
         self._page_keys, self._only, self._limit_keys, self._progress = page_keys, only, limit_keys, progress
-        self._reread = Rereader(source, target, lens, page_keys=page_keys)
+        self._reread = reread
         self._normalised: Counter[str] = Counter()
         self._moving = True
         for name in only:
@@ -177,7 +188,7 @@ class _Run:
             done = self._reread.settle_absent(label, census, meter, entities=self._only)
             meter.finish()
         meter = Meter(self._progress, "waiting items", None)
-        done = done.plus(self._reread.retry_waiting(label, census, meter))
+        done = done.plus(self._reread.retry_waiting(label, census, meter, remove=absent_too))
         meter.finish()
         return done
 

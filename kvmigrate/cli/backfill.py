@@ -32,6 +32,10 @@ _ReportOption = Annotated[
     typer.Option("--report", metavar="DIR", help="Write the report there as text, JSON, Markdown and HTML."),
 ]
 
+_AcceptDeletesOption = Annotated[
+    bool, typer.Option("--accept-deletes", help="Delete rows also when the source lacks many items (over 5 %).")
+]
+
 
 def backfill(
     *,
@@ -41,6 +45,7 @@ def backfill(
     config: ConfigOption = None,
     entity: EntitiesOption = None,
     limit: LimitOption = None,
+    accept_deletes: _AcceptDeletesOption = False,
     report: _ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -57,7 +62,9 @@ def backfill(
     settings = settings_of(mapping=mapping, source=source, target=target, config=config)
     with Migration.open(settings) as migration:
         with call.progress() as progress:
-            done = migration.backfill(only=entity or (), limit_keys=limit, progress=progress)
+            done = migration.backfill(
+                only=entity or (), limit_keys=limit, accept_deletes=accept_deletes, progress=progress
+            )
         envelope = call.envelope(
             done.to_json(),
             mapping=migration.mapping,

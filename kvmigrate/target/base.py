@@ -180,6 +180,10 @@ class Target(Protocol):
         """
         ...
 
+    def source_before(self, run: int) -> str:
+        """Return the name of the source of the last backfill before *run* that came to its end, or ""."""
+        ...
+
     def begin_sweep(self, run: int) -> Label:
         """Return the label of a new sweep: later than every label of an earlier one."""
         ...

@@ -147,6 +147,17 @@ class PostgresTarget:
 
         return self._writer.run(work)
 
+    def source_before(self, run: int) -> str:
+        """Return the name of the source of the last finished backfill before *run*, or ""."""
+        rows = self._writer.run(
+            lambda connection: connection.execute(
+                "SELECT source FROM kvmigrate.run WHERE scope = %s AND kind = %s AND id < %s "
+                "AND finished_at IS NOT NULL ORDER BY id DESC LIMIT 1",
+                [self._parts().scope, BACKFILL, run],
+            ).fetchall()
+        )
+        return rows[0][0] if rows else ""
+
     def begin_sweep(self, run: int) -> Label:
         """Return the label of a new sweep; see `Target.begin_sweep`."""
 
