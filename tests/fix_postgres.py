@@ -48,6 +48,37 @@ def pg(database: str) -> Iterator[PgConnection]:
         yield connection
 
 
+@pytest.fixture(scope="session")
+def data_api_server() -> Iterator[PostgresServer]:
+    """A server with the roles of a data API: roles belong to a whole server, so it is none that others share."""
+    try:
+        find_postgres()
+    except ServerError as exc:
+        need(f"PostgreSQL ({exc.hint})")
+    with PostgresServer.start(settings=THROWAWAY_SETTINGS) as server:
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute("CREATE ROLE anon")
+            connection.execute("CREATE ROLE authenticated")
+        yield server
+
+
+@pytest.fixture
+def data_api_pg(data_api_server: PostgresServer) -> Iterator[PgConnection]:
+    """A connection to a database of this test's own, which grants every new table to both roles."""
+    name = f"kvm_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(data_api_server.create_database(name), autocommit=True) as connection:
+        connection.execute("ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO anon, authenticated")
+        yield connection
+        connection.execute("DROP OWNED BY anon, authenticated")
+    data_api_server.drop_database(name)
+
+
+def url_of(connection: PgConnection) -> str:
+    """Return a URL of the connection's database."""
+    info = connection.info
+    return f"postgresql://{info.user}:{info.password}@{info.host}:{info.port}/{info.dbname}"
+
+
 def pytest_report_header() -> str:
     """Name the PostgreSQL that this run talks to."""
     try:

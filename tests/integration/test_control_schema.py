@@ -58,30 +58,21 @@ def test_installers_take_turns(database: str) -> None:
     assert [migration.name for migration in control_migrations()] == sorted(applied)
 
 
-def test_a_data_api_reaches_nothing_of_the_schema(pg: PgConnection) -> None:
+def test_a_data_api_reaches_nothing_of_the_schema(data_api_pg: PgConnection) -> None:
     """Where the roles anon and authenticated exist, every table is closed to both."""
-    for role in ("anon", "authenticated"):
-        pg.execute(
-            f"DO $$ BEGIN CREATE ROLE {role}; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
-        )
-        pg.execute(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {role}")
-    try:
-        install_control(pg)
+    install_control(data_api_pg)
 
-        assert (
-            []
-            == pg.execute(
-                "SELECT relname FROM pg_class WHERE relnamespace = 'kvmigrate'::regnamespace AND relkind = 'r' "
-                "AND (NOT relrowsecurity OR has_table_privilege('anon', oid, 'SELECT, INSERT, UPDATE, DELETE') "
-                "OR has_table_privilege('authenticated', oid, 'SELECT, INSERT, UPDATE, DELETE'))"
-            ).fetchall()
-        )
-        assert [(False,)] == pg.execute(
-            "SELECT has_function_privilege('anon', 'kvmigrate.fence(text, int, text)', 'EXECUTE')"
+    assert (
+        []
+        == data_api_pg.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'kvmigrate'::regnamespace AND relkind = 'r' "
+            "AND (NOT relrowsecurity OR has_table_privilege('anon', oid, 'SELECT, INSERT, UPDATE, DELETE') "
+            "OR has_table_privilege('authenticated', oid, 'SELECT, INSERT, UPDATE, DELETE'))"
         ).fetchall()
-    finally:
-        for role in ("anon", "authenticated"):
-            pg.execute(f"DROP OWNED BY {role}")
+    )
+    assert [(False,)] == data_api_pg.execute(
+        "SELECT has_function_privilege('anon', 'kvmigrate.fence(text, int, text)', 'EXECUTE')"
+    ).fetchall()
 
 
 def test_functions_pin_their_search_path(pg: PgConnection) -> None:

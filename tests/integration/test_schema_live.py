@@ -1,7 +1,6 @@
 import dataclasses
 import re
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,23 +20,13 @@ from kvmigrate.transform.ddl_formats import Format, render
 from kvmigrate.transform.difference import Level
 from kvmigrate.transform.identifiers import quote_identifier, quote_literal
 from kvmigrate.transform.mapping import Mapping, Table
-from tests.fix_postgres import PgConnection
+from tests.fix_postgres import PgConnection, url_of
 from tests.table_mappings import EVERY_TYPE, ODD_NAMES, column, odd_names, of_tables, ring_of_references, shop
 
 SHOP = shop()
 MAPPINGS = {"shop": SHOP, "own schema": shop(schema="own"), "odd": odd_names(), "ring": ring_of_references()}
 
 every_mapping = pytest.mark.parametrize("mapping", MAPPINGS.values(), ids=list(MAPPINGS))
-
-
-@pytest.fixture
-def data_api_roles(pg: PgConnection) -> Iterator[None]:
-    """The two roles that make a server look like Supabase's."""
-    pg.execute("CREATE ROLE anon")
-    pg.execute("CREATE ROLE authenticated")
-    yield
-    pg.execute("DROP OWNED BY anon, authenticated")
-    pg.execute("DROP ROLE anon, authenticated")
 
 
 def run(conn: PgConnection, text: str) -> None:
@@ -98,14 +87,13 @@ def test_the_sql_file_works_both_ways(database: str, pg: PgConnection, mapping: 
     assert [] == relations(pg)
 
 
-@pytest.mark.usefixtures("data_api_roles")
-def test_the_supabase_file_makes_what_apply_makes(database: str, pg: PgConnection) -> None:
+def test_the_supabase_file_makes_what_apply_makes(data_api_pg: PgConnection) -> None:
     """Searches use the schema that Supabase keeps for extensions."""
-    run(pg, "CREATE SCHEMA extensions; SET search_path = public, extensions")
-    with pg.transaction():
-        run(pg, render(SHOP, Format.SUPABASE))
+    run(data_api_pg, "CREATE SCHEMA extensions; SET search_path = public, extensions")
+    with data_api_pg.transaction():
+        run(data_api_pg, render(SHOP, Format.SUPABASE))
 
-    assert [] == diff_schema(database, SHOP)
+    assert [] == diff_schema(url_of(data_api_pg), SHOP)
 
 
 @every_mapping
@@ -199,12 +187,11 @@ def test_the_database_says_where_its_columns_come_from(database: str, pg: PgConn
     assert sorted((table.name, name, comment) for table, name, comment in table_comments(mapping)) == sorted(found)
 
 
-@pytest.mark.usefixtures("data_api_roles")
-def test_a_supabase_like_database_gets_closed_tables(database: str, pg: PgConnection) -> None:
+def test_a_supabase_like_database_gets_closed_tables(data_api_pg: PgConnection) -> None:
     """New tables would be readable through the data API by anyone until someone closes them."""
-    run(pg, "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO anon, authenticated")
+    database = url_of(data_api_pg)
     applied = apply_schema(database, SHOP)
-    state = pg.execute(
+    state = data_api_pg.execute(
         "SELECT bool_and(relrowsecurity OR relkind = 'v'), bool_or(has_table_privilege('anon', oid, 'SELECT')), "
         "bool_or(has_table_privilege('authenticated', oid, 'INSERT')) "
         "FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')"
@@ -216,7 +203,7 @@ def test_a_supabase_like_database_gets_closed_tables(database: str, pg: PgConnec
     assert "row-level security" in applied.notes[0]
     assert [] == diff_schema(database, SHOP)
 
-    run(pg, "ALTER TABLE clients DISABLE ROW LEVEL SECURITY")
+    run(data_api_pg, "ALTER TABLE clients DISABLE ROW LEVEL SECURITY")
 
     assert ["table public.clients"] == [each.object for each in diff_schema(database, SHOP)]
 
