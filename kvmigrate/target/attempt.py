@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from kvmigrate.model import Item, LedgerStatus, Refusal, RowSet
+from kvmigrate.model import Item, LedgerStatus, Reason, Refusal, RowSet
 from kvmigrate.target.base import Applied, Label
 from kvmigrate.target.conflicts import Conflicts, Reference, Verdicts
 from kvmigrate.target.layout import Layout, names
@@ -18,6 +18,7 @@ from kvmigrate.target.removal import Removal
 from kvmigrate.target.staging import Candidate, Staging
 from kvmigrate.transform.content_hash import content_hash
 from kvmigrate.transform.lens import Lens, PageRows
+from kvmigrate.transform.mapping import OnMissing
 
 Connection = psycopg.Connection[Any]
 
@@ -58,6 +59,7 @@ class Attempt:
         self._layout, self._lens = parts.layout, parts.lens
         self._ledger, self._staging, self._removal = parts.ledger, parts.staging, parts.removal
         self._nulls: dict[int, dict[Reference, Wait]] = {}
+        self._left: dict[int, set[Reference]] = {}
         self._staged: list[str] = []
         self._waiting = self._quarantined = 0
 
@@ -122,7 +124,11 @@ class Attempt:
         self._quarantined += len(triples)
 
     def _settle(self) -> None:
-        """Take out or mend whatever the tables would refuse, until nothing of that is left."""
+        """Take out or mend whatever the tables would refuse, until nothing of that is left.
+
+        It ends: each round takes out items, rows of others, or references of an item,
+        and `_stray` refuses an item that would bring others instead.
+        """
         # During a first load parents come in any order; the references are settled at its end.
         while verdicts := self._parts.conflicts.find(
             self._connection, self._items, self._staged, references=not self._first_load
@@ -147,7 +153,11 @@ class Attempt:
             missing = self._nulls.setdefault(ordinal, {})
             missing.update(references)
             made = self._lens.forward(self._items[ordinal], missing=set(missing))
-            if isinstance(made, RowSet):
+            stray = self._stray(ordinal, made) if isinstance(made, RowSet) else None
+            if stray:
+                message = f"the mapping gives {stray} another value each time"
+                verdicts.refusals[ordinal] = Refusal(self._items[ordinal].key, "$", Reason.FUNCTION, message)
+            elif isinstance(made, RowSet):
                 again.append(ordinal)
                 for table, rows in self._lens.pack(made, ordinal).items():
                     packed.setdefault(table, []).append(rows)
@@ -155,6 +165,19 @@ class Attempt:
                 verdicts.refusals[ordinal] = made
         self._staging.drop_rows(self._connection, self._staged, again)
         self._staging.load_rows(self._connection, {table: b"".join(rows) for table, rows in packed.items()})
+
+    def _stray(self, ordinal: int, made: RowSet) -> str:
+        """Return a reference that the item did not have when it was made before, or that was to be null; "" if none."""
+        left: set[Reference] = set()
+        for row in made.rows:
+            plan = self._layout.by_name[row.table]
+            values = dict(zip((column.name for column in plan.table.columns), row.values, strict=True))
+            wanted = [key.column for key in plan.references if key.on_missing is OnMissing.NULL]
+            left |= {(row.table, name, values[name]) for name in wanted if values[name] is not None}
+        before = self._left.get(ordinal, left)
+        self._left[ordinal] = left
+        strays = (left - before) | (left & self._nulls[ordinal].keys())
+        return ".".join(min(strays, key=str)[:2]) if strays else ""
 
     def _leave(self, verdicts: Verdicts) -> None:
         """Take items out of the batch: the ledger has their version, the tables keep what they had."""

@@ -162,12 +162,17 @@ def _within_sql(plan: TablePlan, key: Key) -> sql.Composed:
 
 
 def _against_sql(layout: Layout, plan: TablePlan, key: Key, scope: int) -> sql.Composed:
-    """Staged values that a row of an item outside the batch holds: ordinal, value, holder, its ledger status."""
+    """Staged values that a row of an item outside the batch holds: ordinal, value, holder, its ledger status.
+
+    The status is NULL where the ledger has the holder not at all, or as an item of
+    another entity: rows that are not known to be ours never yield.
+    """
     joins, owner = layout.owner(plan, "t")
     return sql.SQL(
         "SELECT DISTINCT s.{item}, {value}, {owner}, l.status "
         "FROM {staging} AS s JOIN {table} AS t ON {match}{joins} "
-        "LEFT JOIN kvmigrate.ledger AS l ON l.scope = {scope} AND l.key = {owner} AND NOT l.deleted "
+        "LEFT JOIN kvmigrate.ledger AS l "
+        "ON l.scope = {scope} AND l.key = {owner} AND l.entity = {entity} AND NOT l.deleted "
         "WHERE NOT EXISTS (SELECT FROM {candidate} AS c WHERE c.live AND c.key = {owner})"
     ).format(
         item=ITEM,
@@ -178,6 +183,7 @@ def _against_sql(layout: Layout, plan: TablePlan, key: Key, scope: int) -> sql.C
         match=equal("t", "s", key.columns),
         joins=joins,
         scope=sql.Literal(scope),
+        entity=sql.Literal(plan.entity.id),
         candidate=layout.candidate,
     )
 
