@@ -12,6 +12,7 @@ from kvmigrate.backfill.pipeline import Pipeline
 from kvmigrate.backfill.pointers import reconcile_pointers
 from kvmigrate.backfill.progress import Meter, Progress
 from kvmigrate.backfill.report import BackfillReport, PointerReport, Sweep
+from kvmigrate.backfill.rare_collections import rare_collections
 from kvmigrate.backfill.reread import Reread, Rereader
 from kvmigrate.backfill.transform import Findings, PageTransform
 from kvmigrate.model import LedgerStatus, Reason
@@ -84,7 +85,8 @@ def run_backfill(
     run = _Run(
         reread, source, target, lens, page_keys=page_keys, only=tuple(only), limit_keys=limit_keys, progress=progress
     )
-    return run.run(1 if limit_keys is not None else sweeps)
+    with rare_collections():
+        return run.run(1 if limit_keys is not None else sweeps)
 
 
 class _Run:
