@@ -11,8 +11,8 @@ from kvmigrate.backfill.census import Census, KnownContents, Place
 from kvmigrate.backfill.pipeline import Pipeline
 from kvmigrate.backfill.pointers import reconcile_pointers
 from kvmigrate.backfill.progress import Meter, Progress
-from kvmigrate.backfill.report import BackfillReport, PointerReport, Sweep
 from kvmigrate.backfill.rare_collections import rare_collections
+from kvmigrate.backfill.report import BackfillReport, PointerReport, Sweep
 from kvmigrate.backfill.reread import Reread, Rereader
 from kvmigrate.backfill.transform import Findings, PageTransform
 from kvmigrate.model import LedgerStatus, Reason
