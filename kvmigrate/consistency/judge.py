@@ -11,7 +11,7 @@ from kvmigrate.consistency.compare import Outcome, compare_item
 from kvmigrate.consistency.difference import Cause, Difference
 from kvmigrate.consistency.plan import EntityPlan
 from kvmigrate.consistency.rebuild import Rows
-from kvmigrate.model import Item, LedgerStatus
+from kvmigrate.model import Item, ItemKind, LedgerStatus
 from kvmigrate.target.reader_base import LedgerEntry
 from kvmigrate.transform.mapping import Expires
 
@@ -113,7 +113,7 @@ def leaves_in_kv(plan: EntityPlan, item: Item) -> bool:
 
 
 def is_content(item: Item, content_hash: bytes | None) -> bool:
-    """Whether *content_hash* is that of the item as stored: XXH3-128 of its bytes and expiry."""
+    """Whether *content_hash* is that of the item as stored: XXH3-128 of its bytes, kind and expiry."""
     expiries = [item.expires_at_ms]
     if item.expires_at_ms is not None:
         slack = range(1, _EXPIRY_SLACK_MS + 1)
@@ -132,6 +132,8 @@ def _hash(item: Item, expires_at_ms: int | None) -> bytes:
             for part in (name, text):
                 hasher.update(len(part).to_bytes(8, "big"))
                 hasher.update(part)
+    if item.kind is not ItemKind.JSON:
+        hasher.update(b"\xffkind" + item.kind.value.encode())
     if expires_at_ms is not None:
         hasher.update(b"\xffexpires")
         hasher.update(expires_at_ms.to_bytes(8, "big", signed=True))

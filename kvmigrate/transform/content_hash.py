@@ -1,4 +1,4 @@
-"""The hash of an item's bytes as stored: equal hashes mean that nothing was written meanwhile."""
+"""The hash of an item as stored: equal hashes mean that nothing was written meanwhile."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Mapping
 
 import xxhash
 
-from kvmigrate.model import Item
+from kvmigrate.model import Item, ItemKind
 
 
 def content_hash(item: Item) -> bytes:
     """Return XXH3-128 of the stored bytes: 16 bytes.
 
     A hash's fields are taken in order of their names, each length before its bytes.
-    The expiry counts too, when there is one: a changed TTL is a changed item.
+    The kind counts too, unless it is JSON: a SQL NULL is not an empty text. So does
+    the expiry, when there is one: a changed TTL is a changed item.
     """
     value = item.value
-    if isinstance(value, bytes) and item.expires_at_ms is None:
+    if isinstance(value, bytes) and item.kind is ItemKind.JSON and item.expires_at_ms is None:
         return xxhash.xxh3_128_digest(value)
     hasher = xxhash.xxh3_128(value if isinstance(value, bytes) else b"")
     if isinstance(value, Mapping):
@@ -25,6 +26,8 @@ def content_hash(item: Item) -> bytes:
                 hasher.update(len(part).to_bytes(8, "big") + part)
     elif isinstance(value, str):
         hasher.update(value.encode())
+    if item.kind is not ItemKind.JSON:
+        hasher.update(b"\xffkind" + item.kind.value.encode())
     if item.expires_at_ms is not None:
         hasher.update(b"\xffexpires" + item.expires_at_ms.to_bytes(8, "big", signed=True))
     return hasher.digest()
