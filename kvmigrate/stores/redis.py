@@ -52,8 +52,8 @@ class RedisSource:
     A key that is not UTF-8, holds NUL or the address separator, or is longer
     than 2000 bytes is counted as unreadable and never read.
 
-    Expiries are exact from Redis 7 on. Older servers tell the time left only,
-    so that two reads of one expiry may differ by a millisecond or two.
+    Expiries are exact. Servers before Redis 7 tell the time left only, and are asked
+    for their clock around it, which costs two more commands per key where keys expire.
     """
 
     def __init__(self, url: SourceURL) -> None:

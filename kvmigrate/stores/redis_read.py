@@ -13,6 +13,9 @@ Command = tuple[str | bytes | int, ...]
 Table = tuple[Mapping[bytes, bytes], int | None]
 """The fields of a hash, and when it expires."""
 
+Range = tuple[int, int]
+"""The first and the last millisecond at which a key may expire."""
+
 _READ_BY_TYPE = {b"string": "GET", b"hash": "HGETALL", b"ReJSON-RL": "JSON.GET"}
 _ROUNDS = 5
 
@@ -119,16 +122,30 @@ class RedisReader:
         """Run *commands* and ask when *keys* expire, as of one moment."""
         if not (ttl and commands):
             return self._run(commands, transaction=False), [None] * len(keys)
-        exact = self._knows_expire_time()
-        asked: list[Command] = [("PEXPIRETIME" if exact else "PTTL", key) for key in keys]
-        clock: list[Command] = [] if exact else [("TIME",)]
-        answers = self._run([*commands, *asked, *clock], transaction=True)
-        now_ms = 0
-        if not exact:
-            seconds, microseconds = answers.pop()
-            now_ms = int(seconds) * 1000 + int(microseconds) // 1000
-        split = len(commands)
-        return answers[:split], [now_ms + left if left >= 0 else None for left in answers[split:]]
+        if self._knows_expire_time():
+            answers = self._run([*commands, *(("PEXPIRETIME", key) for key in keys)], transaction=True)
+            split = len(commands)
+            return answers[:split], [moment if moment >= 0 else None for moment in answers[split:]]
+        answers = self._run([*commands, *_ask_time_left(keys)], transaction=True)
+        ranges = _expiry_ranges(answers[len(commands) :])
+        self._narrow(keys, ranges)
+        return answers[: len(commands)], [each[0] if each else None for each in ranges]
+
+    def _narrow(self, keys: Sequence[bytes], ranges: list[Range | None]) -> None:
+        """Ask again where the clock went on to the next millisecond between question and answer.
+
+        Every answer allows a range, and what all of them allow is the expiry. None at
+        all means that the expiry was changed meanwhile: then the first answer stands.
+        """
+        for _ in range(_ROUNDS):
+            vague = [place for place, each in enumerate(ranges) if each and each[0] < each[1]]
+            if not vague:
+                return
+            answers = self._run(_ask_time_left([keys[place] for place in vague]), transaction=True)
+            for place, again in zip(vague, _expiry_ranges(answers), strict=True):
+                first, last = ranges[place] or (0, 0)
+                common = (max(first, again[0]), min(last, again[1])) if again else (1, 0)
+                ranges[place] = common if common[0] <= common[1] else (first, first)
 
     def _knows_expire_time(self) -> bool:
         """Whether the server has PEXPIRETIME: asked, because versions of forks tell nothing."""
@@ -152,6 +169,19 @@ class RedisReader:
             if isinstance(answer, Exception) and not _is_wrong_type(answer):
                 raise answer
         return answers
+
+
+def _ask_time_left(keys: Sequence[bytes]) -> list[Command]:
+    """Ask for the clock before and after each key, since it does not stand still in a transaction."""
+    return [("TIME",), *(command for key in keys for command in (("PTTL", key), ("TIME",)))]
+
+
+def _expiry_ranges(answers: Sequence[Any]) -> list[Range | None]:
+    clocks = [int(seconds) * 1000 + int(microseconds) // 1000 for seconds, microseconds in answers[::2]]
+    return [
+        (before + left, after + left) if left >= 0 else None
+        for left, before, after in zip(answers[1::2], clocks, clocks[1:], strict=False)
+    ]
 
 
 def _held(type_: bytes, answer: Any, expiry: int | None) -> Held | None:
