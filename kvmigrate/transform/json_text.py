@@ -52,7 +52,7 @@ def decode_json(data: bytes) -> Any:
     try:
         return _loads(text)
     except json.JSONDecodeError as exc:
-        raise ValueRefused(Reason.NOT_JSON, f"not JSON: {exc.msg} at character {exc.pos}") from exc
+        raise ValueRefused(Reason.NOT_JSON, f"not JSON: {exc.msg.removesuffix(' at')} at character {exc.pos}") from exc
     except InvalidOperation as exc:
         raise ValueRefused(Reason.RANGE, "a number with an exponent that no computer holds") from exc
 

@@ -72,6 +72,16 @@ def test_what_is_no_json_is_refused(data: bytes, reason: Reason) -> None:
     assert reason is refused.value.reason
 
 
+@pytest.mark.parametrize("data", [b'["a', b"[1,", b"{1}", b"nope", b'"\\x"'])
+def test_a_refusal_says_once_where(data: bytes) -> None:
+    """The reader's own messages end in different ways; ours has one place in it."""
+    with pytest.raises(ValueRefused) as refused:
+        decode_json(data)
+
+    assert refused.value.message.startswith("not JSON: ")
+    assert 1 == refused.value.message.count(" at ")
+
+
 def test_brackets_in_strings_are_no_depth() -> None:
     """Only real nesting counts; 500 levels pass, and every function walks them."""
     assert "[" * 900 == decode_json(b'"' + b"[" * 900 + b'"')
