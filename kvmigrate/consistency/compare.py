@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kvmigrate.consistency.decode import Decoded, Undecodable, decode_item
@@ -31,7 +31,6 @@ class Outcome(enum.StrEnum):
     MATCH = "match"
     TOLERATED = "tolerated"
     DIFFERENT = "different"
-    PENDING = "pending"
     MISSING = "missing"
 
 
@@ -50,7 +49,12 @@ class Compared(NamedTuple):
 
 
 def compare_item(
-    plan: EntityPlan, item: Item, rows: Rows, *, waiting: bool = False, show_values: bool = False
+    plan: EntityPlan,
+    item: Item,
+    rows: Rows,
+    *,
+    awaited: Collection[tuple[str, str, Any]] = (),
+    show_values: bool = False,
 ) -> Compared:
     """Compare an item with its rows, column by column and rebuilt.
 
@@ -61,19 +65,29 @@ def compare_item(
 
         rows: All rows of the item as psycopg loads them, by table.
 
-        waiting: The item waits for a parent, so a reference may be NULL meanwhile.
+        awaited: References (table, column, value) that may be NULL, since the item
+            waits for a row that does not exist.
 
         show_values: Put values into the details. Without it they name kinds only.
     """
-    return _Comparison(plan, item, rows, waiting=waiting, show_values=show_values).run()
+    return _Comparison(plan, item, rows, awaited, show_values=show_values).run()
 
 
 class _Comparison:
     """One comparison, with what all of its steps share."""
 
-    def __init__(self, plan: EntityPlan, item: Item, rows: Rows, *, waiting: bool, show_values: bool) -> None:
+    def __init__(
+        self,
+        plan: EntityPlan,
+        item: Item,
+        rows: Rows,
+        awaited: Collection[tuple[str, str, Any]],
+        *,
+        show_values: bool,
+    ) -> None:
         self.plan, self.item, self.rows, self.show = plan, item, rows, show_values
-        self.waiting, self.waits, self.texts = waiting, False, False
+        self.awaited, self.texts = awaited, False
+        self.nulled: set[str] = set()
         self.found: list[Difference] = []
         self.seen: set[JsonPath] = set()
         self.groups: dict[str, dict[tuple[Any, ...], list[Sequence[Any]]]] = {}
@@ -95,9 +109,7 @@ class _Comparison:
         lost = self._compare_rebuilt(expected, decoded, captured)
         if self.found:
             return Compared(Outcome.DIFFERENT, self.found[:_MAX_DIFFERENCES])
-        if self.waits:
-            return Compared(Outcome.PENDING)
-        tolerated = expected.losses | lost
+        tolerated = expected.losses | lost | self.nulled
         return Compared(Outcome.TOLERATED if tolerated else Outcome.MATCH, (), tolerated)
 
     # Columns by path
@@ -150,8 +162,8 @@ class _Comparison:
     def _differs(self, expected: ExpectedRow, each: ColumnPlan, wanted: Any, actual: Any, row: Sequence[Any]) -> None:
         if isinstance(wanted, Unfit):
             return  # reported as an item that should be in quarantine
-        if actual is None and each.may_wait and self.waiting:
-            self.waits = True
+        if actual is None and each.may_wait and self._is_awaited(expected, each, wanted):
+            self.nulled.add(f"on_missing null: {expected.plan.name}.{each.name}")
             expected.values[each.index] = None
             return
         where = expected.claims[each.index]
@@ -165,6 +177,10 @@ class _Comparison:
         if cause is Cause.MOVED and each.role is not Role.SOURCE_KEY:
             detail += ", the value is in the rest column"
         self._add(place, expected.plan, each, cause, detail)
+
+    def _is_awaited(self, expected: ExpectedRow, each: ColumnPlan, wanted: Any) -> bool:
+        place = expected.plan.name, each.name
+        return any(place == (table, column) and each.kind.same(wanted, value) for table, column, value in self.awaited)
 
     def _in_rest(self, expected: ExpectedRow, each: ColumnPlan, row: Sequence[Any]) -> bool:
         rest = row[expected.plan.rest.index] if expected.plan.rest is not None else None

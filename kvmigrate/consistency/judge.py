@@ -12,7 +12,7 @@ from kvmigrate.consistency.difference import Cause, Difference
 from kvmigrate.consistency.plan import EntityPlan
 from kvmigrate.consistency.rebuild import Rows
 from kvmigrate.model import Item, ItemKind, LedgerStatus
-from kvmigrate.target.reader_base import LedgerEntry
+from kvmigrate.target.reader_base import Awaited, LedgerEntry
 from kvmigrate.transform.mapping import Expires
 
 LEDGER = "kvmigrate.ledger"
@@ -30,7 +30,6 @@ _COUNTS = {
     Outcome.MATCH: MATCHED,
     Outcome.TOLERATED: TOLERATED,
     Outcome.DIFFERENT: DIFFERENT,
-    Outcome.PENDING: PENDING,
     Outcome.MISSING: MISSING,
 }
 
@@ -59,8 +58,18 @@ class Judge:
     def __init__(self, *, show_values: bool) -> None:
         self._show_values = show_values
 
-    def item(self, plan: EntityPlan | None, item: Item, entry: LedgerEntry | None, rows: Rows) -> Verdict:
-        """Judge an item that the store holds. Without *plan* its key is claimed by several patterns."""
+    def item(
+        self,
+        plan: EntityPlan | None,
+        item: Item,
+        entry: LedgerEntry | None,
+        rows: Rows,
+        awaited: Sequence[Awaited] = (),
+    ) -> Verdict:
+        """Judge an item that the store holds. Without *plan* its key is claimed by several patterns.
+
+        *awaited* are its references to rows that do not exist.
+        """
         if plan is not None and leaves_in_kv(plan, item):
             return self.gone(plan, item.key, entry, rows)
         if entry is None or entry.deleted:
@@ -79,7 +88,7 @@ class Judge:
         if plan is None or entry.entity != plan.entity.id:
             text = "the ledger has the item as one of another entity"
             return _one(DIFFERENT, item.key, LEDGER, Cause.MOVED, text)
-        return self._rows(plan, item, entry, rows)
+        return self._rows(plan, item, entry, rows, awaited)
 
     def gone(self, plan: EntityPlan | None, key: str, entry: LedgerEntry | None, rows: Rows) -> Verdict:
         """Judge a key that the store does not hold (or that stays there by declaration)."""
@@ -97,8 +106,10 @@ class Judge:
         text = "the ledger has an item that the store does not hold" + ("" if plan else ", of an unknown entity")
         return _one(EXTRA, key, LEDGER, Cause.EXTRA_ROW, text)
 
-    def _rows(self, plan: EntityPlan, item: Item, entry: LedgerEntry, rows: Rows) -> Verdict:
-        compared = compare_item(plan, item, rows, waiting=entry.waits, show_values=self._show_values)
+    def _rows(
+        self, plan: EntityPlan, item: Item, entry: LedgerEntry, rows: Rows, awaited: Sequence[Awaited]
+    ) -> Verdict:
+        compared = compare_item(plan, item, rows, awaited=awaited, show_values=self._show_values)
         differences = compared.differences
         if compared.outcome is Outcome.DIFFERENT and not is_content(item, entry.content_hash):
             first = differences[0]

@@ -25,8 +25,9 @@ class VerifyReport:
 
         extra: Items, or rows without one, that only the tables know.
 
-        pending: Items that wait for a parent, that changed while they were read, or
-            that were refused in a form that the store no longer holds.
+        pending: Items without rows of their current version: they wait for another
+            item, changed while they were read, or were refused in a form that the store
+            no longer holds.
 
         not_comparable: Quarantined items, all found in quarantine.
 

@@ -13,9 +13,9 @@ from kvmigrate.consistency.rebuild import Rows
 from kvmigrate.consistency.report import VerifyReport
 from kvmigrate.consistency.routing import Destination, Router
 from kvmigrate.errors import ConfigError, SourceError
-from kvmigrate.model import Item
+from kvmigrate.model import Item, LedgerStatus
 from kvmigrate.stores.base import KVSource, Page, ScanRequest
-from kvmigrate.target.reader_base import LedgerEntry, Owner, RowReader
+from kvmigrate.target.reader_base import Awaited, LedgerEntry, Owner, RowReader
 from kvmigrate.transform.mapping import Entity, Mapping
 
 Progress = Callable[[str, int, int | None], None]
@@ -166,8 +166,9 @@ class _Verification:
         with self.reader.snapshot():
             entries = self._between(after, through, inside, page_keys)
             rows = self._rows((key, plan) for key, (_, plan) in inside.items())
+            awaited = self._awaited(entries)
         for key, (item, plan) in inside.items():
-            verdict = self.judge.item(plan, item, entries.get(key), rows.get(key, {}))
+            verdict = self.judge.item(plan, item, entries.get(key), rows.get(key, {}), awaited.get(key, ()))
             self._first_look(key, item, plan, verdict)
         self.report.verified_up_to = through
 
@@ -195,6 +196,10 @@ class _Verification:
 
     def _concerns(self, entry: LedgerEntry) -> bool:
         return self.only is None or entry.entity == self.only.id
+
+    def _awaited(self, entries: dict[str, LedgerEntry]) -> dict[str, list[Awaited]]:
+        written = [key for key, entry in entries.items() if entry.waits and entry.status == LedgerStatus.OK]
+        return self.reader.awaited(written)
 
     def _rows(self, keys: Iterable[tuple[str, EntityPlan | None]]) -> dict[str, Rows]:
         owners: dict[int, tuple[EntityPlan, dict[str, Sequence[object]]]] = {}
@@ -235,14 +240,16 @@ class _Verification:
             entries = self.reader.ledger(keys)
             planned = {key: self._plan_of(key, entries.get(key)) for key in keys}
             rows = self._rows(planned.items())
+            awaited = self._awaited(entries)
         moving = []
         for suspect, item in zip(suspects, items, strict=True):
             key = suspect.key
             plan, entry, own = planned[key], entries.get(key), rows.get(key, {})
             held = item is not None and self._wants(key)
-            verdict = (
-                self.judge.item(plan, item, entry, own) if item and held else self.judge.gone(plan, key, entry, own)
-            )
+            if item and held:
+                verdict = self.judge.item(plan, item, entry, own, awaited.get(key, ()))
+            else:
+                verdict = self.judge.gone(plan, key, entry, own)
             if verdict.settled or _same_content(suspect.seen, item if held else None):
                 self._count(plan, item, verdict)
             elif last:

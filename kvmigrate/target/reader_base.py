@@ -36,6 +36,14 @@ class LedgerEntry(NamedTuple):
     expired: bool
 
 
+class Awaited(NamedTuple):
+    """A reference of a written item that is NULL for now: *value* is what it will be once that row exists."""
+
+    table: str
+    column: str
+    value: Any
+
+
 class Owner(NamedTuple):
     """Whose a root row (or, with ``rows_only``, a child row) says it is.
 
@@ -65,6 +73,13 @@ class RowReader(Protocol):
         """Return entries with ``after < key <= through`` in COLLATE "C" order; no end if ``None``.
 
         Not those of deleted items. *limit* is in entries.
+        """
+        ...
+
+    def awaited(self, keys: Sequence[str]) -> dict[str, list[Awaited]]:
+        """Return, by key, the references that items wait for and whose rows do not exist.
+
+        Only references that the mapping lets be NULL meanwhile (``on_missing: null``).
         """
         ...
 

@@ -17,9 +17,10 @@ from psycopg.types.datetime import DateLoader, IntervalLoader, TimeLoader, Times
 from psycopg.types.json import set_json_loads
 
 from kvmigrate.errors import SchemaError
-from kvmigrate.target.reader_base import LedgerEntry, Owner
+from kvmigrate.target.layout import value_part
+from kvmigrate.target.reader_base import Awaited, LedgerEntry, Owner
 from kvmigrate.target.session import Session, house_error
-from kvmigrate.transform.mapping import Entity, Role, Table
+from kvmigrate.transform.mapping import Entity, ForeignKey, OnMissing, Role, Table
 from kvmigrate.transform.mapping import Mapping as MappingFile
 
 Connection = psycopg.Connection[Any]
@@ -96,6 +97,36 @@ class PostgresRowReader:
         """Return entries with ``after < key <= through`` in COLLATE "C" order; no end if ``None``."""
         parameters = {"scope": self._scope_id(), "after": after, "through": through, "limit": limit}
         return [LedgerEntry(*row) for row in self._fetch(_BETWEEN, parameters)]
+
+    def awaited(self, keys: Sequence[str]) -> dict[str, list[Awaited]]:
+        """Return, by key, the references that items wait for and whose rows do not exist."""
+        found: dict[str, list[Awaited]] = {}
+        if not keys:
+            return found
+        parameters = {"scope": self._scope_id(), "keys": list(keys)}
+        for _, table in self._mapping.tables():
+            for reference in table.foreign_keys:
+                if not reference.owned and reference.on_missing is OnMissing.NULL:
+                    for key, value in self._fetch(self._awaited_sql(table, reference), parameters):
+                        found.setdefault(key, []).append(Awaited(table.name, reference.column, value))
+        return found
+
+    def _awaited_sql(self, table: Table, reference: ForeignKey) -> sql.Composed:
+        columns = [table.column(name) for name in reference.columns]
+        values = [value_part(sql.SQL("w.on_value"), columns, place) for place in range(len(columns))]
+        match = sql.SQL(" AND ").join(
+            sql.SQL("{} = {}").format(sql.Identifier("p", name), value)
+            for name, value in zip(reference.target_columns, values, strict=True)
+        )
+        return sql.SQL(
+            "SELECT w.key, {value} FROM kvmigrate.waiting AS w WHERE w.scope = %(scope)s AND w.key = ANY(%(keys)s)"
+            " AND w.on_constraint = {name} AND NOT EXISTS (SELECT FROM {target} AS p WHERE {match})"
+        ).format(
+            value=values[reference.columns.index(reference.column)],
+            name=sql.Literal(reference.name),
+            target=sql.Identifier(self._mapping.schema, reference.target_table),
+            match=match,
+        )
 
     def rows(self, entity: Entity, owners: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, list[Sequence[Any]]]]:
         """Return all rows of items: one query per table."""

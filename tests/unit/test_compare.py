@@ -121,11 +121,17 @@ def test_items_match_exactly_when_their_values_are_equal(value: dict[str, Any], 
 
 
 def test_a_reference_may_be_null_while_the_item_waits_for_it() -> None:
-    """on_missing: null leaves the id in rest; without a waiter that is a fault."""
+    """on_missing: null leaves the id in rest; only the very value that is awaited is tolerated."""
     rows = {"things": [["1", None, None, {"owner": "2"}]]}
+    awaited = [("things", "owner", "2")]
     assert [column.name for column in THING.root.columns] == ["id", "count", "owner", "rest"]
-    assert Outcome.PENDING is compare({"owner": "2"}, rows, waiting=True).outcome
+    tolerated = Compared(Outcome.TOLERATED, (), frozenset(["on_missing null: things.owner"]))
+    assert tolerated == compare({"owner": "2"}, rows, awaited=awaited)
     assert Cause.MOVED is compare({"owner": "2"}, rows).differences[0].cause
+    assert Outcome.DIFFERENT is compare({"owner": "3"}, rows, awaited=awaited).outcome
+    assert Outcome.DIFFERENT is compare({"owner": "2", "count": 5}, rows, awaited=awaited).outcome
+    lost = {"things": [["1", None, None, None]]}
+    assert Outcome.DIFFERENT is compare({"owner": "2"}, lost, awaited=awaited).outcome
 
 
 @pytest.mark.parametrize("value", [b"{", b"[1]", b'{"a": NaN}', b"\xef\xbb\xbf{}", b'"text"', b"null"])
