@@ -5,17 +5,17 @@ from __future__ import annotations
 from kvmigrate.errors import CheckFailedError
 
 FEW_ITEMS = 100
-"""So many absent items are always believed to be gone."""
+"""So many items may be gone from the store that was read the last time, however small it is."""
 
 FEW_OF = 20
-"""Of larger stores one item in so many (5 %) may be gone."""
+"""Of larger stores, and of a source that was not read before, one item in so many (5 %) may be gone."""
 
 
 def check_absent(absent: int, live: int, *, source: str, before: str) -> None:
     """Refuse to take items for gone that a source lacks, when they are many.
 
     Deletions cannot be told from a source that holds only a part: an export cut
-    short, a filtered copy, another database of the same server.
+    short, a filtered copy, the exported quarantine, another database of the server.
 
     Args:
         absent: Items of the ledger that the source does not have.
@@ -27,9 +27,11 @@ def check_absent(absent: int, live: int, *, source: str, before: str) -> None:
         before: Name of the source of the last backfill, or "".
 
     Raises:
-        CheckFailedError: they are more than 5 % of *live*, and more than 100.
+        CheckFailedError: they are more than 5 % of *live*, and more than 100 or absent
+            from another source than the last time.
     """
-    if absent <= max(FEW_ITEMS, live // FEW_OF):
+    few = FEW_ITEMS if before in {source, ""} else 0
+    if absent <= max(few, live // FEW_OF):
         return
     other = f"; the last backfill read {before}" if before else ""
     raise CheckFailedError(

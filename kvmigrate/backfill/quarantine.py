@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TextIO
 
+from kvmigrate.backfill.absent import check_absent
 from kvmigrate.backfill.progress import Meter, Progress
 from kvmigrate.model import Item
 from kvmigrate.stores.base import KVSource
@@ -75,7 +76,8 @@ class QuarantineStore:
     def export(self, out: TextIO, reason: str | None = None, entity: str | None = None) -> int:
         """Write whole items, one line each, in order of the keys; return how many.
 
-        The file can be a source again. Items whose payload was too large to keep are left out.
+        Items whose payload was too large to keep are left out. The file is a part of
+        the store: a backfill from it refuses to take all other items for deleted.
         """
         count = 0
         for entry in self._walk(reason=reason, entity=entity, keys=(), payload=True):
@@ -109,14 +111,19 @@ class QuarantineStore:
 
         Raises:
             ValueError: none of *keys*, *reason* and *every* says which.
+
+            CheckFailedError: *source* lacks so many of them that it is hardly the
+                store; none was tried. See `check_absent`.
         """
         if not keys and reason is None and not every:
             raise ValueError("say which items: keys, a reason, or every=True")
         report = ReplayReport(self._target.begin_run("replay", source.name if source else "quarantine"))
+        if source is not None:
+            self._check_source(source, keys, reason, report.run_id)
         label = self._target.begin_sweep(report.run_id)
         meter = Meter(progress, "replay", len(keys) or None)
         passed: list[str] = []
-        for page in self._pages(keys, reason):
+        for page in self._pages(keys, reason, payload=True):
             self._try(page, source, label, report, passed)
             meter.add(len(page))
         meter.finish()
@@ -161,9 +168,17 @@ class QuarantineStore:
             reasons.update(each.reason for each in self._walk(reason=None, entity=None, keys=refused, payload=False))
         report.reasons = dict(reasons)
 
-    def _pages(self, keys: Collection[str], reason: str | None) -> Iterator[list[QuarantineEntry]]:
+    def _check_source(self, source: KVSource, keys: Collection[str], reason: str | None, run: int) -> None:
+        """Refuse a source that would empty the quarantine because it holds something else."""
+        absent = sum(
+            source.get_many([entry.key for entry in page]).count(None)
+            for page in self._pages(keys, reason, payload=False)
+        )
+        check_absent(absent, self._target.ledger_count(()), source=source.name, before=self._target.source_before(run))
+
+    def _pages(self, keys: Collection[str], reason: str | None, *, payload: bool) -> Iterator[list[QuarantineEntry]]:
         page: list[QuarantineEntry] = []
-        for entry in self._walk(reason=reason, entity=None, keys=tuple(keys), payload=True):
+        for entry in self._walk(reason=reason, entity=None, keys=tuple(keys), payload=payload):
             page.append(entry)
             if len(page) >= PAGE_ITEMS:
                 yield page

@@ -62,7 +62,7 @@ def run_backfill(
             is taken for deleted.
 
         accept_deletes: Believe that items are gone, however many of them the source
-            lacks. Without it more than 100 that are more than 5 % stop the run.
+            lacks. Without it a run stops at too many; see `check_absent`.
 
         progress: Told a few times per second how far each phase is.
 

@@ -112,7 +112,9 @@ def export(
 ) -> None:
     """Write refused items as lines, values whole.
 
-    It is NDJSON, a file that can be a source.
+    It is NDJSON, as export writes it. It holds a part of the store only: to try these
+    items again use replay; a backfill from the file would miss all other items, and
+    stops rather than delete their rows.
     """
     from kvmigrate.migration import Migration
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from kvmigrate.backfill.quarantine import QuarantineStore
 from kvmigrate.backfill.report import BackfillReport
 from kvmigrate.backfill.runner import run_backfill
 from kvmigrate.errors import CheckFailedError
+from kvmigrate.stores.export_format import write_item
 from kvmigrate.stores.open import open_source
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.transform.lens import Lens, compile_mapping
@@ -119,3 +121,37 @@ def test_what_the_mapping_gives_up_is_not_absent(fill: Fill, database: str, shop
         report = run_backfill(fill.source, target, lens)
 
     assert (200, 200) == (report.left_in_kv, deleted(pg))
+
+
+def test_another_source_may_lack_less(
+    backfill: Backfill, fill: Fill, pg: PgConnection, tmp_path: Path, database: str, shop_lens: Lens
+) -> None:
+    """A small store is no reason to believe a file with its refused items; back at the store all is well."""
+    fill({**{f"client:{number}": {"name": "n"} for number in range(40)}, "client:bad": {}})
+    backfill()
+    refused = tmp_path / "refused.ndjson"
+    with PostgresTarget.connect(database, shop_lens) as target, refused.open("w") as out:
+        assert 1 == QuarantineStore(target, shop_lens, write_item).export(out)
+
+    with pytest.raises(CheckFailedError, match="40 of 41 items"):
+        backfill(source=open_source(f"file://{refused}"))
+    assert (0, 40) == (deleted(pg), backfill().written)
+
+
+def test_a_replay_from_a_source_without_the_items_tries_none(
+    backfill: Backfill, fill: Fill, pg: PgConnection, tmp_path: Path, database: str, shop_lens: Lens
+) -> None:
+    """What was kept of them is not thrown away because another source lacks them."""
+    fill({f"client:{number}": {} for number in range(40)})
+    backfill()
+    other = tmp_path / "other.ndjson"
+    other.write_text(json.dumps({"key": "client:x", "value": 1}) + "\n")
+
+    with PostgresTarget.connect(database, shop_lens) as target:
+        store = QuarantineStore(target, shop_lens, write_item)
+        with pytest.raises(CheckFailedError, match="40 of 40 items"):
+            store.replay(open_source(f"file://{other}"), every=True)
+        assert 40 == len(store.entries())
+        fill.delete("client:1", "client:2")
+        assert 2 == store.replay(fill.source, every=True).vanished
+    assert 2 == deleted(pg)
