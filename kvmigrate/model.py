@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 ADDRESS_SEPARATOR = "\u241f"
 """Stands between a hash's key and its field in the address of a field item."""
 
+MAX_KEY_BYTES = 2000
+"""Longer keys do not fit an index page of the ledger; no part of the tool takes them."""
+
 
 class ItemKind(enum.StrEnum):
     """What the store holds under an address."""

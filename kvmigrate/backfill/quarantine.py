@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from kvmigrate.backfill.absent import check_absent
 from kvmigrate.backfill.progress import Meter, Progress
-from kvmigrate.model import Item
+from kvmigrate.model import Bin, Item
 from kvmigrate.stores.base import KVSource
 from kvmigrate.target.base import Batch, Label, QuarantineEntry, Target
 from kvmigrate.transform.lens import Lens
@@ -154,16 +154,16 @@ class QuarantineStore:
         self._count(keys, report, passed)
 
     def _count(self, keys: Sequence[str], report: ReplayReport, passed: list[str]) -> None:
-        statuses = self._target.statuses(keys)
-        counted = Counter(statuses.values())
-        report.replayed += len(statuses)
-        report.written += counted["ok"]
-        report.waiting += counted["waiting"]
-        report.quarantined += counted["quarantined"]
-        report.vanished += counted["deleted"]
-        passed += [key for key in keys if statuses.get(key) == "ok"]
+        bins = self._target.bins(keys)
+        counted = Counter(bins.values())
+        report.replayed += len(bins)
+        report.written += counted[Bin.WRITTEN]
+        report.waiting += counted[Bin.WAITING]
+        report.quarantined += counted[Bin.QUARANTINED]
+        report.vanished += counted[Bin.VANISHED]
+        passed += [key for key in keys if bins.get(key) == Bin.WRITTEN]
         reasons = Counter(report.reasons)
-        refused = [key for key in keys if statuses.get(key) == "quarantined"]
+        refused = [key for key in keys if bins.get(key) == Bin.QUARANTINED]
         if refused:
             reasons.update(each.reason for each in self._walk(reason=None, entity=None, keys=refused, payload=False))
         report.reasons = dict(reasons)

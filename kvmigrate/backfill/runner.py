@@ -15,15 +15,13 @@ from kvmigrate.backfill.rare_collections import rare_collections
 from kvmigrate.backfill.report import BackfillReport, PointerReport, Sweep
 from kvmigrate.backfill.reread import Reread, Rereader
 from kvmigrate.backfill.transform import Findings, PageTransform
-from kvmigrate.model import LedgerStatus, Reason
+from kvmigrate.model import Bin, Reason
 from kvmigrate.stores.base import KVSource, ScanRequest
 from kvmigrate.target.base import SURROUNDING_REASONS, Label, Tally, Target
 from kvmigrate.transform.lens import Lens
 
 PAGE_KEYS = 2000
 """Keys per page and so per transaction: large enough to hide round trips, small enough to lose little."""
-
-_BIN_NAMES = {"deleted": "vanished", LedgerStatus.OK.value: "written"}
 
 
 def run_backfill(
@@ -230,19 +228,19 @@ class _Run:
         found: Counter[str] = Counter()
         keys = iter(findings.matched_keys)
         while page := list(islice(keys, self._page_keys)):
-            found.update(_BIN_NAMES.get(status, status) for status in self._target.statuses(page).values())
+            found.update(self._target.bins(page).values())
         return found
 
     def _contradictions(self, tally: Tally, items: int, matched: int) -> Iterator[str]:
         if items != matched:
             yield f"the ledger has {items} items, and {matched} were seen"
-        quarantined = tally.items("quarantined")
+        quarantined = tally.items(Bin.QUARANTINED)
         if quarantined != tally.quarantined_items:
             yield f"the ledger has {quarantined} quarantined items, and {tally.quarantined_items} are kept"
         for table, lost in tally.lost_rows.items():
             yield (
-                f"{lost} items were written to {table} and have no row there: somebody deleted rows meanwhile; "
-                "run the same backfill again, it writes them"
+                f"items written to {table} that have no row there: {lost}; somebody deleted rows, "
+                "and a backfill of the whole store writes them again"
             )
 
     def _ledger_has_keys(self) -> bool:

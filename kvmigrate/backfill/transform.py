@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kvmigrate.backfill.census import Census, KnownContents, Place
-from kvmigrate.model import Item, ItemKind
+from kvmigrate.model import MAX_KEY_BYTES, Item, ItemKind
 from kvmigrate.stores.base import Page
-from kvmigrate.target.base import MAX_KEY_BYTES, Target
+from kvmigrate.target.base import Target
 from kvmigrate.transform.content_hash import content_hash
 from kvmigrate.transform.lens import Lens, PageRows
 from kvmigrate.transform.route import RouteKind

@@ -7,14 +7,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
-from kvmigrate.model import ADDRESS_SEPARATOR
+from kvmigrate.model import ADDRESS_SEPARATOR, MAX_KEY_BYTES
 from kvmigrate.transform.mapping import Entity, LeaveInKV, Pointer
 from kvmigrate.transform.mapping import Mapping as MappingFile
 from kvmigrate.transform.pattern import KeyTemplate
 
 T = TypeVar("T")
-# Longer keys do not fit an index page of the ledger; no part of the tool takes them.
-_MAX_KEY_BYTES = 2000
 
 
 class Destination(enum.StrEnum):
@@ -98,7 +96,7 @@ class Router:
 
     def route(self, key: str) -> Routed:
         """Return where *key* goes; one with NUL, or too long for an index, matches nothing."""
-        if "\0" in key or (len(key) > _MAX_KEY_BYTES // 4 and len(key.encode()) > _MAX_KEY_BYTES):
+        if "\0" in key or (len(key) > MAX_KEY_BYTES // 4 and len(key.encode()) > MAX_KEY_BYTES):
             return Routed(Destination.UNMATCHED)
         value, captured, ambiguous = self._templates.best(key)
         if ambiguous:

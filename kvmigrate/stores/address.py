@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kvmigrate.model import ADDRESS_SEPARATOR, Item
-
-MAX_ADDRESS_BYTES = 2000
-"""Longer addresses do not fit the index of the ledger."""
+from kvmigrate.model import ADDRESS_SEPARATOR, MAX_KEY_BYTES, Item
 
 _SEPARATOR = ADDRESS_SEPARATOR.encode()
 
@@ -24,7 +21,7 @@ def readable_key(raw: bytes) -> str | None:
 
 def readable_address(raw: bytes) -> str | None:
     """Return the address as text; unlike a key of Redis it may name a field."""
-    if len(raw) > MAX_ADDRESS_BYTES or b"\0" in raw:
+    if len(raw) > MAX_KEY_BYTES or b"\0" in raw:
         return None
     try:
         return raw.decode()

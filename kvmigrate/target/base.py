@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
-from kvmigrate.model import Item, Reason, Version
+from kvmigrate.model import Bin, Item, LedgerStatus, Reason, Version
 from kvmigrate.transform.lens import PageRows
 
-MAX_KEY_BYTES = 2000
-"""Longer keys do not fit an index page of the ledger; no part of the tool takes them."""
-
+BIN_OF_STATUS = {
+    LedgerStatus.OK.value: Bin.WRITTEN.value,
+    LedgerStatus.WAITING.value: Bin.WAITING.value,
+    LedgerStatus.QUARANTINED.value: Bin.QUARANTINED.value,
+}
+"""In which bin an item is that is not deleted."""
 
 SURROUNDING_REASONS = (
     Reason.SAME_ROW,
@@ -104,7 +107,7 @@ class Tally:
     """What the database says at the end of a run, by entity or table.
 
     Attributes:
-        entities: Entity name to ledger status to number of items not deleted.
+        entities: Entity name to bin to number of items not deleted.
 
         rest_bytes: Table name to bytes of JSON text in its rest column.
 
@@ -125,9 +128,9 @@ class Tally:
     quarantined_items: int = 0
     examples: list[dict[str, str]] = field(default_factory=list)
 
-    def items(self, status: str) -> int:
-        """Return how many items of all entities have this ledger status."""
-        return sum(counts.get(status, 0) for counts in self.entities.values())
+    def items(self, name: Bin) -> int:
+        """Return how many items of all entities are in this bin."""
+        return sum(counts.get(name, 0) for counts in self.entities.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +203,10 @@ class Target(Protocol):
         """
         ...
 
-    def finish_load(self) -> int:
-        """End a first load: bring back every constraint and index; return how many items gave way to that.
+    def finish_load(self) -> None:
+        """End a first load: bring back every constraint and index.
 
-        Those items wait, their rows are gone. Does nothing where no first load is open.
+        Items that cannot stand under these wait, without rows. Does nothing where no first load is open.
 
         Raises:
             SchemaError: rows that belong to no item break a constraint.
@@ -253,6 +256,14 @@ class Target(Protocol):
         """
         ...
 
+    def ledger_count(self, entities: Sequence[str]) -> int:
+        """Return how many keys `ledger_keys` would name in all."""
+        ...
+
+    def bins(self, keys: Sequence[str]) -> dict[str, str]:
+        """Return the bin of each key that the ledger knows; vanished for those that it has as deleted."""
+        ...
+
     def tally(self) -> Tally:
         """Count items, rows and reasons, from the tables themselves."""
         ...
@@ -284,14 +295,6 @@ class Target(Protocol):
         self, *, after: str, limit: int, reason: str | None, entity: str | None, keys: Sequence[str], payload: bool
     ) -> list[QuarantineEntry]:
         """Return the next quarantined items behind *after*, in COLLATE "C" order of the key."""
-        ...
-
-    def ledger_count(self, entities: Sequence[str]) -> int:
-        """Return how many items the ledger knows that are not deleted; of these entities, none means all."""
-        ...
-
-    def statuses(self, keys: Sequence[str]) -> dict[str, str]:
-        """Return the ledger's status of each key that it knows; "deleted" for a tombstone."""
         ...
 
     def close(self) -> None:

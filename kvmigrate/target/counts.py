@@ -7,8 +7,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from kvmigrate.model import LedgerStatus
-from kvmigrate.target.base import Tally
+from kvmigrate.target.base import BIN_OF_STATUS, Tally
 from kvmigrate.target.layout import Layout
 from kvmigrate.target.lost_rows import count_lost_rows
 
@@ -16,11 +15,9 @@ Connection = psycopg.Connection[Any]
 
 EXAMPLES_PER_REASON = 5
 
-_STATUS_NAMES = {LedgerStatus.OK.value: "written"}
-
 
 def tally(connection: Connection, layout: Layout, scope: int) -> Tally:
-    """Count items by entity and status, rows and rest by table, and reasons."""
+    """Count items by entity and bin, rows and rest by table, and reasons."""
     found = Tally()
     names = {entity.id: entity.name for entity in layout.mapping.entities}
     counted = connection.execute(
@@ -28,7 +25,7 @@ def tally(connection: Connection, layout: Layout, scope: int) -> Tally:
     )
     for entity, status, count in counted.fetchall():
         counts = found.entities.setdefault(entity_name(names, entity), {})
-        counts[_STATUS_NAMES.get(status, status)] = count
+        counts[BIN_OF_STATUS.get(status, status)] = count
     for plan in layout.plans:
         rest = sql.Identifier(plan.table.rest) if plan.table.rest else sql.SQL("NULL::jsonb")
         statement = sql.SQL("SELECT count(*), coalesce(sum(octet_length(({})::text)), 0)::bigint FROM {}")

@@ -10,10 +10,19 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from kvmigrate.errors import FenceError, TargetError
-from kvmigrate.model import LedgerStatus, Reason, Version
+from kvmigrate.model import Bin, LedgerStatus, Reason, Version
 from kvmigrate.target.apply import Applier
 from kvmigrate.target.attempt import Parts
-from kvmigrate.target.base import SURROUNDING_REASONS, Applied, Batch, Label, ListedIds, QuarantineEntry, Tally
+from kvmigrate.target.base import (
+    BIN_OF_STATUS,
+    SURROUNDING_REASONS,
+    Applied,
+    Batch,
+    Label,
+    ListedIds,
+    QuarantineEntry,
+    Tally,
+)
 from kvmigrate.target.control_schema import install_control
 from kvmigrate.target.counts import tally
 from kvmigrate.target.direct import DirectLoad
@@ -24,7 +33,7 @@ from kvmigrate.target.listed import compare_listed
 from kvmigrate.target.lost_rows import forget_lost_rows
 from kvmigrate.target.quarantined import select_quarantined
 from kvmigrate.target.schema_postgres import apply_schema
-from kvmigrate.target.session import Session, is_data_error
+from kvmigrate.target.session import Session, is_data_error, never_migrated
 from kvmigrate.target.waiting import Waiting
 from kvmigrate.transform.lens import Lens
 
@@ -196,16 +205,15 @@ class PostgresTarget:
         self._direct = DirectLoad(self._parts()) if self._first_load else None
         return self._first_load
 
-    def finish_load(self) -> int:
+    def finish_load(self) -> None:
         """Bring back what a first load took away; see `Target.finish_load`."""
-        load, displaced = FirstLoad(self._parts()), 0
+        load = FirstLoad(self._parts())
         if not self._writer.run(load.is_open):
-            return 0
-        while moved := self._in_turn(load.settle_orphans):
-            displaced += moved
+            return
+        while self._in_turn(load.settle_orphans):
+            pass
         self._writer.run(load.restore)
         self._first_load, self._direct = False, None
-        return displaced
 
     def unchanged(self, seen: Sequence[tuple[str, bytes]]) -> set[str]:
         """Return the keys that need not be applied again; uses the second connection."""
@@ -271,16 +279,17 @@ class PostgresTarget:
         )
         return int(rows[0][0])
 
-    def statuses(self, keys: Sequence[str]) -> dict[str, str]:
-        """Return the ledger's status of each key that it knows; "deleted" for a tombstone."""
+    def bins(self, keys: Sequence[str]) -> dict[str, str]:
+        """Return the bin of each key that the ledger knows; see `Target.bins`."""
         rows = self._writer.run(
             lambda connection: connection.execute(
-                "SELECT key, CASE WHEN deleted THEN 'deleted' ELSE status END FROM kvmigrate.ledger "
-                "WHERE scope = %s AND key = ANY(%s)",
+                "SELECT key, deleted, status FROM kvmigrate.ledger WHERE scope = %s AND key = ANY(%s)",
                 [self._parts().scope, list(keys)],
             ).fetchall()
         )
-        return dict(rows)
+        return {
+            key: Bin.VANISHED.value if deleted else BIN_OF_STATUS.get(status, status) for key, deleted, status in rows
+        }
 
     def tally(self) -> Tally:
         """Count items, rows and reasons, from the tables themselves and in one snapshot."""
@@ -342,18 +351,16 @@ class PostgresTarget:
         )
         return applied
 
+    def _scope_rows(self, connection: Connection) -> list[tuple[Any, ...]]:
+        [(known,)] = connection.execute("SELECT to_regclass('kvmigrate.control') IS NOT NULL").fetchall()
+        query = "SELECT id FROM kvmigrate.control WHERE scope = %s"
+        return connection.execute(query, [self._lens.mapping.name]).fetchall() if known else []
+
     def _parts(self) -> Parts:
         if self._opened is None:
-            rows = self._writer.run(
-                lambda connection: connection.execute(
-                    "SELECT id FROM kvmigrate.control WHERE scope = %s", [self._lens.mapping.name]
-                ).fetchall()
-            )
+            rows = self._writer.run(self._scope_rows)
             if not rows:
-                raise TargetError(
-                    f"scope {self._lens.mapping.name!r} is not known in {self.name}",
-                    hint="run `kvmigrate backfill` first",
-                )
+                raise never_migrated(self.name, self._lens.mapping.name)
             self._opened = Parts(self._layout, self._lens, rows[0][0])
         return self._opened
 

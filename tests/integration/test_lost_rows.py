@@ -111,8 +111,8 @@ def test_rows_lost_while_a_backfill_runs_are_reported(backfill: Backfill, fill: 
 
     report = backfill(source=Wrapped(fill.source, around))
     assert not report.ok
-    assert "2 items were written to orders and have no row there" in report.errors[0]
-    assert "run the same backfill again" in report.errors[0]
+    assert "items written to orders that have no row there: 2" in report.errors[0]
+    assert "writes them again" in report.errors[0]
 
     mended = backfill()
     assert (ROWS, True) == (rows(mended), mended.ok)
