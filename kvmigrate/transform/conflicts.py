@@ -26,7 +26,7 @@ from kvmigrate.transform.lens import Lens, compile_mapping
 from kvmigrate.transform.mapping import Entity, ForeignKey, Mapping, Role, Table
 from kvmigrate.transform.pattern import KeyTemplate
 from kvmigrate.transform.route import RouteKind
-from kvmigrate.transform.template_overlap import templates_overlap
+from kvmigrate.transform.template_overlap import clashing_templates
 
 EXAMPLES = 5
 LONG_PREFIX_KEYS = 1_000
@@ -311,10 +311,13 @@ def _static(mapping: Mapping) -> list[tuple[ConflictKind, str, tuple[str, ...], 
     every = [(entity.name, template) for entity in mapping.entities for template in entity.keys]
     every += [("", pointer.key) for pointer in mapping.pointers] + [("", leave.key) for leave in mapping.leave_in_kv]
     return [
-        (ConflictKind.TEMPLATES, name or other_name, (), _Found(0, [template.text, other.text]))
-        for position, (name, template) in enumerate(every)
-        for other_name, other in every[:position]
-        if templates_overlap(template, other) and not template.narrows(other) and not other.narrows(template)
+        (
+            ConflictKind.TEMPLATES,
+            every[place][0] or every[rival][0],
+            (),
+            _Found(0, [every[place][1].text, every[rival][1].text]),
+        )
+        for place, rival in clashing_templates([template for _, template in every])
     ]
 
 

@@ -10,7 +10,7 @@ from kvmigrate.transform.mapping import Entity, LeaveInKV, Mapping, Pointer, Rol
 from kvmigrate.transform.pattern import KeyTemplate
 from kvmigrate.transform.resolve_keys import link_tables
 from kvmigrate.transform.resolve_table import Scope, resolve_lookup, resolve_primary_key, resolve_root
-from kvmigrate.transform.template_overlap import templates_overlap
+from kvmigrate.transform.template_overlap import clashing_templates
 from kvmigrate.transform.yaml_nodes import Node
 
 
@@ -168,15 +168,13 @@ def _check_pointer(node: Node, pointer: Pointer, entities: dict[str, Entity]) ->
 
 
 def _check_overlap(every: list[tuple[str, Node, KeyTemplate]]) -> None:
-    for position, (name, node, template) in enumerate(every):
-        for other_name, _, other in every[:position]:
-            if template.text == other.text or (
-                templates_overlap(template, other) and not template.narrows(other) and not other.narrows(template)
-            ):
-                node.fail(
-                    f"keys can match both {template.text!r} ({name}) and {other.text!r} ({other_name})",
-                    hint="constrain one of them more: {x=a|b}, {x=uuid}, {x=int}",
-                )
+    for place, rival in clashing_templates([template for _, _, template in every]):
+        name, node, template = every[place]
+        other_name, _, other = every[rival]
+        node.fail(
+            f"keys can match both {template.text!r} ({name}) and {other.text!r} ({other_name})",
+            hint="constrain one of them more: {x=a|b}, {x=uuid}, {x=int}",
+        )
 
 
 def _load_order(entities: dict[str, Entity]) -> list[Entity]:

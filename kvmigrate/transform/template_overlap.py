@@ -3,10 +3,38 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 
 from kvmigrate.transform.pattern import Capture, KeyTemplate
 
 Segment = tuple[str | Capture, ...]
+
+
+def clashing_templates(templates: Sequence[KeyTemplate]) -> Iterator[tuple[int, int]]:
+    """Yield the places of two templates that a key may match while neither constrains strictly more.
+
+    The later one comes first. Only templates with the same fixed first segment, or
+    without one, are compared, so that thousands of prefixes cost no square of that.
+    """
+    by_head: dict[str, list[int]] = {}
+    anywhere: list[int] = []
+    for place, template in enumerate(templates):
+        head = _head(template)
+        rivals = range(place) if head is None else sorted((*by_head.get(head, ()), *anywhere))
+        yield from ((place, rival) for rival in rivals if _clash(template, templates[rival]))
+        (anywhere if head is None else by_head.setdefault(head, [])).append(place)
+
+
+def _clash(one: KeyTemplate, other: KeyTemplate) -> bool:
+    return one.text == other.text or (
+        templates_overlap(one, other) and not one.narrows(other) and not other.narrows(one)
+    )
+
+
+def _head(template: KeyTemplate) -> str | None:
+    """The first segment, where it is fixed."""
+    first = template.parts[0] if template.parts else ""
+    return first.partition(":")[0] if isinstance(first, str) and ":" in first else None
 
 
 def templates_overlap(one: KeyTemplate, other: KeyTemplate) -> bool:

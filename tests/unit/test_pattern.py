@@ -7,7 +7,7 @@ import pytest
 
 from kvmigrate.model import ADDRESS_SEPARATOR
 from kvmigrate.transform.pattern import Capture, KeyTemplate, parse_template
-from kvmigrate.transform.template_overlap import templates_overlap
+from kvmigrate.transform.template_overlap import clashing_templates, templates_overlap
 
 ID = "6b0f5a0e-9d1c-4f0b-8f60-0a4c6a1d2e01"
 _SEGMENTS = [
@@ -137,6 +137,39 @@ def test_overlap_errs_towards_yes() -> None:
             met += 1
             assert templates_overlap(one, other), (one.text, other.text, key)
     assert 100 < met
+
+
+def test_clashes_are_those_of_all_pairs() -> None:
+    """Comparing only within the same first segment finds what comparing every pair finds, in the same order."""
+    found = 0
+    for seed in range(300):
+        rnd = random.Random(seed)
+        templates = [_random_template(rnd) for _ in range(12)]
+        pairs = [
+            (place, rival)
+            for place, one in enumerate(templates)
+            for rival, other in enumerate(templates[:place])
+            if one.text == other.text
+            or (templates_overlap(one, other) and not one.narrows(other) and not other.narrows(one))
+        ]
+
+        assert list(clashing_templates(templates)) == pairs
+        found += len(pairs)
+    assert 100 < found
+
+
+def test_many_prefixes_are_not_compared_with_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five thousand kinds of keys are no twelve million comparisons."""
+    compared: list[KeyTemplate] = []
+
+    def compare(one: KeyTemplate, other: KeyTemplate) -> bool:
+        compared.extend((one, other))
+        return False
+
+    monkeypatch.setattr("kvmigrate.transform.template_overlap.templates_overlap", compare)
+
+    assert not list(clashing_templates([parse_template(f"kind{number}:{{id}}") for number in range(5_000)]))
+    assert not compared
 
 
 def _random_template(rnd: random.Random) -> KeyTemplate:
