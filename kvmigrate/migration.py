@@ -131,7 +131,8 @@ class Migration:
         self.check_entities([entity] if entity else [])
         source, url = self.source, self.settings.need_target()
         with PostgresRowReader.open(url, self.mapping, json_loads=loads_column) as reader:
-            return run_verify(
+            finished = reader.is_backfill_finished()
+            found = run_verify(
                 source,
                 reader,
                 self.mapping,
@@ -140,6 +141,8 @@ class Migration:
                 limit=limit_keys,
                 entity=entity,
             )
+        found.unfinished = not finished
+        return found
 
     def export_from_source(
         self,
@@ -172,8 +175,11 @@ class Migration:
         self.check_entities(only)
         source = self.source if self.settings.source else None
         with PostgresRowReader.open(self.settings.need_target(), self.mapping, json_loads=load_jsonb) as reader:
+            finished = reader.is_backfill_finished()
             export = TargetExport(reader, self.lens, self._quarantined, source)
-            return export.write(out, _LINES, only=only, limit_keys=limit_keys, progress=progress)
+            done = export.write(out, _LINES, only=only, limit_keys=limit_keys, progress=progress)
+        done.unfinished = not finished
+        return done
 
     @cached_property
     def quarantine(self) -> QuarantineStore:

@@ -9,6 +9,7 @@ import typer
 
 from kvmigrate.cli.call import Call, binary_output
 from kvmigrate.cli.options import (
+    UNFINISHED,
     ConfigOption,
     EntitiesOption,
     JsonOption,
@@ -18,6 +19,7 @@ from kvmigrate.cli.options import (
     SourceOption,
     TargetOption,
     example,
+    next_command,
     settings_of,
 )
 
@@ -53,7 +55,8 @@ def export(
     """Write every item as a line, from either side.
 
     It is NDJSON in the order of the keys. From the target no store is needed.
-    Ends with 3 if an item could not be written.
+    Ends with 3 if a value could not be written: lists, sets, sorted sets and streams
+    are only named; so is what is not in the tables, with --from target.
     """
     from kvmigrate.migration import Migration
     from kvmigrate.report.export import describe_export
@@ -64,8 +67,15 @@ def export(
         work = migration.export_from_source if from_side is Side.SOURCE else migration.export_from_target
         with binary_output(output) as out, call.progress() as progress:
             done = work(out, only=entity or (), limit_keys=limit, progress=progress)
-        exit_code = INCOMPLETE if done.missing else 0
+        exit_code = INCOMPLETE if done.missing or done.unfinished else 0
         fields = {"from": str(from_side), "output": str(output or "stdout"), **done.to_json()}
-        envelope = call.envelope(fields, mapping=migration.mapping, ok=exit_code == 0)
+        again = next_command(settings, "backfill", "source", "target")
+        envelope = call.envelope(
+            fields,
+            mapping=migration.mapping,
+            warnings=[UNFINISHED] if done.unfinished else [],
+            next_commands=[again] if done.unfinished else [],
+            ok=exit_code == 0,
+        )
     finish = call.finish if output else call.finish_beside_data
     finish(envelope, describe_export(envelope), exit_code=exit_code)

@@ -37,6 +37,10 @@ OutputOption = Annotated[
 ]
 
 
+UNFINISHED = "the backfill of this mapping was not finished: the tables hold a part of the data"
+"""The warning where tables are read that no backfill has filled to the end."""
+
+
 def settings_of(
     *,
     mapping: Path | None = None,

@@ -8,6 +8,7 @@ import typer
 
 from kvmigrate.cli.call import Call
 from kvmigrate.cli.options import (
+    UNFINISHED,
     ConfigOption,
     EntityOption,
     JsonOption,
@@ -54,12 +55,12 @@ def verify(
         with call.progress() as progress:
             found = migration.verify(entity=entity, limit_keys=limit, show_values=show_values, progress=progress)
         exit_code = DIVERGENT if found.divergent else 0 if found.compared else INCONCLUSIVE
+        commands = ["backfill"] if found.unfinished else ["verify --show-values"] if found.divergent else []
         envelope = call.envelope(
             {"source": migration.source_name, "target": migration.target_name, **found.to_json()},
             mapping=migration.mapping,
-            next_commands=[next_command(settings, "verify --show-values", "source", "target")]
-            if found.divergent
-            else [],
+            warnings=[UNFINISHED] if found.unfinished else [],
+            next_commands=[next_command(settings, each, "source", "target") for each in commands],
             ok=exit_code == 0,
         )
     call.finish(envelope, describe_verify(envelope), exit_code=exit_code)

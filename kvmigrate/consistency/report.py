@@ -38,6 +38,8 @@ class VerifyReport:
         verified_up_to: The last key, in COLLATE "C" order, that both directions cover.
 
         complete: False when a limit ended the verification early.
+
+        unfinished: The tables are those of a backfill that did not come to its end.
     """
 
     compared: int = 0
@@ -55,6 +57,7 @@ class VerifyReport:
     examples: list[Difference] = field(default_factory=list)
     verified_up_to: str = ""
     complete: bool = True
+    unfinished: bool = False
 
     @property
     def divergent(self) -> bool:

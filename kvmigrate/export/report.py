@@ -7,12 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from kvmigrate.model import Item
+from kvmigrate.model import Item, ItemKind
 
 Progress = Callable[[str, int, "int | None"], None]
 """Called with the phase, how many keys are done, and how many there are, if known."""
 
 MAX_EXAMPLES = 20
+
+
+def type_name(name: str) -> str:
+    """Return the name of a store's type for people."""
+    return "sorted set" if name == "zset" else name
 
 
 class Lines(NamedTuple):
@@ -23,7 +28,7 @@ class Lines(NamedTuple):
 
 
 class Missing(NamedTuple):
-    """An item that the export does not hold."""
+    """An item whose value the export does not hold."""
 
     key: str
     reason: str
@@ -44,9 +49,11 @@ class ExportReport:
 
         unreadable: Lines of *read* that only name a key, as no item can have it.
 
-        missing: Items that could not be written, by reason; *examples* names the first.
+        missing: Items whose value is not in the export, by reason; *examples* names the first.
 
-        complete: Nothing is missing, and no limit ended the export early.
+        unfinished: The tables are those of a backfill that did not come to its end.
+
+        complete: Nothing is missing, the backfill was finished, and no limit ended the export early.
     """
 
     exported: int = 0
@@ -57,14 +64,22 @@ class ExportReport:
     missing: Counter[str] = field(default_factory=Counter)
     examples: list[Missing] = field(default_factory=list)
     cut_short: bool = False
+    unfinished: bool = False
 
     @property
     def complete(self) -> bool:
         """Whether every item is in the export."""
-        return not self.missing and not self.cut_short
+        return not (self.missing or self.cut_short or self.unfinished)
+
+    def miss_value(self, item: Item) -> None:
+        """Count *item* if its line names the key and does not hold the value."""
+        if item.kind is ItemKind.OTHER:
+            self.miss(item.key, f"a {type_name(str(item.value))}: only its key and type are written")
+        elif item.kind is ItemKind.UNREAD:
+            self.miss(item.key, "its value was not read: only its key is written")
 
     def miss(self, key: str, reason: str) -> None:
-        """Count an item that is not written."""
+        """Count an item whose value is not written."""
         self.missing[reason] += 1
         if len(self.examples) < MAX_EXAMPLES:
             self.examples.append(Missing(key, reason))

@@ -64,4 +64,7 @@ def _page_lines(page: Page, lines: Lines, wants: Callable[[str], bool] | None, r
     for key, item in sorted(entries, key=lambda entry: entry[0]):
         if item is None:
             report.unreadable += 1
+            report.miss(key.decode(errors="backslashreplace"), "a key that no item can have: only the key is written")
+        else:
+            report.miss_value(item)
         yield lines.unreadable(key) if item is None else lines.item(item)

@@ -84,6 +84,8 @@ class TargetExport:
         aside = [entry for entry in entries if entry.status != LedgerStatus.OK]
         kept = self._payloads([entry.key for entry in aside if entry.status == LedgerStatus.QUARANTINED])
         self._report.from_quarantine += len(kept)
+        for item in kept.values():
+            self._report.miss_value(item)
         found.update(kept)
         self._read([entry for entry in aside if entry.key not in kept], found)
         items = [found[entry.key] for entry in entries if entry.key in found]
@@ -119,6 +121,7 @@ class TargetExport:
             if item is not None:
                 found[entry.key] = item
                 self._report.read += 1
+                self._report.miss_value(item)
             elif self._source is None:
                 self._report.miss(entry.key, f"it is {entry.status}: only the store has it")
             else:

@@ -19,11 +19,11 @@ def describe_export(report: Mapping[str, Any]) -> Document:
         document.add(Line(f"{counted(report['unreadable'], 'key')} that no item can have: only named", Tone.NOTICE))
     if report["missing"]:
         document.add(
-            Line(f"Incomplete: {counted(report['missing'], 'item')} could not be written.", Tone.BAD),
+            Line(f"Incomplete: {counted(report['missing'], 'value')} could not be written.", Tone.BAD),
             Grid(["reason", "items>"], [[why, number(count)] for why, count in report["missing_reasons"].items()]),
             Grid(["key", "reason"], [[each["key"], each["reason"]] for each in report["examples"]]),
         )
-    elif not report["complete"]:
+    elif not report["complete"] and report["ok"]:
         document.add(Line("Cut short by --limit.", Tone.NOTICE))
     document.add(*ending(report))
     return document

@@ -16,10 +16,9 @@ from psycopg.pq import Format
 from psycopg.types.datetime import DateLoader, IntervalLoader, TimeLoader, TimestamptzLoader
 from psycopg.types.json import set_json_loads
 
-from kvmigrate.errors import SchemaError
 from kvmigrate.target.layout import value_part
 from kvmigrate.target.reader_base import Awaited, LedgerEntry, Owner
-from kvmigrate.target.session import Session, house_error
+from kvmigrate.target.session import Session, house_error, never_migrated
 from kvmigrate.transform.mapping import Entity, ForeignKey, OnMissing, Role, Table
 from kvmigrate.transform.mapping import Mapping as MappingFile
 
@@ -79,6 +78,16 @@ class PostgresRowReader:
     def name(self) -> str:
         """The database's URL without secrets."""
         return self._session.name
+
+    def is_backfill_finished(self) -> bool:
+        """Return whether the last backfill of this mapping came to its end, and any ever read the whole store."""
+        query = sql.SQL(
+            "SELECT coalesce((array_agg(finished_at IS NOT NULL ORDER BY id DESC))[1], false)"
+            " AND bool_or(finished_at IS NOT NULL AND coalesce(report ->> 'complete', 'true') = 'true')"
+            " FROM kvmigrate.run WHERE scope = %(scope)s AND kind = 'backfill'"
+        )
+        [(finished,)] = self._fetch(query, {"scope": self._scope_id()})
+        return bool(finished)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -210,7 +219,7 @@ class PostgresRowReader:
     def _table(self, table: Table) -> sql.Identifier:
         return sql.Identifier(self._mapping.schema, table.name)
 
-    def _fetch(self, query: sql.Composed, parameters: Any) -> list[tuple[Any, ...]]:
+    def _fetch(self, query: sql.SQL | sql.Composed, parameters: Any) -> list[tuple[Any, ...]]:
         connection = self._connection()
         with _house_errors():
             try:
@@ -239,10 +248,7 @@ class PostgresRowReader:
                 query = "SELECT id FROM kvmigrate.control WHERE scope = %s"
                 found = connection.execute(query, [self._mapping.name]).fetchone() if known else None
             if found is None:
-                raise SchemaError(
-                    f"nothing was migrated to {self.name} under the name {self._mapping.name!r}",
-                    hint="run `kvmigrate backfill` first, or check --target and the mapping's name",
-                )
+                raise never_migrated(self.name, self._mapping.name)
             self._scope = int(found[0])
         return self._scope
 

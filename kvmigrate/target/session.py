@@ -19,6 +19,9 @@ Connection = psycopg.Connection[Any]
 PAUSES_S = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Waits before each new attempt: together longer than a restart or failover usually takes."""
 
+CONNECT_TIMEOUT_S = 10
+"""How long a server that does not answer is waited for, unless the URL says otherwise."""
+
 CONFLICT_ATTEMPTS = 8
 """Attempts at a transaction that deadlocked or could not be serialized."""
 
@@ -53,14 +56,22 @@ class Session:
         self._url = url
         self._application_name = application_name
         self._connection: Connection | None = None
+        self._was_open = False
+        is_said = "connect_timeout" in conninfo_to_dict(url)
+        self._patience: dict[str, Any] = {} if is_said else {"connect_timeout": CONNECT_TIMEOUT_S}
 
     def connection(self) -> Connection:
         """Return the open connection, opening it if need be. Raises psycopg's errors."""
         if self._connection is None or self._connection.closed:
             # No prepared statements: a pooler in transaction mode would mix them up.
             self._connection = psycopg.connect(
-                self._url, autocommit=True, application_name=self._application_name, prepare_threshold=None
+                self._url,
+                autocommit=True,
+                application_name=self._application_name,
+                prepare_threshold=None,
+                **self._patience,
             )
+            self._was_open = True
             self._connection.execute(_SETTINGS)
         return self._connection
 
@@ -101,6 +112,8 @@ class Session:
         state = exc.sqlstate or ""
         if state[:2] in {"08", "57"} and state != "57014":
             return True
+        if isinstance(exc, errors.ConnectionTimeout) and not self._was_open:
+            return False
         broken = self._connection is None or self._connection.broken or self._connection.closed
         return isinstance(exc, psycopg.OperationalError) and not state and broken and not _is_refusal(exc)
 
@@ -124,12 +137,25 @@ def house_error(exc: psycopg.Error) -> TargetError:
             hint="see `kvmigrate status`: offline runs end where live migration begins",
         )
     if isinstance(exc, errors.UndefinedTable | errors.UndefinedColumn | errors.InvalidSchemaName):
-        return SchemaError(message, hint="compare the tables with the mapping: `kvmigrate schema --diff`")
+        return SchemaError(
+            f"the tables are not those of this mapping: {exc.diag.message_primary or message}",
+            hint="`kvmigrate schema --diff` shows how they differ; `kvmigrate backfill` makes what is missing",
+        )
     if isinstance(exc, errors.InsufficientPrivilege):
         return TargetError(message, hint="the role needs rights on the mapping's tables and on schema kvmigrate")
+    if isinstance(exc, psycopg.OperationalError) and _is_refusal(exc):
+        return TargetError(f"PostgreSQL refuses: {message}", hint="check user, password and database name")
     if isinstance(exc, psycopg.OperationalError):
         return TargetError(f"PostgreSQL cannot be used: {message}", hint="check that it runs, then run this again")
     return TargetError(message)
+
+
+def never_migrated(database: str, mapping: str) -> SchemaError:
+    """Return the error of a *database* that knows no *mapping* of this name."""
+    return SchemaError(
+        f"nothing was migrated to {database} under the name {mapping!r}",
+        hint="run `kvmigrate backfill` first, or check --target and the mapping's name",
+    )
 
 
 def _is_refusal(exc: psycopg.OperationalError) -> bool:
