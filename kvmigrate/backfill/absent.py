@@ -5,7 +5,7 @@ from __future__ import annotations
 from kvmigrate.errors import CheckFailedError
 
 FEW_ITEMS = 100
-"""So many items may be gone from the store that was read the last time, however small it is."""
+"""So many items may be gone from the store that was read the last time, but never more than half of them."""
 
 FEW_OF = 20
 """Of larger stores, and of a source that was not read before, one item in so many (5 %) may be gone."""
@@ -27,10 +27,10 @@ def check_absent(absent: int, live: int, *, source: str, before: str) -> None:
         before: Name of the source of the last backfill, or "".
 
     Raises:
-        CheckFailedError: they are more than 5 % of *live*, and more than 100 or absent
-            from another source than the last time.
+        CheckFailedError: they are more than 5 % of *live*, and more than 100, more than
+            half, or absent from another source than the last time.
     """
-    few = FEW_ITEMS if before in {source, ""} else 0
+    few = min(FEW_ITEMS, live // 2) if before in {source, ""} else 0
     if absent <= max(few, live // FEW_OF):
         return
     other = f"; the last backfill read {before}" if before else ""

@@ -34,6 +34,7 @@ def run_backfill(
     only: Collection[str] = (),
     limit_keys: int | None = None,
     accept_deletes: bool = False,
+    rewrite: bool = False,
     progress: Progress | None = None,
 ) -> BackfillReport:
     """Copy every item that the mapping matches into tables, and account for every key.
@@ -62,6 +63,9 @@ def run_backfill(
         accept_deletes: Believe that items are gone, however many of them the source
             lacks. Without it a run stops at too many; see `check_absent`.
 
+        rewrite: Write every item again, also where the store did not change. It mends
+            rows that somebody edited or deleted in the tables; rows of no item stay.
+
         progress: Told a few times per second how far each phase is.
 
     Returns:
@@ -84,7 +88,7 @@ def run_backfill(
         reread, source, target, lens, page_keys=page_keys, only=tuple(only), limit_keys=limit_keys, progress=progress
     )
     with rare_collections():
-        return run.run(1 if limit_keys is not None else sweeps)
+        return run.run(1 if limit_keys is not None else sweeps, rewrite=rewrite)
 
 
 class _Run:
@@ -110,7 +114,7 @@ class _Run:
         for name in only:
             lens.mapping.entity(name)
 
-    def run(self, sweeps: int) -> BackfillReport:
+    def run(self, sweeps: int, *, rewrite: bool) -> BackfillReport:
         started = time.monotonic()
         self._target.install()
         self._target.ensure_tables()
@@ -123,6 +127,8 @@ class _Run:
             first_load=self._target.begin_first_load(),
             complete=self._limit_keys is None,
         )
+        if rewrite:
+            self._target.forget(self._only or [entity.name for entity in self._lens.mapping.entities])
         findings = Findings()
         for number in range(1, sweeps + 1):
             findings = self._sweep(report, number, is_last=number == sweeps)

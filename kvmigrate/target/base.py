@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -177,6 +177,14 @@ class Target(Protocol):
         """Register a run and return its number. A backfill ends the right to write of older ones.
 
         It also ceases to take items for known whose rows are no longer there.
+
+        Raises:
+            FenceError: this scope is live, so an offline run must not write.
+        """
+        ...
+
+    def forget(self, entities: Collection[str]) -> int:
+        """Cease to take the items of these entities for known, so that a sweep writes them again; return how many.
 
         Raises:
             FenceError: this scope is live, so an offline run must not write.

@@ -43,6 +43,12 @@ def forget_lost_rows(connection: Connection, layout: Layout, scope: int, *, made
     )
 
 
+def forget_contents(connection: Connection, layout: Layout, scope: int, names: Collection[str]) -> int:
+    """Forget the content of every written item of these entities; return how many."""
+    entities = (layout.mapping.entity(name) for name in names)
+    return sum(_forget(connection, layout, scope, entity, every=True) for entity in entities)
+
+
 def _forget(connection: Connection, layout: Layout, scope: int, entity: Entity, *, every: bool) -> int:
     lost = _lost(layout, scope, entity)
     if lost is None and not every:

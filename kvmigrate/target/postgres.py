@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -30,11 +30,12 @@ from kvmigrate.target.first_load import FirstLoad
 from kvmigrate.target.layout import Layout
 from kvmigrate.target.ledger import Wait
 from kvmigrate.target.listed import compare_listed
-from kvmigrate.target.lost_rows import forget_lost_rows
+from kvmigrate.target.lost_rows import forget_contents, forget_lost_rows
 from kvmigrate.target.quarantined import select_quarantined
 from kvmigrate.target.schema_postgres import apply_schema
 from kvmigrate.target.session import Session, is_data_error, never_migrated
 from kvmigrate.target.waiting import Waiting
+from kvmigrate.target.waiting_list import WaitingEntry, select_waiting
 from kvmigrate.transform.lens import Lens
 
 T = TypeVar("T")
@@ -153,6 +154,16 @@ class PostgresTarget:
                     )
                     forget_lost_rows(connection, self._layout, scope, made=self._made)
                 return run
+
+        return self._writer.run(work)
+
+    def forget(self, entities: Collection[str]) -> int:
+        """Cease to take the items of these entities for known, so that a sweep writes them again; return how many."""
+
+        def work(connection: Connection) -> int:
+            with connection.transaction():
+                self._fence(connection)
+                return forget_contents(connection, self._layout, self._parts().scope, entities)
 
         return self._writer.run(work)
 
@@ -340,6 +351,15 @@ class PostgresTarget:
                 entity=entity,
                 keys=keys,
                 payload=payload,
+            )
+        )
+
+    def waiting_items(self, *, reason: str | None, entity: str | None, limit: int) -> list[WaitingEntry]:
+        """Return the first *limit* obstacles of waiting items, in order of the items' keys."""
+        parts = self._parts()
+        return self._writer.run(
+            lambda connection: select_waiting(
+                connection, parts.layout, parts.scope, reason=reason, entity=entity, limit=limit
             )
         )
 

@@ -125,3 +125,28 @@ def test_only_what_was_lost_is_written_again(backfill: Backfill, fill: Fill, pg:
     pg.execute("DELETE FROM orders WHERE id = 2")
 
     assert [1, 0] == [sweep.changed for sweep in backfill().sweeps]
+
+
+def test_rows_that_were_edited_are_mended_by_a_rewrite(backfill: Backfill, fill: Fill, pg: PgConnection) -> None:
+    """A backfill trusts what it wrote; with `rewrite` it writes every item again, as the store has it."""
+    fill(ITEMS)
+    backfill()
+    pg.execute("UPDATE clients SET name = 'changed'")
+    pg.execute("DELETE FROM order_items WHERE position = 0")
+
+    assert [0, 0] == [sweep.changed for sweep in backfill().sweeps]
+    assert [("changed",), ("changed",)] == pg.execute("SELECT name FROM clients").fetchall()
+
+    assert ROWS == rows(backfill(rewrite=True))
+    assert [("Ada",), ("Bo",)] == pg.execute("SELECT name FROM clients ORDER BY name").fetchall()
+
+
+def test_a_rewrite_of_one_entity_leaves_the_others(backfill: Backfill, fill: Fill, pg: PgConnection) -> None:
+    """`only` narrows what is forgotten."""
+    fill(ITEMS)
+    backfill()
+    pg.execute("UPDATE clients SET name = 'changed'")
+
+    backfill(rewrite=True, only=["order"])
+
+    assert [("changed",), ("changed",)] == pg.execute("SELECT name FROM clients").fetchall()
