@@ -151,7 +151,9 @@ def is_supabase(url: str) -> bool:
 def _session(url: str) -> Iterator[Connection]:
     """Yield a connection whose failures become errors of the house; commit at the end, roll back on an error."""
     try:
-        with psycopg.connect(url, application_name="kvmigrate:schema") as conn:
+        with psycopg.connect(url, application_name="kvmigrate:schema", client_encoding="UTF8") as conn:
+            # The catalog's text is compared, so it must not follow the role's habits.
+            conn.execute("SET standard_conforming_strings = on; SET quote_all_identifiers = off")
             yield conn
     except errors.LockNotAvailable as exc:
         hint = "another transaction holds the table; nothing was changed, try again"

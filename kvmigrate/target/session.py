@@ -30,8 +30,12 @@ FENCE_STATE = "KM001"
 _SETTINGS = (
     # Owners' keys are compared as text, so the text must not follow the role's habits.
     "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET client_min_messages = 'warning'; "
+    "SET standard_conforming_strings = on; SET quote_all_identifiers = off; "
     # A batch is as long as it is; a limit made for web requests would only stop a load.
-    "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; "
+    "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; "
+    "SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'; "
+    # Rows that a policy hides would be missing without a word; so PostgreSQL refuses instead.
+    "SET row_security = off; "
     # An older snapshot would not see what a transaction waited for to commit.
     "SET default_transaction_isolation = 'read committed'"
 )
@@ -69,9 +73,12 @@ class Session:
                 autocommit=True,
                 application_name=self._application_name,
                 prepare_threshold=None,
+                # Binary COPY carries UTF-8, whatever the role, the database or the environment prefers.
+                client_encoding="UTF8",
                 **self._patience,
             )
             self._was_open = True
+            check_encoding(self._connection)
             self._connection.execute(_SETTINGS)
         return self._connection
 
@@ -116,6 +123,16 @@ class Session:
             return False
         broken = self._connection is None or self._connection.broken or self._connection.closed
         return isinstance(exc, psycopg.OperationalError) and not state and broken and not _is_refusal(exc)
+
+
+def check_encoding(connection: Connection) -> None:
+    """Refuse a database that cannot hold every text. Raises `TargetError`."""
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise TargetError(
+            f"the database's encoding is {encoding}, which cannot hold every JSON text",
+            hint="use a database made with ENCODING 'UTF8' (TEMPLATE template0)",
+        )
 
 
 def is_conflict(exc: BaseException) -> bool:
