@@ -19,10 +19,10 @@ from kvmigrate.consistency.json_exact import loads_column
 from kvmigrate.consistency.report import VerifyReport
 from kvmigrate.consistency.verify import run_verify
 from kvmigrate.errors import ConfigError
-from kvmigrate.export.report import ExportReport, Lines
+from kvmigrate.export.report import ExportReport, Lines, type_name
 from kvmigrate.export.source import export_source
 from kvmigrate.export.target import TargetExport
-from kvmigrate.model import Item
+from kvmigrate.model import Item, ItemKind
 from kvmigrate.stores.base import KVSource
 from kvmigrate.stores.export_format import write_item, write_unreadable
 from kvmigrate.stores.open import open_source
@@ -30,6 +30,7 @@ from kvmigrate.target.base import QuarantineEntry
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.target.rows_postgres import PostgresRowReader
 from kvmigrate.target.schema_postgres import AppliedSchema, apply_schema, diff_schema, drop_schema
+from kvmigrate.target.waiting_list import WaitingEntry
 from kvmigrate.transform.ddl_formats import Format, render
 from kvmigrate.transform.difference import Difference
 from kvmigrate.transform.json_text import load_jsonb
@@ -186,6 +187,10 @@ class Migration:
         """The quarantined items."""
         return QuarantineStore(self.target, self.lens, write_item)
 
+    def waiting(self, *, reason: str | None = None, entity: str | None = None, limit: int = 100) -> list[WaitingEntry]:
+        """Return what waiting items wait for, in order of their keys; *limit* is in obstacles."""
+        return self.target.waiting_items(reason=reason, entity=entity, limit=limit)
+
     def apply_schema(self) -> AppliedSchema:
         """Make what is missing of the tables. See `apply_schema`."""
         return apply_schema(self.settings.need_target(), self.mapping)
@@ -217,6 +222,18 @@ class Migration:
     def payload_line(self, entry: QuarantineEntry) -> str:
         """Return the value of a quarantined item as a line of an export; "" where it was not kept."""
         return "" if entry.item is None else write_item(entry.item).decode().rstrip("\n")
+
+    def payload_text(self, entry: QuarantineEntry) -> str:
+        """Return the value of a quarantined item for people: UTF-8 text as it is, else as `payload_line`."""
+        item = entry.item
+        if item is None:
+            return ""
+        if item.kind is ItemKind.OTHER:
+            return f"a {type_name(str(item.value))}: its content is not read"
+        try:
+            return item.value.decode() if isinstance(item.value, bytes) else self.payload_line(entry)
+        except UnicodeDecodeError:
+            return self.payload_line(entry)
 
     def check_entities(self, names: Sequence[str]) -> None:
         """Raise `ConfigError` where the mapping lacks one of these entities."""

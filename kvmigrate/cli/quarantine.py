@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,7 +22,8 @@ from kvmigrate.cli.options import (
     next_command,
     settings_of,
 )
-from kvmigrate.errors import ConfigError
+from kvmigrate.errors import KVMigrateError
+from kvmigrate.model import Reason
 
 if TYPE_CHECKING:
     from kvmigrate.target.base import QuarantineEntry
@@ -31,6 +33,7 @@ EPILOG = example("kvmigrate quarantine list --mapping mapping.yaml --target post
 app = typer.Typer(cls=KVMigrateGroup, no_args_is_help=True, rich_markup_mode=None)
 
 _ReasonOption = Annotated[str | None, typer.Option("--reason", metavar="R", help="Only items refused for this.")]
+_WaitingOption = Annotated[bool, typer.Option("--waiting", help="The waiting items instead, with what for.")]
 _ShownOption = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Show at most N items.")]
 _KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="The item's key.")]
 _KeysArgument = Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Keys of items.")]
@@ -51,22 +54,37 @@ def list_entries(
     reason: _ReasonOption = None,
     entity: EntityOption = None,
     limit: _ShownOption = 100,
+    waiting: _WaitingOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List refused items, each with its reason."""
-    from kvmigrate.migration import Migration
-    from kvmigrate.report.quarantine import describe_entries
+    """List refused items, each with its reason.
 
+    With --waiting the items that wait for another one, each with what it waits for;
+    values of personal columns are masked.
+    """
+    from kvmigrate.migration import Migration
+    from kvmigrate.report.quarantine import describe_entries, describe_waiting
+
+    _check_reason(reason)
     call = Call("quarantine list", as_json=as_json)
     with Migration.open(settings_of(mapping=mapping, target=target, config=config)) as migration:
         migration.check_entities([entity] if entity else [])
-        found = migration.quarantine.entries(reason=reason, entity=entity, limit=limit + 1)
-        entries = [entry_fields(each) for each in found[:limit]]
-        fields = {"count": len(entries), "more": len(found) > limit, "entries": entries}
-        commands = ("quarantine show KEY", "quarantine replay --all") if entries else ()
+        held: list[dict[str, object]]
+        if waiting:
+            held = [each._asdict() for each in migration.waiting(reason=reason, entity=entity, limit=limit + 1)]
+        else:
+            held = [entry_fields(each) for each in migration.quarantine.entries(reason, entity, limit + 1)]
+        shown = held[:limit]
+        fields = {
+            "count": len(shown),
+            "more": len(held) > limit,
+            "entries": [] if waiting else shown,
+            "waiting": shown if waiting else [],
+        }
+        commands = ("quarantine show KEY", "quarantine replay --all") if fields["entries"] else ()
         hints = [next_command(migration.settings, each, "target") for each in commands]
         envelope = call.envelope(fields, mapping=migration.mapping, next_commands=hints)
-    call.finish(envelope, describe_entries(envelope))
+    call.finish(envelope, describe_waiting(envelope) if waiting else describe_entries(envelope))
 
 
 @app.command(
@@ -88,11 +106,12 @@ def show(
     with Migration.open(settings_of(mapping=mapping, target=target, config=config)) as migration:
         entry = migration.quarantine.show(key)
         if entry is None:
-            raise ConfigError(f"{key} is not in quarantine", hint="kvmigrate quarantine list names what is")
+            raise _not_there([key])
         fields = {**entry_fields(entry), "payload": migration.payload_line(entry)}
+        value = migration.payload_text(entry)
         hints = [next_command(migration.settings, f"quarantine replay {shlex.quote(key)}", "target")]
         envelope = call.envelope(fields, mapping=migration.mapping, next_commands=hints)
-    call.finish(envelope, describe_entry(envelope))
+    call.finish(envelope, describe_entry(envelope, value))
 
 
 @app.command(
@@ -118,6 +137,7 @@ def export(
     """
     from kvmigrate.migration import Migration
 
+    _check_reason(reason)
     call = Call("quarantine export", as_json=as_json)
     with Migration.open(settings_of(mapping=mapping, target=target, config=config)) as migration:
         migration.check_entities([entity] if entity else [])
@@ -155,12 +175,28 @@ def replay(
 
     if not (keys or reason or every):
         raise typer.BadParameter("name keys, a --reason, or --all")
+    if every and (keys or reason):
+        raise typer.BadParameter("--all is every item: name no keys and no --reason beside it")
+    _check_reason(reason)
     call = Call("quarantine replay", as_json=as_json)
     settings = settings_of(mapping=mapping, source=source, target=target, config=config)
     with Migration.open(settings) as migration, call.progress() as progress:
+        if absent := [key for key in keys or () if migration.quarantine.show(key) is None]:
+            raise _not_there(absent)
         done = migration.replay(keys=keys or (), reason=reason, every=every, progress=progress)
         envelope = call.envelope(done.to_json(), mapping=migration.mapping)
     call.finish(envelope, describe_replay(envelope))
+
+
+def _check_reason(reason: str | None) -> None:
+    known = [each.value for each in Reason]
+    if reason is not None and reason not in known:
+        raise typer.BadParameter(f"there is no reason {reason!r}; the reasons are {', '.join(known)}")
+
+
+def _not_there(keys: Sequence[str]) -> KVMigrateError:
+    verb = "is" if len(keys) == 1 else "are"
+    return KVMigrateError(f"{', '.join(keys)} {verb} not in quarantine", hint="kvmigrate quarantine list names what is")
 
 
 def entry_fields(entry: QuarantineEntry) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kvmigrate.model import ItemKind
 from kvmigrate.report.document import Code, Document, Facts, Grid, Line, Tone, counted, number
 from kvmigrate.report.ending import ending
 
@@ -24,13 +25,29 @@ def describe_entries(report: Mapping[str, Any]) -> Document:
     return document
 
 
-def describe_entry(report: Mapping[str, Any]) -> Document:
-    """Return the document of ``quarantine show``."""
+def describe_waiting(report: Mapping[str, Any]) -> Document:
+    """Return the document of ``quarantine list --waiting``."""
+    waiting = report["waiting"]
+    document = Document(f"{report['scope']}: {counted(report['count'], 'obstacle')} of waiting items")
+    if waiting:
+        rows = [[each[name] for name in ("key", "reason", "waits_for", "value", "message")] for each in waiting]
+        document.add(Grid(["key", "reason", "waits for", "value", "why"], rows))
+    if report["more"]:
+        document.add(Line("There are more: --limit shows them, --reason and --entity choose.", Tone.FAINT))
+    document.add(*ending(report))
+    return document
+
+
+def describe_entry(report: Mapping[str, Any], value: str) -> Document:
+    """Return the document of ``quarantine show``; *value* is the item's, for people."""
     document = Document(report["key"])
     names = ("entity", "reason", "path", "message", "at", "run", "fingerprint")
     document.add(Facts([(name, str(report[name])) for name in names]))
+    if report["payload_kind"] == ItemKind.OTHER:
+        document.add(Line(f"As stored: {value}"), *ending(report))
+        return document
     stored = f"As stored: {report['payload_kind']}, {counted(report['payload_bytes'], 'byte')}"
-    document.add(Line(stored, Tone.FAINT), Code(report["payload"]), *ending(report))
+    document.add(Line(stored, Tone.FAINT), Code(value), *ending(report))
     return document
 
 

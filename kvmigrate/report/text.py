@@ -79,5 +79,6 @@ def _joined(cells: Sequence[str], widths: Sequence[int], rights: Sequence[bool])
 
 
 def _cut(cell: str) -> str:
-    line = " ".join(cell.split())
+    # Blanks stay as they are: a message may quote a value.
+    line = " ".join(cell.splitlines())
     return line if len(line) <= _MAX_CELL else line[: _MAX_CELL - 1] + "…"

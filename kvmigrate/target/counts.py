@@ -10,6 +10,7 @@ from psycopg import sql
 from kvmigrate.target.base import BIN_OF_STATUS, Tally
 from kvmigrate.target.layout import Layout
 from kvmigrate.target.lost_rows import count_lost_rows
+from kvmigrate.target.waiting_list import MASK, awaited_text, personal_constraints
 
 Connection = psycopg.Connection[Any]
 
@@ -34,7 +35,7 @@ def tally(connection: Connection, layout: Layout, scope: int) -> Tally:
         if plan.table.rest:
             found.rest_bytes[plan.table.name] = rest_bytes
     found.lost_rows = count_lost_rows(connection, layout, scope)
-    _count_refusals(connection, scope, found)
+    _count_refusals(connection, layout, scope, found)
     return found
 
 
@@ -43,7 +44,7 @@ def entity_name(names: dict[int, str], entity: int) -> str:
     return names.get(entity, f"#{entity}" if entity else "")
 
 
-def _count_refusals(connection: Connection, scope: int, found: Tally) -> None:
+def _count_refusals(connection: Connection, layout: Layout, scope: int, found: Tally) -> None:
     reasons = connection.execute(
         "SELECT reason, count(*) FROM kvmigrate.quarantine WHERE scope = %s GROUP BY 1 ORDER BY 2 DESC, 1", [scope]
     )
@@ -55,13 +56,16 @@ def _count_refusals(connection: Connection, scope: int, found: Tally) -> None:
     )
     found.waits = dict(waits.fetchall())
     examples = connection.execute(
-        "SELECT key, bin, reason, path, message FROM ("
-        "SELECT key, 'quarantined' AS bin, reason, path, message, "
+        "SELECT key, bin, reason, path, message, on_constraint, on_value FROM ("
+        "SELECT key, 'quarantined' AS bin, reason, path, message, '' AS on_constraint, '' AS on_value, "
         "row_number() OVER (PARTITION BY reason ORDER BY key) AS number FROM kvmigrate.quarantine WHERE scope = %s "
-        "UNION ALL SELECT key, 'waiting', reason, '$', message, "
+        "UNION ALL SELECT key, 'waiting', reason, '$', message, on_constraint, on_value, "
         "row_number() OVER (PARTITION BY reason ORDER BY key) FROM kvmigrate.waiting WHERE scope = %s"
         ") AS every WHERE number <= %s ORDER BY bin, reason, number",
         [scope, scope, EXAMPLES_PER_REASON],
     )
     columns = ("key", "bin", "reason", "path", "message")
-    found.examples = [dict(zip(columns, row, strict=True)) for row in examples.fetchall()]
+    personal = personal_constraints(layout)
+    for key, bin_name, reason, path, message, constraint, value in examples.fetchall():
+        said = awaited_text(reason, message, MASK if constraint in personal else value)
+        found.examples.append(dict(zip(columns, (key, bin_name, reason, path, said), strict=True)))

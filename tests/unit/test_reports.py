@@ -269,7 +269,7 @@ def test_an_incomplete_export_names_what_is_missing() -> None:
     }
 
     shown = render_text(describe_export(report))
-    assert "Incomplete: 1 item could not be written." in shown
+    assert "Incomplete: 1 value could not be written." in shown
     assert "gift:7" in shown
     assert "1 key that no item can have" in shown
     assert "Cut short" in render_text(describe_export({**report, "missing": 0}))

@@ -1,0 +1,84 @@
+"""``kvmigrate quarantine`` for people: what is asked for, what is shown, and what is refused."""
+
+import pytest
+import redis
+
+from tests.fix_cli import CommandLine
+
+
+def test_a_replay_of_a_key_that_is_not_there_is_an_error(cli: CommandLine) -> None:
+    """A mistyped key is named, and ends with 1; nothing is tried."""
+    cli.backfill()
+
+    done = cli("quarantine", "replay", "gift:42", "gift:43", "--target", cli.target)
+
+    assert (1, True) == (done.code, "gift:43 is not in quarantine" in done.err)
+
+
+def test_all_beside_keys_is_a_usage_error(cli: CommandLine) -> None:
+    """Every item and some items cannot be meant at once."""
+    cli.backfill()
+
+    assert 2 == cli("quarantine", "replay", "--all", "gift:42", "--target", cli.target).code
+    assert 2 == cli("quarantine", "replay", "--all", "--reason", "type", "--target", cli.target).code
+
+
+@pytest.mark.parametrize("command", ["list", "replay", "export"])
+def test_an_unknown_reason_names_those_that_there_are(cli: CommandLine, command: str) -> None:
+    """A mistyped reason is no empty answer."""
+    done = cli("quarantine", command, "--reason", "typo", "--target", cli.target)
+
+    assert 2 == done.code
+    assert "missing-parent" in done.err
+
+
+def test_a_value_that_is_no_json_is_shown_as_text(cli: CommandLine) -> None:
+    """What can be read is not shown as base64."""
+    cli.put({"client:3": b"{'name': 'Caf\xc3\xa9'}", "client:4": b"\xff"})
+    cli.backfill()
+
+    assert "{'name': 'Café'}" in cli("quarantine", "show", "client:3", "--target", cli.target).out
+    assert '"/w=="' in cli("quarantine", "show", "client:4", "--target", cli.target).out
+
+
+def test_a_list_is_told_to_be_one(cli: CommandLine, redis_client: "redis.Redis") -> None:
+    """Of a type that is not read nothing was kept, so no bytes are counted."""
+    redis_client.rpush("client:5", "a")
+    cli.backfill()
+
+    assert "a list: its content is not read" in cli("quarantine", "show", "client:5", "--target", cli.target).out
+
+
+def test_blanks_of_a_value_are_shown(cli: CommandLine) -> None:
+    """A message quotes the value as it is stored."""
+    cli.put({"gift:42": {"client": 1, "price": "1  2"}})
+    cli.backfill()
+
+    assert '"1  2"' in cli("quarantine", "list", "--target", cli.target).out
+
+
+def test_waiting_items_are_listed_with_what_they_wait_for(cli: CommandLine) -> None:
+    """The missing id is named, in the list and in the report of the backfill."""
+    report = cli("backfill", *cli.sides).out
+    waiting = ("quarantine", "list", "--waiting", "--target", cli.target)
+
+    done = cli(*waiting, "--json").json
+
+    assert [("gift:7", "gift", "client", "99")] == [
+        (each["key"], each["entity"], each["waits_for"], each["value"]) for each in done["waiting"]
+    ]
+    assert "refers to no client: 99" in report
+    assert "gift:7" in cli(*waiting).out
+    assert 0 == cli(*waiting, "--entity", "client", "--json").json["count"]
+
+
+def test_an_awaited_value_of_a_personal_column_is_masked(cli: CommandLine) -> None:
+    """What nobody may see is in no list and no report."""
+    file = cli.folder / "mapping.yaml"
+    file.write_text(file.read_text().replace("references: client}", "references: client, personal: true}"))
+
+    report = cli("backfill", *cli.sides).out
+    [entry] = cli("quarantine", "list", "--waiting", "--target", cli.target, "--json").json["waiting"]
+
+    assert "***" == entry["value"]
+    assert "refers to no client: ***" in report
