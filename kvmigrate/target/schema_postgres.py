@@ -154,6 +154,7 @@ def _session(url: str) -> Iterator[Connection]:
         with psycopg.connect(url, application_name="kvmigrate:schema", client_encoding="UTF8") as conn:
             # The catalog's text is compared, so it must not follow the role's habits.
             conn.execute("SET standard_conforming_strings = on; SET quote_all_identifiers = off")
+            conn.commit()
             yield conn
     except errors.LockNotAvailable as exc:
         hint = "another transaction holds the table; nothing was changed, try again"
