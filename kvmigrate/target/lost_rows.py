@@ -13,16 +13,26 @@ from kvmigrate.transform.mapping import Entity
 
 Connection = psycopg.Connection[Any]
 
-_WRITTEN = sql.SQL("scope = {scope} AND entity = {entity} AND mapping = {mapping} AND status = 'ok' AND NOT deleted")
+_WRITTEN = sql.SQL(
+    "l.scope = {scope} AND l.entity = {entity} AND l.mapping = {mapping} AND l.status = 'ok' AND NOT l.deleted"
+)
+
+_HAS_GROWN = """
+SELECT reltuples < 0 OR pg_relation_size(oid) > (relpages * 1.5 + 16) * current_setting('block_size')::bigint
+FROM pg_class WHERE oid = to_regclass(%s)
+"""
 
 
 def count_lost_rows(connection: Connection, layout: Layout, scope: int) -> dict[str, int]:
     """Return, by root table, how many items are written under this mapping and have no row; 0 is left out."""
+    refresh_statistics(connection, layout)
     found = {}
     for entity in layout.mapping.entities:
-        lost = _lost(layout, scope, entity)
-        if lost is not None:
-            count = connection.execute(sql.SQL("SELECT count(*) FROM ({}) AS lost").format(lost)).fetchall()[0][0]
+        has_no_row = _has_no_row(layout, entity)
+        if has_no_row is not None:
+            statement = sql.SQL("SELECT count(*) FROM kvmigrate.ledger AS l WHERE {} AND {}")
+            written = _written(layout, scope, entity)
+            count = connection.execute(statement.format(written, has_no_row)).fetchall()[0][0]
             if count:
                 found[entity.root.name] = count
     return found
@@ -36,6 +46,7 @@ def forget_lost_rows(connection: Connection, layout: Layout, scope: int, *, made
     tables), or is empty though the last report counted rows in it, all items of its
     entity are written again.
     """
+    refresh_statistics(connection, layout)
     emptied = {*made, *_emptied(connection, layout, scope)}
     return sum(
         _forget(connection, layout, scope, entity, every=bool(emptied & _tables(layout, entity)))
@@ -49,13 +60,27 @@ def forget_contents(connection: Connection, layout: Layout, scope: int, names: C
     return sum(_forget(connection, layout, scope, entity, every=True) for entity in entities)
 
 
+def refresh_statistics(connection: Connection, layout: Layout) -> None:
+    """Let the planner know the sizes of ledger and anchor tables that grew much since it last looked.
+
+    Taken for small, a whole ledger would be compared with a whole table row by row.
+    A table that is not ours to analyze, or is being vacuumed, is left as it is.
+    """
+    anchors = [plan.name for entity in layout.mapping.entities for plan in layout.anchors(entity)]
+    for name in (sql.Identifier("kvmigrate", "ledger"), *anchors):
+        found = connection.execute(_HAS_GROWN, [name.as_string(connection)]).fetchall()
+        if found and found[0][0]:
+            connection.execute(sql.SQL("ANALYZE (SKIP_LOCKED) {}").format(name))
+
+
 def _forget(connection: Connection, layout: Layout, scope: int, entity: Entity, *, every: bool) -> int:
-    lost = _lost(layout, scope, entity)
-    if lost is None and not every:
+    has_no_row = sql.SQL("true").format() if every else _has_no_row(layout, entity)
+    if has_no_row is None:
         return 0
-    which = sql.SQL(" AND key IN ({})").format(lost) if lost is not None and not every else sql.SQL("")
-    statement = sql.SQL("UPDATE kvmigrate.ledger SET content_hash = NULL WHERE {}{} AND content_hash IS NOT NULL")
-    return connection.execute(statement.format(_written(layout, scope, entity), which)).rowcount
+    statement = sql.SQL(
+        "UPDATE kvmigrate.ledger AS l SET content_hash = NULL WHERE {} AND {} AND l.content_hash IS NOT NULL"
+    )
+    return connection.execute(statement.format(_written(layout, scope, entity), has_no_row)).rowcount
 
 
 def _emptied(connection: Connection, layout: Layout, scope: int) -> list[str]:
@@ -79,15 +104,13 @@ def _tables(layout: Layout, entity: Entity) -> set[str]:
     return {plan.table.name for plan in layout.plans if plan.entity is entity}
 
 
-def _lost(layout: Layout, scope: int, entity: Entity) -> sql.Composed | None:
-    """The SELECT of the keys without a root row; ``None`` where items need have no row."""
+def _has_no_row(layout: Layout, entity: Entity) -> sql.Composed | None:
+    """The condition that the item of ledger row ``l`` has no root row; ``None`` where items need have none."""
     if entity.rows_only:
         return None
     [plan] = layout.anchors(entity)
     _, owner = layout.owner(plan, "t")
-    return sql.SQL(
-        "SELECT l.key FROM kvmigrate.ledger AS l WHERE {} AND NOT EXISTS (SELECT FROM {} AS t WHERE {} = l.key)"
-    ).format(_written(layout, scope, entity), plan.name, owner)
+    return sql.SQL("NOT EXISTS (SELECT FROM {} AS t WHERE {} = l.key)").format(plan.name, owner)
 
 
 def _written(layout: Layout, scope: int, entity: Entity) -> sql.Composed:

@@ -150,3 +150,16 @@ def test_a_rewrite_of_one_entity_leaves_the_others(backfill: Backfill, fill: Fil
     backfill(rewrite=True, only=["order"])
 
     assert [("changed",), ("changed",)] == pg.execute("SELECT name FROM clients").fetchall()
+
+
+def test_a_grown_ledger_is_not_taken_for_small(backfill: Backfill, fill: Fill, pg: PgConnection) -> None:
+    """Statistics of a first load of a few items would have all later items compared with all rows, one by one."""
+    fill({"client:0": {"name": "Ada"}})
+    backfill()
+    fill({f"client:{number}": {"name": "Bo"} for number in range(1, 4001)})
+    backfill()
+
+    known = pg.execute(
+        "SELECT reltuples > 3000 FROM pg_class WHERE oid IN ('kvmigrate.ledger'::regclass, 'clients'::regclass)"
+    ).fetchall()
+    assert [(True,), (True,)] == known
