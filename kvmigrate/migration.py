@@ -106,6 +106,7 @@ class Migration:
         only: Sequence[str] = (),
         limit_keys: int | None = None,
         accept_deletes: bool = False,
+        rewrite: bool = False,
         progress: Progress | None = None,
     ) -> BackfillReport:
         """Copy the store into the tables, which are made where they are missing. See `run_backfill`."""
@@ -117,6 +118,7 @@ class Migration:
             only=tuple(only),
             limit_keys=limit_keys,
             accept_deletes=accept_deletes,
+            rewrite=rewrite,
             progress=progress,
         )
 

@@ -36,6 +36,10 @@ _AcceptDeletesOption = Annotated[
     bool, typer.Option("--accept-deletes", help="Delete rows also when the source lacks many items (over 5 %).")
 ]
 
+_RewriteOption = Annotated[
+    bool, typer.Option("--rewrite", help="Write every item again: mends rows that were edited in the tables.")
+]
+
 
 def backfill(
     *,
@@ -46,6 +50,7 @@ def backfill(
     entity: EntitiesOption = None,
     limit: LimitOption = None,
     accept_deletes: _AcceptDeletesOption = False,
+    rewrite: _RewriteOption = False,
     report: _ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -56,14 +61,20 @@ def backfill(
     """
     from kvmigrate.migration import Migration
     from kvmigrate.report.backfill import describe_backfill
-    from kvmigrate.report.write import write_report
+    from kvmigrate.report.write import check_folder, write_report
 
     call = Call("backfill", as_json=as_json)
     settings = settings_of(mapping=mapping, source=source, target=target, config=config)
+    if report:
+        check_folder(report)
     with Migration.open(settings) as migration:
         with call.progress() as progress:
             done = migration.backfill(
-                only=entity or (), limit_keys=limit, accept_deletes=accept_deletes, progress=progress
+                only=entity or (),
+                limit_keys=limit,
+                accept_deletes=accept_deletes,
+                rewrite=rewrite,
+                progress=progress,
             )
         envelope = call.envelope(
             done.to_json(),

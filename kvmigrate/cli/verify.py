@@ -30,6 +30,9 @@ _ShowValuesOption = Annotated[
     bool, typer.Option("--show-values", help="Show the values that differ; they may be personal.")
 ]
 
+MEND = ["verify --show-values", "backfill --rewrite"]
+"""What to type about a divergence: see it, and make the rows again from the store."""
+
 
 def verify(
     *,
@@ -55,7 +58,7 @@ def verify(
         with call.progress() as progress:
             found = migration.verify(entity=entity, limit_keys=limit, show_values=show_values, progress=progress)
         exit_code = DIVERGENT if found.divergent else 0 if found.compared else INCONCLUSIVE
-        commands = ["backfill"] if found.unfinished else ["verify --show-values"] if found.divergent else []
+        commands = ["backfill"] if found.unfinished else MEND if found.divergent else []
         envelope = call.envelope(
             {"source": migration.source_name, "target": migration.target_name, **found.to_json()},
             mapping=migration.mapping,
