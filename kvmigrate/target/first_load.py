@@ -9,8 +9,12 @@ import psycopg
 from psycopg import errors, sql
 
 from kvmigrate.errors import SchemaError
+from kvmigrate.model import Reason
 from kvmigrate.target.attempt import Parts
+from kvmigrate.target.index_limits import owners_refused_by
 from kvmigrate.target.layout import TablePlan
+from kvmigrate.target.ledger import Wait
+from kvmigrate.target.session import is_data_error
 from kvmigrate.transform.ddl import Kind, Statement, all_indexes, create_statements
 from kvmigrate.transform.mapping import ForeignKey, Index
 
@@ -23,6 +27,14 @@ ORPHANS_AT_ONCE = 5000
 """Items displaced per transaction; bounds memory and the length of locks."""
 
 _LOCK_TIMEOUT = "5s"
+
+
+class _RefusedError(Exception):
+    """Rows do not fit an index."""
+
+    def __init__(self, statement: Statement) -> None:
+        super().__init__(statement.name)
+        self.statement = statement
 
 
 class FirstLoad:
@@ -77,24 +89,60 @@ class FirstLoad:
             displaced += len(moved)
         return displaced
 
-    def restore(self, connection: Connection) -> None:
-        """Bring back what `begin` took away, in one transaction, and refresh the planner's statistics."""
-        with connection.transaction():
-            rows = connection.execute(
-                "SELECT deferred FROM kvmigrate.control WHERE id = %s FOR UPDATE", [self._scope]
-            ).fetchall()
-            wanted = set(rows[0][0]) if rows else set()
-            _search_in_extensions(connection)
-            for statement in create_statements(self._parts.layout.mapping):
-                if statement.kind in {Kind.INDEX, Kind.FOREIGN_KEY} and statement.name in wanted:
-                    self._make(connection, statement)
-            connection.execute(
-                "UPDATE kvmigrate.control SET phase = '', deferred = '{}', updated_at = now() WHERE id = %s",
-                [self._scope],
-            )
+    def restore(self, connection: Connection) -> Statement | None:
+        """Bring back what `begin` took away, in one transaction, and refresh the planner's statistics.
+
+        Where rows do not fit an index nothing is brought back, and that index is
+        returned; `displace_unfit` makes room for another try.
+        """
+        try:
+            with connection.transaction():
+                self._restore(connection)
+        except _RefusedError as refused:
+            return refused.statement
         for plan in self._parts.layout.plans:
             connection.execute(sql.SQL("ANALYZE {}").format(plan.name))
         connection.execute("ANALYZE kvmigrate.ledger")
+        return None
+
+    def displace_unfit(self, connection: Connection, index: Statement) -> int:
+        """Displace the items with rows that *index* refuses, to be tried again at once; return how many.
+
+        The next try writes them as any later load would, and so quarantines them.
+
+        Raises:
+            SchemaError: no item of the ledger owns such a row.
+        """
+        parts = self._parts
+        plan = parts.layout.by_name[index.table]
+        _search_in_extensions(connection)
+        owners = [] if plan.lookup else owners_refused_by(connection, parts.layout, plan, index.name)
+        message = f"a row of {index.table} does not fit index {index.name}"
+        wait = Wait(index.name, plan.entity.id, "", Reason.DATABASE.value, message, due=True)
+        moved = parts.removal.displace(connection, {owner: [wait] for owner in owners})
+        if not moved:
+            raise SchemaError(
+                f"rows of {index.table} do not fit index {index.name}, and no item of the ledger is at fault",
+                hint="take the index out of the mapping, or mend the rows, and run this again",
+            )
+        return len(moved)
+
+    def _restore(self, connection: Connection) -> None:
+        rows = connection.execute(
+            "SELECT deferred FROM kvmigrate.control WHERE id = %s FOR UPDATE", [self._scope]
+        ).fetchall()
+        wanted = set(rows[0][0]) if rows else set()
+        _search_in_extensions(connection)
+        statements = create_statements(self._parts.layout.mapping)
+        # Indexes first: rows may not fit them, and then all else was in vain.
+        for kind in (Kind.INDEX, Kind.FOREIGN_KEY):
+            for statement in statements:
+                if statement.kind is kind and statement.name in wanted:
+                    self._make(connection, statement)
+        connection.execute(
+            "UPDATE kvmigrate.control SET phase = '', deferred = '{}', updated_at = now() WHERE id = %s",
+            [self._scope],
+        )
 
     def _is_empty(self, connection: Connection) -> bool:
         questions = [sql.SQL("EXISTS (SELECT FROM {})").format(plan.name) for plan in self._parts.layout.plans]
@@ -134,9 +182,15 @@ class FirstLoad:
             if statement.kind is Kind.INDEX
             else _has_constraint(connection, plan, statement.name)
         )
-        if not there:
+        if there:
+            return
+        try:
             # Text that the mapping's names were quoted into; no value is in it.
             connection.execute(sql.SQL(statement.sql))
+        except psycopg.Error as exc:
+            if statement.kind is Kind.INDEX and is_data_error(exc):
+                raise _RefusedError(statement) from exc
+            raise
 
 
 def _is_needed(plan: TablePlan, index: Index) -> bool:

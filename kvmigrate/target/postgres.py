@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -221,9 +222,13 @@ class PostgresTarget:
         load = FirstLoad(self._parts())
         if not self._writer.run(load.is_open):
             return
-        while self._in_turn(load.settle_orphans):
-            pass
-        self._writer.run(load.restore)
+        while True:
+            while self._in_turn(load.settle_orphans):
+                pass
+            unfit = self._writer.run(load.restore)
+            if unfit is None:
+                break
+            self._in_turn(partial(load.displace_unfit, index=unfit))
         self._first_load, self._direct = False, None
 
     def unchanged(self, seen: Sequence[tuple[str, bytes]]) -> set[str]:
