@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kvmigrate.cli.call import Call
-from kvmigrate.cli.options import JsonOption, example
+from kvmigrate.cli.options import JsonOption, example, program
 
 if TYPE_CHECKING:
     from kvmigrate.demo.servers import DemoServers
@@ -47,7 +47,7 @@ def demo(
         servers = stack.enter_context(demo_servers(redis=redis))
         with call.progress() as progress:
             report = run_demo(servers, size=size, progress=progress, say=_say)
-        next_commands = _kept(servers, stack) if keep else ["kvmigrate demo --keep", "kvmigrate --help"]
+        next_commands = _kept(servers, stack) if keep else [f"{program()} demo --keep", f"{program()} --help"]
         envelope = call.envelope(report.to_json(), ok=report.ok, next_commands=next_commands)
         exit_code = 5 if report.divergent else 0 if report.ok else 1
         if keep:
@@ -68,7 +68,9 @@ def _kept(servers: DemoServers, stack: ExitStack) -> list[str]:
 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kvmigrate-demo-")))
     file = write_settings(servers, folder)
-    return [f"kvmigrate {command} --config {file}" for command in ("quarantine list", "verify", "export --from target")]
+    return [
+        f"{program()} {command} --config {file}" for command in ("quarantine list", "verify", "export --from target")
+    ]
 
 
 def _wait() -> None:

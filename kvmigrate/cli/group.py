@@ -11,11 +11,11 @@ import typer
 from typer.core import TyperGroup
 
 from kvmigrate.cli.call import print_json
+from kvmigrate.cli.start import INTERRUPTED
 from kvmigrate.errors import KVMigrateError
 
 # typer may carry its own click, so the class is found where it is certain: above one that typer exports.
 _PARSE_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[2])
-INTERRUPTED = 130
 
 
 class _InterruptedError(Exception):

@@ -20,6 +20,7 @@ app = typer.Typer(
     cls=KVMigrateGroup,
     add_completion=False,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

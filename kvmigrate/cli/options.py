@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +39,7 @@ OutputOption = Annotated[
 ]
 
 
+_PROGRAM = "kvmigrate"
 UNFINISHED = "the backfill of this mapping was not finished: the tables hold a part of the data"
 """The warning where tables are read that no backfill has filled to the end."""
 
@@ -67,13 +70,21 @@ def next_command(settings: Settings, command: str, *sides: str) -> str:
         "source": mask_url(settings.source),
         "target": mask_url(settings.target),
     }
-    words = ["kvmigrate", command]
+    words = [program(), command]
     for name in ("mapping", *sides):
         if settings.came_from.get(name) == f"--{name}":
             words += [f"--{name}", "URL" if values[name] == "***" else shlex.quote(values[name])]
     if settings.config:
         words += ["--config", shlex.quote(str(settings.config))]
     return " ".join(words)
+
+
+def program() -> str:
+    """Return what one types to run this program: its path where the shell would not find it."""
+    typed = sys.argv[0]
+    if Path(typed).name != _PROGRAM or shutil.which(_PROGRAM):
+        return _PROGRAM
+    return shlex.quote(typed)
 
 
 def example(*commands: str) -> str:

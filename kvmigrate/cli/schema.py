@@ -58,6 +58,8 @@ def schema(
 
     if sum((apply, diff, drop, show_code)) > 1:
         raise typer.BadParameter("--apply, --diff, --drop and --show-code exclude each other")
+    if entity and not show_code:
+        raise typer.BadParameter("--entity goes with --show-code")
     call = Call("schema", as_json=as_json)
     with Migration.open(settings_of(mapping=mapping, target=target, config=config)) as migration:
         if apply:

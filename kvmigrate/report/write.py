@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,20 @@ from kvmigrate.report.document import Document
 from kvmigrate.report.html import render_html
 from kvmigrate.report.markdown import render_markdown
 from kvmigrate.report.text import render_text
+
+
+def check_folder(folder: Path) -> None:
+    """Make *folder*, and raise `ConfigError` where no report could be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as exc:
+        raise _cannot_write(exc) from exc
+
+
+def _cannot_write(exc: OSError) -> ConfigError:
+    return ConfigError(f"cannot write the report: {exc}", hint="--report takes a folder that can be made")
 
 
 def write_report(folder: Path, fields: Mapping[str, Any], document: Document) -> list[Path]:
@@ -33,5 +48,5 @@ def write_report(folder: Path, fields: Mapping[str, Any], document: Document) ->
             # Half a surrogate pair in a message is no UTF-8; escaped it is also right in JSON.
             path.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as exc:
-        raise ConfigError(f"cannot write the report: {exc}", hint="--report takes a folder that can be made") from exc
+        raise _cannot_write(exc) from exc
     return paths

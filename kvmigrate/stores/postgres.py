@@ -232,7 +232,7 @@ class PostgresSource:
 
     def _failed(self, exc: psycopg.Error) -> SourceError:
         # The driver's error is not kept as a cause: it may quote the connection string.
-        hint = "is the server up, and are host, user and password right?" if not self._answered else ""
+        hint = "is the server up? check host, user, password and database name" if not self._answered else ""
         if isinstance(exc, psycopg.errors.CharacterNotInRepertoire | psycopg.errors.UntranslatableCharacter):
             hint = "the database holds text that is not of its encoding: name a view that leaves it out or converts it"
         return SourceError(f"{self.name}: {self._url.scrub(exc).strip()}", hint=hint)

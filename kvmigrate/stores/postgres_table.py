@@ -38,7 +38,8 @@ ORDER BY a.attnum
 
 # A text value counts only under the usual names: nearly every table has two texts.
 _CANDIDATES = """
-SELECT n.nspname, c.relname, k.attname, v.attname, greatest(c.reltuples, 0)::bigint
+SELECT n.nspname, c.relname, k.attname, v.attname,
+       CASE WHEN c.reltuples >= 0 AND c.relkind NOT IN ('v', 'f') THEN c.reltuples::bigint END
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum > 0 AND NOT k.attisdropped
@@ -46,6 +47,7 @@ JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum > 0 AND NOT k.attisdroppe
 JOIN pg_attribute v ON v.attrelid = c.oid AND v.attnum > 0 AND NOT v.attisdropped AND v.attnum <> k.attnum
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
   AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%%'
+  AND n.nspname <> 'kvmigrate'
   AND c.relname LIKE %s
   AND (lower(k.attname) IN ('key', 'k', 'id', 'name')
        OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indnkeyatts = 1
@@ -103,20 +105,21 @@ class Table(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A table that could be a key-value store."""
+    """A table that could be a key-value store; *rows* is ``None`` where the planner knows nothing."""
 
     schema: str
     table: str
     key_column: str
     value_column: str
-    rows: int
+    rows: int | None
 
     def __str__(self) -> str:
         """The options that name it, and about how many rows it has."""
         table = self.table if self.schema == "public" else f"{self.schema}.{self.table}"
         columns = f"&key_column={self.key_column}&value_column={self.value_column}"
+        size = "row count unknown" if self.rows is None else f"about {self.rows:,} rows"
         usual = (self.key_column, self.value_column) == ("key", "value")
-        return f"?table={table}{'' if usual else columns}   about {self.rows:,} rows"
+        return f"?table={table}{'' if usual else columns}   {size}"
 
 
 def describe_table(connection: psycopg.Connection[Any], name: str) -> Table | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kvmigrate.errors import ConfigError
 from kvmigrate.stores.postgres import PostgresSource
-from kvmigrate.stores.url import SourceURL
+from kvmigrate.stores.url import DATABASE_URL, SourceURL
 
 
 def open_supabase(url: SourceURL) -> PostgresSource:
@@ -18,6 +18,6 @@ def open_supabase(url: SourceURL) -> PostgresSource:
     if "://" in url.host + url.path or (url.host.endswith((".supabase.co", ".supabase.in")) and not url.user):
         raise ConfigError(
             f"{url.name}: this is the address of the API",
-            hint="use the connection string of the database: supabase://postgres.ref:password@pooler-host:5432/postgres",
+            hint=DATABASE_URL,
         )
     return PostgresSource(url, like=r"kv\_store\_%")

@@ -70,6 +70,8 @@ class Node:
     def choice(self, what: str, choices: Iterable[str]) -> str:
         """Return one of *choices*, or fail naming them."""
         known = list(choices)
+        if self.value is None and "null" in known:
+            self.fail(f'{what}: write "null" in quotes; without them YAML reads it as no value')
         if self.value not in known:
             self.fail(f"{what} must be one of {', '.join(filter(None, known))}")
         return str(self.value)

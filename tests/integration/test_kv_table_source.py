@@ -476,3 +476,17 @@ def test_a_sqlite_file_in_utf16_is_refused(tmp_path: Path, shop: sqlite3.Connect
 
     with closing(open_shop(tmp_path)) as source, pytest.raises(ConfigError, match="UTF-16"):
         source.count()
+
+
+def test_a_candidate_without_statistics_has_no_count_and_own_tables_are_no_candidates(
+    database: str, pg: PgConnection
+) -> None:
+    """A table that was never analyzed is not called empty; kvmigrate's own tables are not a store."""
+    make_kv(pg, "kv_store_1", rows=30)
+    pg.execute("CREATE SCHEMA kvmigrate; CREATE TABLE kvmigrate.quarantine (key text PRIMARY KEY, payload bytea)")
+
+    with pytest.raises(ConfigError) as caught:
+        open_source(database)
+
+    assert "?table=kv_store_1   row count unknown" in caught.value.hint
+    assert "quarantine" not in caught.value.hint

@@ -67,6 +67,7 @@ WRONG = [
     ("{path: name, type: text}", "{path: name, type: text, required: 1}", 9, 48, "true or false"),
     ("{path: name, type: text}", "{path: name, type: text, zone: UTC}", 9, 44, "timestamptz"),
     ("{path: name, type: text}", "{path: name, type: text, on_bad_value: drop}", 9, 52, "keep_raw"),
+    ("{path: name, type: text}", "{path: name, type: text, on_bad_value: null}", 9, 52, 'write "null" in quotes'),
     ("default: 0.1", "default: 0.001", 10, 60, "does not fit"),
     ("default: 0.1", "default: .nan", 10, 60, "JSON can hold"),
     ("default: 0.1", "default: null", 10, 60, "not null"),
