@@ -15,6 +15,12 @@ postgresql://host/db?table=kv_store_x&key_column=key&value_column=value  supabas
 sqlite:///file.db?table=t  file:///export.ndjson"""
 """The forms of URL that `parse_source_url` takes, for hints."""
 
+DATABASE_URL = (
+    "use the connection string of the database: "
+    "supabase://postgres.ref:password@pooler-host:5432/postgres?table=kv_store_x"
+)
+"""What to do instead of naming an API, for hints."""
+
 _FILES = ("sqlite", "file")
 _SERVERS = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "postgresql", "postgres", "supabase")
 # An allow-list: what a new driver calls its password is unknown here.
@@ -118,6 +124,8 @@ def parse_source_url(url: str) -> SourceURL:
     """
     scheme, separator, rest = url.strip().partition("://")
     scheme = scheme.lower()
+    if scheme in {"http", "https"}:
+        raise ConfigError(f"this is the address of the API: {scheme} is no kind of source", hint=DATABASE_URL)
     if not separator or scheme not in (*_FILES, *_SERVERS):
         known = f"{scheme!r} is no kind of source" if separator else "the source is not a URL"
         raise ConfigError(known, hint=f"a source is one of:\n{FORMS}")
