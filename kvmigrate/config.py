@@ -124,6 +124,8 @@ def mask_url(url: str) -> str:
         return ""
     try:
         parts = urlsplit(url)
+        # A host that was forgotten leaves the password in the place of the port.
+        _ = [urlsplit(f"//{host}").port for host in parts.netloc.rpartition("@")[2].split(",")]
     except ValueError:
         return "***"
     # Behind a '#' or a second '@' stands the rest of a password that was not percent-encoded.

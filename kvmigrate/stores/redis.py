@@ -150,7 +150,7 @@ class RedisSource:
         path = "" if self._url.scheme == "unix" else self._url.path.strip("/")
         database = self._url.options.get("db", path) or "0"
         if not database.isdecimal():
-            raise ConfigError(f"{self.name}: the database of Redis is a number", hint="redis://host:6379/0")
+            raise ConfigError("the database in the Redis URL is no number", hint="redis://host:6379/0")
         try:
             parse_url(self._written_url)  # type: ignore[no-untyped-call]  # the driver left it untyped
         except ValueError as exc:

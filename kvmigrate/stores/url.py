@@ -25,6 +25,8 @@ _FILES = ("sqlite", "file")
 _SERVERS = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "postgresql", "postgres", "supabase")
 # An allow-list: what a new driver calls its password is unknown here.
 _SHOWN = ("table", "key_column", "value_column", "expires_column", "key", "each", "db", "protocol", "sslmode")
+_ENCODE = "in a password write '/' as %2F, '?' as %3F, '#' as %23, '@' as %40, '%' as %25"
+_PLAIN_NAME = re.compile(r"[a-z_]+")
 _SECRET_NAME = re.compile(r"pass|pwd|secret|token|auth|cred", re.IGNORECASE)
 
 
@@ -82,8 +84,10 @@ class SourceURL:
         """
         unknown = sorted(set(self.options) - set(allowed))
         if unknown:
+            # Behind a password that holds '&' stands the rest of it, and looks like an option.
+            is_safe = all(map(_PLAIN_NAME.fullmatch, unknown)) and not any(map(_SECRET_NAME.search, self.options))
             raise ConfigError(
-                f"{self.name}: unknown option {', '.join(unknown)}",
+                f"{self.name}: unknown option{' ' + ', '.join(unknown) if is_safe else ''}",
                 hint=f"{self.scheme} URLs take {', '.join(sorted(allowed))}",
             )
 
@@ -119,7 +123,7 @@ def parse_source_url(url: str) -> SourceURL:
     """Take a source URL apart.
 
     Raises:
-        ConfigError: no known scheme, or a password that is not percent-encoded.
+        ConfigError: no known scheme, a password that is not percent-encoded, or no host.
             The message never repeats the URL, as it may hold a secret.
     """
     scheme, separator, rest = url.strip().partition("://")
@@ -134,13 +138,21 @@ def parse_source_url(url: str) -> SourceURL:
     if scheme in _FILES:
         return SourceURL(scheme, host=host, path=slash + path, options=_options(query))
     userinfo, _, host = host.rpartition("@")
-    if "@" in path or "#" in url:
+    if "@" in path + query or "#" in url:
+        raise ConfigError(f"the {scheme} URL cannot be read: '@' or '#' stands where it cannot", hint=_ENCODE)
+    if not all(map(_has_port_or_none, host.split(","))):
+        # Without a host, what stands behind the ':' of a user is a password.
         raise ConfigError(
-            f"the {scheme} URL cannot be read: '@' or '#' stands where it cannot",
-            hint="in a password write '/' as %2F, '?' as %3F, '#' as %23, '@' as %40, '%' as %25",
+            f"the {scheme} URL cannot be read: its port is no number", hint=f"{scheme}://host:port; {_ENCODE}"
         )
     user, _, password = userinfo.partition(":")
     return SourceURL(scheme, user, password, host, slash + path, _options(query))
+
+
+def _has_port_or_none(host: str) -> bool:
+    """Whether nothing, or a number that a port can be, stands behind the host."""
+    port = host.rpartition("]")[2].partition(":")[2]
+    return not port or (port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 1 << 16)
 
 
 def _options(query: str) -> dict[str, str]:

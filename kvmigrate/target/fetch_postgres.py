@@ -8,6 +8,7 @@ from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 
+from kvmigrate.target.address import connect
 from kvmigrate.target.session import house_error
 
 
@@ -25,7 +26,7 @@ def fetch_timed(url: str, query: LiteralString, parameters: Sequence[Any] = ()) 
         TargetError: PostgreSQL cannot be reached, or refused.
     """
     try:
-        with psycopg.connect(url, application_name="kvmigrate:demo") as connection:
+        with connect(url, application_name="kvmigrate:demo") as connection:
             connection.execute(query, parameters).fetchall()
             begin = time.perf_counter()
             rows = connection.execute(query, parameters).fetchall()

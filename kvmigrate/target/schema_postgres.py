@@ -11,7 +11,9 @@ import psycopg
 from psycopg import errors, sql
 
 from kvmigrate.errors import SchemaError, TargetError
+from kvmigrate.target.address import connect
 from kvmigrate.target.schema_catalog import Connection, has_rows, is_supabase_like, read_live_schema
+from kvmigrate.target.session import LOGIN_HINT, is_refusal, patience
 from kvmigrate.transform.ddl import TRIGRAM_EXTENSION, Kind, Statement, create_statements, drop_statements, joined_views
 from kvmigrate.transform.difference import Difference, Level
 from kvmigrate.transform.live_schema import LiveSchema
@@ -151,7 +153,7 @@ def is_supabase(url: str) -> bool:
 def _session(url: str) -> Iterator[Connection]:
     """Yield a connection whose failures become errors of the house; commit at the end, roll back on an error."""
     try:
-        with psycopg.connect(url, application_name="kvmigrate:schema", client_encoding="UTF8") as conn:
+        with connect(url, application_name="kvmigrate:schema", client_encoding="UTF8", **patience(url)) as conn:
             # The catalog's text is compared, so it must not follow the role's habits.
             conn.execute("SET standard_conforming_strings = on; SET quote_all_identifiers = off")
             conn.commit()
@@ -166,6 +168,8 @@ def _session(url: str) -> Iterator[Connection]:
         hint = "drop what depends on the table first; nothing was changed"
         raise SchemaError(f"{_told(exc)}: {exc.diag.message_detail}", hint=hint) from exc
     except psycopg.Error as exc:
+        if isinstance(exc, psycopg.OperationalError) and is_refusal(exc):
+            raise TargetError(_told(exc), hint=LOGIN_HINT) from exc
         raise TargetError(_told(exc), hint="nothing was changed; check --target and the server's log") from exc
 
 

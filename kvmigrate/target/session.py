@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors
-from psycopg.conninfo import conninfo_to_dict
 
 from kvmigrate.errors import FenceError, KVMigrateError, SchemaError, TargetError
+from kvmigrate.target.address import connect, safe_name, target_settings
 
 T = TypeVar("T")
 Connection = psycopg.Connection[Any]
@@ -21,6 +21,9 @@ PAUSES_S = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 CONNECT_TIMEOUT_S = 10
 """How long a server that does not answer is waited for, unless the URL says otherwise."""
+
+LOGIN_HINT = "check user, password and database name"
+"""The hint where the server answered and said no."""
 
 CONFLICT_ATTEMPTS = 8
 """Attempts at a transaction that deadlocked or could not be serialized."""
@@ -41,14 +44,9 @@ _SETTINGS = (
 )
 
 
-def safe_name(url: str) -> str:
-    """Return host, port and database of *url*, without user and password."""
-    try:
-        parts = conninfo_to_dict(url)
-    except psycopg.ProgrammingError as exc:
-        raise TargetError(f"this is no PostgreSQL URL: {exc}", hint="postgresql://user@host:5432/database") from None
-    host, port = parts.get("host") or "localhost", parts.get("port") or 5432
-    return f"postgresql://{host}:{port}/{parts.get('dbname') or ''}"
+def patience(url: str) -> dict[str, Any]:
+    """Return the connect timeout for *url*: none where it has its own."""
+    return {} if "connect_timeout" in target_settings(url) else {"connect_timeout": CONNECT_TIMEOUT_S}
 
 
 class Session:
@@ -61,21 +59,19 @@ class Session:
         self._application_name = application_name
         self._connection: Connection | None = None
         self._was_open = False
-        is_said = "connect_timeout" in conninfo_to_dict(url)
-        self._patience: dict[str, Any] = {} if is_said else {"connect_timeout": CONNECT_TIMEOUT_S}
 
     def connection(self) -> Connection:
         """Return the open connection, opening it if need be. Raises psycopg's errors."""
         if self._connection is None or self._connection.closed:
             # No prepared statements: a pooler in transaction mode would mix them up.
-            self._connection = psycopg.connect(
+            self._connection = connect(
                 self._url,
                 autocommit=True,
                 application_name=self._application_name,
                 prepare_threshold=None,
                 # Binary COPY carries UTF-8, whatever the role, the database or the environment prefers.
                 client_encoding="UTF8",
-                **self._patience,
+                **patience(self._url),
             )
             self._was_open = True
             check_encoding(self._connection)
@@ -122,7 +118,7 @@ class Session:
         if isinstance(exc, errors.ConnectionTimeout) and not self._was_open:
             return False
         broken = self._connection is None or self._connection.broken or self._connection.closed
-        return isinstance(exc, psycopg.OperationalError) and not state and broken and not _is_refusal(exc)
+        return isinstance(exc, psycopg.OperationalError) and not state and broken and not is_refusal(exc)
 
 
 def check_encoding(connection: Connection) -> None:
@@ -160,8 +156,8 @@ def house_error(exc: psycopg.Error) -> TargetError:
         )
     if isinstance(exc, errors.InsufficientPrivilege):
         return TargetError(message, hint="the role needs rights on the mapping's tables and on schema kvmigrate")
-    if isinstance(exc, psycopg.OperationalError) and _is_refusal(exc):
-        return TargetError(f"PostgreSQL refuses: {message}", hint="check user, password and database name")
+    if isinstance(exc, psycopg.OperationalError) and is_refusal(exc):
+        return TargetError(f"PostgreSQL refuses: {message}", hint=LOGIN_HINT)
     if isinstance(exc, psycopg.OperationalError):
         return TargetError(f"PostgreSQL cannot be used: {message}", hint="check that it runs, then run this again")
     return TargetError(message)
@@ -175,7 +171,7 @@ def never_migrated(database: str, mapping: str) -> SchemaError:
     )
 
 
-def _is_refusal(exc: psycopg.OperationalError) -> bool:
+def is_refusal(exc: psycopg.OperationalError) -> bool:
     """Whether the server answered and said no: a wrong password or database stays wrong."""
     text = str(exc)
     return any(sign in text for sign in ("authentication failed", "does not exist", "no password", "no pg_hba.conf"))
