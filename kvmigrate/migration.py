@@ -201,6 +201,18 @@ class Migration:
         """Return how the tables differ from the mapping. See `diff_schema`."""
         return diff_schema(self.settings.need_target(), self.mapping)
 
+    def unnamed_columns(self) -> list[str]:
+        """Return the columns of the mapping's tables that the mapping does not name."""
+        return [
+            each.object.removeprefix("column ")
+            for each in self.diff_schema()
+            if each.object.startswith("column ") and each.what.startswith("is not in the mapping")
+        ]
+
+    def unnamed_items(self, run: int) -> int:
+        """Return how many items of entities that the mapping lost are in the tables, or left the ledger in *run*."""
+        return self.target.unnamed_items(run)
+
     def drop_schema(self, *, force: bool) -> list[str]:
         """Drop the mapping's tables; with rows only if *force*. See `drop_schema`."""
         return drop_schema(self.settings.need_target(), self.mapping, force=force)

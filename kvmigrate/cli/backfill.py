@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,10 @@ from kvmigrate.cli.options import (
     settings_of,
 )
 from kvmigrate.config import Settings
+
+if TYPE_CHECKING:
+    from kvmigrate.backfill.report import BackfillReport
+    from kvmigrate.migration import Migration
 
 EPILOG = example(
     "kvmigrate backfill --mapping mapping.yaml --source redis://localhost:6379/0"
@@ -79,7 +83,7 @@ def backfill(
         envelope = call.envelope(
             done.to_json(),
             mapping=migration.mapping,
-            warnings=_warnings(done.unmatched),
+            warnings=[*_warnings(done.unmatched), *_left_behind(migration, done)],
             next_commands=_next_commands(settings, refused=bool(done.quarantined)),
             ok=done.ok,
         )
@@ -94,6 +98,21 @@ def _warnings(unmatched: int) -> list[str]:
         return []
     keys = "1 key matches" if unmatched == 1 else f"{unmatched:,} keys match"
     return [f"{keys} no pattern of the mapping and stay where they are: name them, be it under leave_in_kv"]
+
+
+def _left_behind(migration: Migration, done: BackfillReport) -> list[str]:
+    """Say what a mapping that was edited no longer names."""
+    warnings = []
+    if columns := migration.unnamed_columns():
+        warnings.append(
+            f"the mapping no longer names {', '.join(columns)}: their members stand in rest now; drop them when you like"
+        )
+    if lost := migration.unnamed_items(done.run_id):
+        items = "1 item" if lost == 1 else f"{lost:,} items"
+        warnings.append(
+            f"{items} of entities that the mapping no longer names: their rows stay; drop their tables when you like"
+        )
+    return warnings
 
 
 def _next_commands(settings: Settings, *, refused: bool) -> list[str]:

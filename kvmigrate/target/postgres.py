@@ -24,6 +24,7 @@ from kvmigrate.target.base import (
     QuarantineEntry,
     Tally,
 )
+from kvmigrate.target.circles import find_circles
 from kvmigrate.target.control_schema import install_control
 from kvmigrate.target.counts import tally
 from kvmigrate.target.direct import DirectLoad
@@ -268,6 +269,11 @@ class PostgresTarget:
         waiting = Waiting(self._parts())
         return self._writer.run(lambda connection: waiting.due_keys(connection, after=after, limit=limit))
 
+    def circles(self, *, limit: int) -> list[list[str]]:
+        """Return batches of waiting items whose missing parents all wait, too; see `Target.circles`."""
+        parts = self._parts()
+        return self._writer.run(lambda connection: find_circles(connection, parts, limit=limit))
+
     def obstacles(self) -> int:
         """Return how many things all waiting items together wait for."""
         return self._writer.run(Waiting(self._parts()).obstacles)
@@ -367,6 +373,18 @@ class PostgresTarget:
                 connection, parts.layout, parts.scope, reason=reason, entity=entity, limit=limit
             )
         )
+
+    def unnamed_items(self, run: int) -> int:
+        """Return how many items of entities that the mapping lost are in the ledger, or left it in *run*."""
+        known = [0, *(entity.id for entity in self._lens.mapping.entities)]
+        rows = self._writer.run(
+            lambda connection: connection.execute(
+                "SELECT count(*) FROM kvmigrate.ledger WHERE scope = %s AND entity <> ALL(%s) "
+                "AND (NOT deleted OR run = %s)",
+                [self._parts().scope, known, run],
+            ).fetchall()
+        )
+        return int(rows[0][0])
 
     def _install(self, connection: Connection) -> list[str]:
         applied = install_control(connection)
