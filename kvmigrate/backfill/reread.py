@@ -13,6 +13,9 @@ from kvmigrate.stores.base import KVSource
 from kvmigrate.target.base import Applied, Batch, Label, Target
 from kvmigrate.transform.lens import Lens
 
+CIRCLE_ITEMS = 20_000
+"""Most items that are tried together because they wait for each other. They are held whole in memory."""
+
 
 class Reread(NamedTuple):
     """What reading again did."""
@@ -43,18 +46,18 @@ class Rereader:
     def retry_waiting(self, label: Label, census: Census, meter: Meter, *, remove: bool) -> Reread:
         """Apply again the waiting items whose obstacle is gone, until that helps no more.
 
-        Each pass may free others: a parent that came lets its children come. It ends
-        when nothing is due, or when a pass settled nothing. What is gone is removed
+        Each pass may free others: a parent that came lets its children come. Items that
+        wait for each other only are tried together. It ends when nothing is due, or when
+        a pass settled nothing. What is gone is removed
         only if *remove*: `settle_absent` comes first, and may refuse that.
         """
         total = Reread()
-        while self._target.mark_due():
-            before = self._target.obstacles()
-            done = self._retry_pass(label, census, meter, remove=remove)
+        while True:
+            total = total.plus(self._retry_due(label, census, meter, remove=remove))
+            done = self._retry_circles(label, census, meter, remove=remove)
             total = total.plus(done)
-            if not done.applied.written and not done.removed and self._target.obstacles() >= before:
-                break
-        return total
+            if not done.applied.written and not done.removed:
+                return total
 
     def settle_absent(self, label: Label, census: Census, meter: Meter, *, entities: tuple[str, ...]) -> Reread:
         """Ask the store for every key of the ledger that the sweep did not meet.
@@ -85,6 +88,24 @@ class Rereader:
             after = keys[-1]
             yield len(keys), [key for key in keys if not census.is_matched(key)]
 
+    def _retry_due(self, label: Label, census: Census, meter: Meter, *, remove: bool) -> Reread:
+        total = Reread()
+        while self._target.mark_due():
+            before = self._target.obstacles()
+            done = self._retry_pass(label, census, meter, remove=remove)
+            total = total.plus(done)
+            if not done.applied.written and not done.removed and self._target.obstacles() >= before:
+                break
+        return total
+
+    def _retry_circles(self, label: Label, census: Census, meter: Meter, *, remove: bool) -> Reread:
+        """Apply items that wait for each other as one batch: on different pages they never meet."""
+        total = Reread()
+        for keys in self._target.circles(limit=CIRCLE_ITEMS):
+            total = total.plus(self._bring_up_to_date(keys, label, census, found_now=False, remove=remove))
+            meter.add(len(keys))
+        return total
+
     def _retry_pass(self, label: Label, census: Census, meter: Meter, *, remove: bool) -> Reread:
         total, after = Reread(), ""
         while keys := self._target.due_keys(after=after, limit=self._page_keys):
@@ -97,7 +118,10 @@ class Rereader:
         self, keys: list[str], label: Label, census: Census, *, found_now: bool, remove: bool = True
     ) -> Reread:
         self.known.doubt(keys)
-        items: list[Item] = [item for item in self._source.get_many(keys) if item is not None]
+        items: list[Item] = []
+        for start in range(0, len(keys), self._page_keys):
+            page = self._source.get_many(keys[start : start + self._page_keys])
+            items += [item for item in page if item is not None]
         rows = self._lens.page(items)
         applied = self._target.apply(Batch(items, rows, label))
         ours = [accepted.key for accepted in rows.accepted] + [item.key for item, _ in rows.refused]

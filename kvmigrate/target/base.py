@@ -253,6 +253,13 @@ class Target(Protocol):
         """Return the next due keys behind *after*, in COLLATE "C" order."""
         ...
 
+    def circles(self, *, limit: int) -> list[list[str]]:
+        """Return batches, of at most *limit* keys, of waiting items whose missing parents all wait, too.
+
+        Each batch may succeed where its items apart never would.
+        """
+        ...
+
     def obstacles(self) -> int:
         """Return how many things all waiting items together wait for."""
         ...
