@@ -105,7 +105,7 @@ def _left_behind(migration: Migration, done: BackfillReport) -> list[str]:
     warnings = []
     if columns := migration.unnamed_columns():
         warnings.append(
-            f"the mapping no longer names {', '.join(columns)}: their members stand in rest now; drop them when you like"
+            f"the mapping does not name {', '.join(columns)}: if it did once, the members stand in rest now"
         )
     if lost := migration.unnamed_items(done.run_id):
         items = "1 item" if lost == 1 else f"{lost:,} items"

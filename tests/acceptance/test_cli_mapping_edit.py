@@ -12,7 +12,7 @@ def test_a_column_that_the_mapping_lost_is_told(cli: CommandLine, pg: PgConnecti
 
     done = cli("backfill", *cli.sides, "--json").json
 
-    assert any("no longer names public.clients.email" in each for each in done["warnings"])
+    assert any("does not name public.clients.email" in each for each in done["warnings"])
     found = pg.execute("SELECT email, rest ->> 'email' FROM clients WHERE id = 1").fetchone()
     assert (None, "ada@example.org") == found
     assert 0 == cli("verify", *cli.sides).code
