@@ -10,8 +10,8 @@ from kvmigrate.backfill.bounded import BoundedQueue, Ended
 from kvmigrate.backfill.census import KnownContents
 from kvmigrate.backfill.progress import Meter
 from kvmigrate.backfill.transform import PageTransform, Transformed
-from kvmigrate.model import Item
 from kvmigrate.stores.base import KVSource, Page, ScanRequest
+from kvmigrate.stores.stride import item_bytes
 from kvmigrate.target.base import Applied, Batch, Label, Target
 
 PAGES_AHEAD = 4
@@ -118,7 +118,7 @@ class Pipeline:
 
     def _read(self, request: ScanRequest) -> None:
         for page in self._source.scan(request):
-            self._pages.put(page, sum(map(_size, page.items)))
+            self._pages.put(page, sum(map(item_bytes, page.items)))
         self._pages.close()
 
     def _write(self) -> None:
@@ -156,10 +156,3 @@ def _join(thread: threading.Thread) -> None:
     """Wait for a thread in steps: a plain join would not be interrupted by Ctrl-C everywhere."""
     while thread.is_alive():
         thread.join(timeout=0.5)
-
-
-def _size(item: Item) -> int:
-    value = item.value
-    if isinstance(value, bytes):
-        return len(value)
-    return sum(map(len, value)) + sum(map(len, value.values())) if isinstance(value, dict) else 0

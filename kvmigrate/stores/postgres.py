@@ -20,6 +20,7 @@ from kvmigrate.stores.base import Page, ScanRequest
 from kvmigrate.stores.position import AT_FIRST_KEY, behind, last_key
 from kvmigrate.stores.postgres_shape import OPTIONS, Shape, shape_of
 from kvmigrate.stores.postgres_table import describe_table, find_candidates
+from kvmigrate.stores.stride import Stride, largest_bytes
 from kvmigrate.stores.url import SourceURL
 
 T = TypeVar("T")
@@ -139,12 +140,16 @@ class PostgresSource:
         ordered = sql.SQL(" ORDER BY {} LIMIT %s").format(shape.key)
         first = sql.SQL("{} WHERE {} IS NOT NULL").format(shape.select, shape.key) + ordered
         following = sql.SQL("{} WHERE {} > %s").format(shape.select, shape.key) + ordered
-        rows = self._rows(first, [limit]) if last is None else self._rows(following, [last.decode(), limit])
-        while rows:
-            yield rows
-            if len(rows) < limit:
+        stride = Stride(limit)
+        while True:
+            asked = stride.keys
+            rows = self._rows(first, [asked]) if last is None else self._rows(following, [last.decode(), asked])
+            if rows:
+                stride.saw(largest_bytes([row[1] for row in rows]))
+                last = rows[-1][0]
+                yield rows
+            if len(rows) < asked:
                 return
-            rows = self._rows(following, [rows[-1][0].decode(), limit])
 
     def _pages_by_cursor(self, shape: Shape, last: bytes | None, limit: int) -> Iterator[list[Any]]:
         """Read in byte order on a connection of its own, as the other one answers `get_many` meanwhile."""
@@ -157,7 +162,9 @@ class PostgresSource:
             with connection.transaction(), connection.cursor("kvmigrate_source", binary=True) as cursor:
                 cursor.adapters.register_loader("text", _TextLoader)
                 self._checked(lambda: cursor.execute(query, [] if last is None else [last.decode()]))
-                while rows := self._checked(lambda: cursor.fetchmany(limit)):
+                stride = Stride(limit)
+                while rows := self._checked(lambda: cursor.fetchmany(stride.keys)):
+                    stride.saw(largest_bytes([row[1] for row in rows]))
                     for row in rows:
                         if last is not None and row[0] <= last:
                             raise (

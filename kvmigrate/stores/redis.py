@@ -18,6 +18,7 @@ from kvmigrate.stores.address import field_items, field_prefix, readable_key, sp
 from kvmigrate.stores.base import Page, ScanRequest
 from kvmigrate.stores.position import number
 from kvmigrate.stores.redis_read import Held, RedisReader, Table, call
+from kvmigrate.stores.stride import PAGE_BYTES, Stride, item_bytes
 from kvmigrate.stores.url import SourceURL
 
 T = TypeVar("T")
@@ -94,20 +95,20 @@ class RedisSource:
         return bool(found and found.get("expires", 0))
 
     def scan(self, request: ScanRequest, *, after: str = "") -> Iterator[Page]:
-        """Yield SCAN's pages; a position is SCAN's cursor.
+        """Yield SCAN's pages, in parts where their values are large; a position is SCAN's cursor.
 
+        Only the last part has the new one, so that a scan behind any page misses nothing.
         A key is read if *request* wants it or explodes it. A hash that explodes
         is read by HSCAN, so that a large one does not hold up the server, but
         all its fields are in one page.
         """
-        position = after
+        position, stride = after, Stride(request.page_keys)
         try:
             while position != END:
                 cursor, raw = self._scan_keys(number(position or "0"), request.page_keys)
-                page = self._page(raw, request, position=str(cursor))
-                position = str(cursor)
-                if page.items or page.vanished or page.unreadable:
-                    yield page
+                behind = str(cursor)
+                yield from self._parts(raw, request, stride, before=position, behind=behind)
+                position = behind
         except SourceError as exc:
             good = f"position {position}" if position else "the start"
             raise SourceError(f"{exc}; every page up to {good} was read", hint=exc.hint) from exc.__cause__
@@ -128,9 +129,9 @@ class RedisSource:
         # A hash that explodes stands where its fields do, which is not where its key would.
         order = sorted(collected, key=lambda key: field_prefix(key) if key in tables else key)
         del collected
+        stride = Stride(request.page_keys)
         for start in range(0, len(order), request.page_keys):
-            chunk = order[start : start + request.page_keys]
-            yield self._page(chunk, request, position="", planned=tables)
+            yield from self._parts(order[start : start + request.page_keys], request, stride, planned=tables)
 
     def get_many(self, keys: Sequence[str]) -> list[Item | None]:
         """Return the items now; a field's expiry is its hash's, a plain key may be a whole hash."""
@@ -225,6 +226,33 @@ class RedisSource:
     def _types(self, keys: Sequence[bytes]) -> list[bytes]:
         return self._reader().types(keys)
 
+    def _parts(
+        self,
+        raw: Sequence[bytes],
+        request: ScanRequest,
+        stride: Stride,
+        *,
+        before: str = "",
+        behind: str = "",
+        planned: frozenset[bytes] | None = None,
+    ) -> Iterator[Page]:
+        """Read the keys of one page in strides, and yield what is held before it gets too heavy."""
+        held, weight, start = Page([], [], [], behind), 0, 0
+        while start < len(raw):
+            chunk = raw[start : start + stride.keys]
+            start += len(chunk)
+            read = self._page(chunk, request, position=behind, planned=planned)
+            sizes = [item_bytes(item) for item in read.items]
+            more = sum(sizes)
+            # A hash that explodes has small fields and is one key.
+            stride.saw(max(max(sizes, default=0), more // len(chunk)))
+            if weight and weight + more > PAGE_BYTES:
+                yield held._replace(position=before)
+                held, weight = Page([], [], [], behind), 0
+            held, weight = _joined(held, read), weight + more
+        if held.items or held.vanished or held.unreadable:
+            yield held
+
     def _page(
         self, raw: Sequence[bytes], request: ScanRequest, *, position: str, planned: frozenset[bytes] | None = None
     ) -> Page:
@@ -292,3 +320,9 @@ class RedisSource:
         found += [((field_prefix(name) + part).decode(), value) for (name, part), value in some.items()]
         for address, value in found:
             yield address, Item(address, *value)
+
+
+def _joined(page: Page, more: Page) -> Page:
+    """Return both as one page, at the position of the second."""
+    items, vanished = [*page.items, *more.items], [*page.vanished, *more.vanished]
+    return Page(items, vanished, [*page.unreadable, *more.unreadable], more.position)

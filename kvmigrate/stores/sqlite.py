@@ -12,6 +12,7 @@ from kvmigrate.model import Item, ItemKind
 from kvmigrate.stores.address import readable_key
 from kvmigrate.stores.base import Page, ScanRequest
 from kvmigrate.stores.position import AT_FIRST_KEY, behind, last_key
+from kvmigrate.stores.stride import Stride, largest_bytes
 from kvmigrate.stores.url import SourceURL
 
 _TABLES = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%' ORDER BY name"
@@ -64,10 +65,11 @@ class SQLiteSource:
         """
         if not after and (odd := self._odd_keys()):
             yield Page((), (), odd, AT_FIRST_KEY)
-        last = last_key(after)
+        last, stride = last_key(after), Stride(request.page_keys)
         while True:
-            rows = self._page_rows(last, request.page_keys + 1)
-            rows, peeked = rows[: request.page_keys], rows[request.page_keys :]
+            rows = self._page_rows(last, stride.keys + 1)
+            rows, peeked = rows[: stride.keys], rows[stride.keys :]
+            stride.saw(largest_bytes([row[1] for row in rows]))
             self._refuse_twins([row[0] for row in (*rows, *peeked)])
             if not rows:
                 return

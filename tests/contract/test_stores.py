@@ -19,6 +19,7 @@ from kvmigrate.model import ADDRESS_SEPARATOR, Item, ItemKind
 from kvmigrate.stores.base import KVSource, Page, ScanRequest
 from kvmigrate.stores.export_format import write_item, write_unreadable
 from kvmigrate.stores.open import open_source
+from kvmigrate.stores.stride import PAGE_BYTES, item_bytes
 
 Values = Mapping[str, bytes | None]
 
@@ -381,3 +382,23 @@ def test_the_name_tells_the_store(store: Store, source: KVSource) -> None:
     """Logs and reports name the store, its repr too."""
     assert source.name.split("://")[0] == store.url.split("://")[0]
     assert source.name in repr(source)
+
+
+@pytest.mark.parametrize("store", ["redis", "jsonb", "text", "sqlite"], indirect=True)
+@pytest.mark.parametrize("scan", ["scan", "scan_sorted"])
+def test_large_values_make_small_pages(store: Store, source: KVSource, scan: str) -> None:
+    """A page is bounded in bytes, too; nothing is lost between its parts, nor behind any of them."""
+    values = {f"item:{n}": b'"%s"' % (b"x" * 1_000_000) for n in range(40)}
+    store.put(values | {"small": b"1"})
+    request = ScanRequest(page_keys=2000)
+
+    pages = list(getattr(source, scan)(request))
+
+    assert 3 <= len(pages)
+    assert PAGE_BYTES >= max(sum(map(item_bytes, page.items)) for page in pages)
+    assert {*values, "small"} == {item.key for item in items_of(iter(pages))}
+    if scan == "scan":
+        for index, page in enumerate(pages):
+            seen = {item.key for item in items_of(iter(pages[: index + 1]))}
+            rest = {item.key for item in items_of(source.scan(request, after=page.position))}
+            assert {*values, "small"} == seen | rest
