@@ -23,7 +23,7 @@ def describe_export(report: Mapping[str, Any]) -> Document:
             Grid(["reason", "items>"], [[why, number(count)] for why, count in report["missing_reasons"].items()]),
             Grid(["key", "reason"], [[each["key"], each["reason"]] for each in report["examples"]]),
         )
-    elif not report["complete"] and report["ok"]:
+    elif not report["complete"] and not report["warnings"]:
         document.add(Line("Cut short by --limit.", Tone.NOTICE))
     document.add(*ending(report))
     return document
