@@ -71,6 +71,12 @@ class FirstLoad:
             return False
         return True
 
+    def held_back(self) -> frozenset[str]:
+        """Return the names of the foreign keys and indexes that are away while a first load is open."""
+        mapping, plans = self._parts.layout.mapping, self._parts.layout.by_name
+        indexes = (index.name for table, index in all_indexes(mapping) if not _is_needed(plans[table.name], index))
+        return frozenset([*(key.name for _, key in self._references()), *indexes])
+
     def settle_orphans(self, connection: Connection) -> int:
         """Displace up to `ORPHANS_AT_ONCE` items of each reference that lead nowhere; return how many.
 
@@ -90,8 +96,10 @@ class FirstLoad:
         return displaced
 
     def restore(self, connection: Connection) -> Statement | None:
-        """Bring back what `begin` took away, in one transaction, and refresh the planner's statistics.
+        """Make every foreign key and index of the mapping, and refresh the planner's statistics.
 
+        All in one transaction, and of the mapping as it is now: it may have been edited
+        since `begin` took away those of an earlier one.
         Where rows do not fit an index nothing is brought back, and that index is
         returned; `displace_unfit` makes room for another try.
         """
@@ -128,16 +136,13 @@ class FirstLoad:
         return len(moved)
 
     def _restore(self, connection: Connection) -> None:
-        rows = connection.execute(
-            "SELECT deferred FROM kvmigrate.control WHERE id = %s FOR UPDATE", [self._scope]
-        ).fetchall()
-        wanted = set(rows[0][0]) if rows else set()
+        connection.execute("SELECT FROM kvmigrate.control WHERE id = %s FOR UPDATE", [self._scope])
         _search_in_extensions(connection)
         statements = create_statements(self._parts.layout.mapping)
         # Indexes first: rows may not fit them, and then all else was in vain.
         for kind in (Kind.INDEX, Kind.FOREIGN_KEY):
             for statement in statements:
-                if statement.kind is kind and statement.name in wanted:
+                if statement.kind is kind:
                     self._make(connection, statement)
         connection.execute(
             "UPDATE kvmigrate.control SET phase = '', deferred = '{}', updated_at = now() WHERE id = %s",

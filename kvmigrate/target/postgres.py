@@ -127,9 +127,9 @@ class PostgresTarget:
 
         While a first load is open its constraints are meant to be away, and are left so.
         """
-        if self._writer.run(FirstLoad(self._parts()).is_open):
-            return []
-        created = apply_schema(self._url, self._lens.mapping).created
+        load = FirstLoad(self._parts())
+        held_back = load.held_back() if self._writer.run(load.is_open) else ()
+        created = apply_schema(self._url, self._lens.mapping, held_back=held_back).created
         schema = self._lens.mapping.schema
         self._made = {plan.table.name for plan in self._layout.plans if f"table {schema}.{plan.table.name}" in created}
         return created

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,11 +58,18 @@ class AppliedSchema:
         }
 
 
-def apply_schema(url: str, mapping: Mapping) -> AppliedSchema:
+def apply_schema(url: str, mapping: Mapping, *, held_back: Collection[str] = ()) -> AppliedSchema:
     """Make what is missing of the mapping's tables, in one transaction; safe to run again.
 
     Adds tables, columns, constraints, indexes, views and the extension that searches
     need. Changes nothing that exists.
+
+    Args:
+        url: The target.
+
+        mapping: Whose tables.
+
+        held_back: Names of indexes and foreign keys that are not made now.
 
     Raises:
         SchemaError: a table differs in a way that adding cannot mend, existing rows
@@ -77,6 +84,8 @@ def apply_schema(url: str, mapping: Mapping) -> AppliedSchema:
         done = AppliedSchema(existed=_existing(mapping, live), supabase=live.supabase)
         _search_in_extension(conn)
         for statement in _wanted(mapping, live, found):
+            if statement.kind in {Kind.INDEX, Kind.FOREIGN_KEY} and statement.name in held_back:
+                continue
             if statement.kind is Kind.EXTENSION:
                 _make_extension(conn, statement)
                 _search_in_extension(conn)

@@ -1,0 +1,121 @@
+"""A mapping that is edited between two backfills: nothing is stuck, and nothing stays behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kvmigrate.backfill.report import BackfillReport
+from kvmigrate.backfill.runner import run_backfill
+from kvmigrate.errors import TargetError
+from kvmigrate.target.base import Applied, Batch
+from kvmigrate.target.postgres import PostgresTarget
+from kvmigrate.target.schema_postgres import diff_schema
+from kvmigrate.transform.lens import Lens, compile_mapping
+from kvmigrate.transform.mapping_file import load_mapping
+from tests.fix_migration import Fill
+from tests.fix_postgres import PgConnection
+
+FIRST = """
+version: 1
+name: edited
+entities:
+  author:
+    keys: ["author:{id}"]
+    table: authors
+    columns:
+      id:   {key: id, type: text}
+      name: {path: name, type: text}
+    indexes: [[name]]
+  book:
+    keys: ["book:{id}"]
+    table: books
+    columns:
+      id:     {key: id, type: text}
+      author: {path: author, type: text, references: author}
+"""
+GROWN = (
+    FIRST.replace("      name: {", "      born: {path: born, type: integer}\n      name: {")
+    + """\
+      prior: {path: prior, type: text, references: book}
+      title: {path: title, type: text}
+    indexes: [[title]]
+    children:
+      chapters:
+        each: chapters
+        parent: {book: id}
+        columns:
+          position: {ordinal: true}
+          title:    {path: title, type: text}
+  shelf:
+    keys: ["shelf:{id}"]
+    table: shelves
+    columns:
+      id:   {key: id, type: text}
+      book: {path: book, type: text, references: book}
+"""
+)
+ITEMS: dict[str, Any] = {
+    **{f"author:{n}": {"name": f"n{n}", "born": 1900 + n} for n in range(10)},
+    **{
+        f"book:{n}": {
+            "author": str(n),
+            "title": f"t{n}",
+            "prior": str(n - 1) if n else None,
+            "chapters": [{"title": "c"}],
+        }
+        for n in range(12)
+    },
+    **{f"shelf:{n}": {"book": str(n)} for n in range(4)},
+}
+"""Two books wait for their authors (10 and 11)."""
+
+
+class Dying(PostgresTarget):
+    """A target that dies before its first load ends."""
+
+    left = 1
+
+    def apply(self, batch: Batch) -> Applied:
+        """Apply one batch."""
+        self.left -= 1
+        if self.left < 0:
+            raise TargetError("killed")
+        return super().apply(batch)
+
+
+def lens(text: str) -> Lens:
+    """Compile a mapping."""
+    return compile_mapping(load_mapping(text))
+
+
+def backfill(fill: Fill, database: str, text: str) -> BackfillReport:
+    """Backfill under this mapping."""
+    made = lens(text)
+    with PostgresTarget.connect(database, made) as target:
+        return run_backfill(fill.source, target, made)
+
+
+def break_off(fill: Fill, database: str, text: str) -> None:
+    """Begin a first load that does not end."""
+    made = lens(text)
+    with Dying.connect(database, made) as target, pytest.raises(TargetError, match="killed"):
+        run_backfill(fill.source, target, made, page_keys=4)
+
+
+@pytest.mark.parametrize(("before", "after"), [(FIRST, GROWN), (GROWN, FIRST)], ids=["grown", "shrunk"])
+def test_a_mapping_edited_within_a_first_load(
+    fill: Fill, database: str, pg: PgConnection, before: str, after: str
+) -> None:
+    """The next run makes what the edited mapping needs, and at its end every constraint and index of it is there."""
+    fill(ITEMS)
+    break_off(fill, database, before)
+    assert [("first load",)] == pg.execute("SELECT phase FROM kvmigrate.control").fetchall()
+
+    report = backfill(fill, database, after)
+
+    assert (True, 2) == (report.ok, report.waiting)
+    assert {"authors": 10, "books": 10} == {name: report.rows[name] for name in ("authors", "books")}
+    assert [("", [])] == pg.execute("SELECT phase, deferred FROM kvmigrate.control").fetchall()
+    assert [] == [each for each in diff_schema(database, lens(after).mapping) if each.statement is not None]
