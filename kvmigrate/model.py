@@ -52,6 +52,14 @@ class Item(NamedTuple):
     expires_at_ms: int | None = None
 
 
+def item_bytes(item: Item) -> int:
+    """Return about how much memory the item's value takes, in bytes."""
+    value = item.value
+    if isinstance(value, bytes):
+        return len(value)
+    return sum(map(len, value)) + sum(map(len, value.values())) if isinstance(value, dict) else 0
+
+
 class Version(NamedTuple):
     """The order of what was seen of an item; compared as a row, epoch first."""
 

@@ -10,8 +10,8 @@ from kvmigrate.backfill.bounded import BoundedQueue, Ended
 from kvmigrate.backfill.census import KnownContents
 from kvmigrate.backfill.progress import Meter
 from kvmigrate.backfill.transform import PageTransform, Transformed
+from kvmigrate.model import item_bytes
 from kvmigrate.stores.base import KVSource, Page, ScanRequest
-from kvmigrate.stores.stride import item_bytes
 from kvmigrate.target.base import Applied, Batch, Label, Target
 
 PAGES_AHEAD = 4

@@ -13,12 +13,12 @@ from redis.connection import parse_url
 from redis.retry import Retry
 
 from kvmigrate.errors import ConfigError, SourceError
-from kvmigrate.model import Item, ItemKind
+from kvmigrate.model import Item, ItemKind, item_bytes
 from kvmigrate.stores.address import field_items, field_prefix, readable_key, split_address
 from kvmigrate.stores.base import Page, ScanRequest
 from kvmigrate.stores.position import number
 from kvmigrate.stores.redis_read import Held, RedisReader, Table, call
-from kvmigrate.stores.stride import PAGE_BYTES, Stride, item_bytes
+from kvmigrate.stores.stride import PAGE_BYTES, Stride
 from kvmigrate.stores.url import SourceURL
 
 T = TypeVar("T")

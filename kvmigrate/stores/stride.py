@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvmigrate.model import Item
-
 PAGE_BYTES = 16 * 1024 * 1024
 """What the values of one read, and of one page, may weigh where the store's values are about equally large."""
 
@@ -32,14 +30,6 @@ class Stride:
         """Note the largest value of the last read, in bytes."""
         fitting = PAGE_BYTES // max(largest_bytes, 1)
         self.keys = max(1, min(self.keys * _GROWTH, fitting, self._page_keys))
-
-
-def item_bytes(item: Item) -> int:
-    """Return about how much memory the item's value takes, in bytes."""
-    value = item.value
-    if isinstance(value, bytes):
-        return len(value)
-    return sum(map(len, value)) + sum(map(len, value.values())) if isinstance(value, dict) else 0
 
 
 def largest_bytes(values: Sequence[object]) -> int:

@@ -15,11 +15,11 @@ import pytest
 import redis
 from psycopg import sql
 
-from kvmigrate.model import ADDRESS_SEPARATOR, Item, ItemKind
+from kvmigrate.model import ADDRESS_SEPARATOR, Item, ItemKind, item_bytes
 from kvmigrate.stores.base import KVSource, Page, ScanRequest
 from kvmigrate.stores.export_format import write_item, write_unreadable
 from kvmigrate.stores.open import open_source
-from kvmigrate.stores.stride import PAGE_BYTES, item_bytes
+from kvmigrate.stores.stride import PAGE_BYTES
 
 Values = Mapping[str, bytes | None]
 
