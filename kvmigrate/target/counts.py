@@ -11,10 +11,18 @@ from kvmigrate.target.base import BIN_OF_STATUS, Tally
 from kvmigrate.target.layout import Layout
 from kvmigrate.target.lost_rows import count_lost_rows
 from kvmigrate.target.waiting_list import MASK, awaited_text, personal_constraints
+from kvmigrate.transform.mapping import Mapping
 
 Connection = psycopg.Connection[Any]
 
 EXAMPLES_PER_REASON = 5
+
+NAMED = "NOT deleted AND (entity = ANY(%s) OR (%s AND status <> 'ok'))"
+"""Condition on the ledger's items that count, with `named_ids` and ``True`` for its values.
+
+Items written for an entity that the mapping lost do not: they and their rows are left as
+they are, so that the entity finds them when it comes back. The others of it have no rows.
+"""
 
 
 def tally(connection: Connection, layout: Layout, scope: int) -> Tally:
@@ -22,7 +30,8 @@ def tally(connection: Connection, layout: Layout, scope: int) -> Tally:
     found = Tally()
     names = {entity.id: entity.name for entity in layout.mapping.entities}
     counted = connection.execute(
-        "SELECT entity, status, count(*) FROM kvmigrate.ledger WHERE scope = %s AND NOT deleted GROUP BY 1, 2", [scope]
+        f"SELECT entity, status, count(*) FROM kvmigrate.ledger WHERE scope = %s AND {NAMED} GROUP BY 1, 2",  # noqa: S608 - a constant
+        [scope, named_ids(layout.mapping), True],
     )
     for entity, status, count in counted.fetchall():
         counts = found.entities.setdefault(entity_name(names, entity), {})
@@ -37,6 +46,11 @@ def tally(connection: Connection, layout: Layout, scope: int) -> Tally:
     found.lost_rows = count_lost_rows(connection, layout, scope)
     _count_refusals(connection, layout, scope, found)
     return found
+
+
+def named_ids(mapping: Mapping) -> list[int]:
+    """Return the ids of the mapping's entities, and that of keys of several entities."""
+    return [0, *(entity.id for entity in mapping.entities)]
 
 
 def entity_name(names: dict[int, str], entity: int) -> str:

@@ -26,7 +26,7 @@ from kvmigrate.target.base import (
 )
 from kvmigrate.target.circles import find_circles
 from kvmigrate.target.control_schema import install_control
-from kvmigrate.target.counts import tally
+from kvmigrate.target.counts import NAMED, named_ids, tally
 from kvmigrate.target.direct import DirectLoad
 from kvmigrate.target.first_load import FirstLoad
 from kvmigrate.target.layout import Layout
@@ -280,23 +280,20 @@ class PostgresTarget:
 
     def ledger_keys(self, *, after: str, limit: int, entities: Sequence[str]) -> list[str]:
         """Return the next keys behind *after* that the ledger knows and that are not deleted."""
-        ids = [self._lens.mapping.entity(name).id for name in entities]
         rows = self._writer.run(
             lambda connection: connection.execute(
-                "SELECT key FROM kvmigrate.ledger WHERE scope = %s AND key > %s AND NOT deleted "
-                "AND (%s OR entity = ANY(%s)) ORDER BY key LIMIT %s",
-                [self._parts().scope, after, not ids, ids, limit],
+                f"SELECT key FROM kvmigrate.ledger WHERE scope = %s AND key > %s AND {NAMED} ORDER BY key LIMIT %s",  # noqa: S608 - a constant
+                [self._parts().scope, after, *self._named(entities), limit],
             ).fetchall()
         )
         return [key for (key,) in rows]
 
     def ledger_count(self, entities: Sequence[str]) -> int:
         """Return how many items the ledger knows that are not deleted; of these entities, none means all."""
-        ids = [self._lens.mapping.entity(name).id for name in entities]
         rows = self._writer.run(
             lambda connection: connection.execute(
-                "SELECT count(*) FROM kvmigrate.ledger WHERE scope = %s AND NOT deleted AND (%s OR entity = ANY(%s))",
-                [self._parts().scope, not ids, ids],
+                f"SELECT count(*) FROM kvmigrate.ledger WHERE scope = %s AND {NAMED}",  # noqa: S608 - a constant
+                [self._parts().scope, *self._named(entities)],
             ).fetchall()
         )
         return int(rows[0][0])
@@ -376,7 +373,7 @@ class PostgresTarget:
 
     def unnamed_items(self, run: int) -> int:
         """Return how many items of entities that the mapping lost are in the ledger, or left it in *run*."""
-        known = [0, *(entity.id for entity in self._lens.mapping.entities)]
+        known = named_ids(self._lens.mapping)
         rows = self._writer.run(
             lambda connection: connection.execute(
                 "SELECT count(*) FROM kvmigrate.ledger WHERE scope = %s AND entity <> ALL(%s) "
@@ -385,6 +382,11 @@ class PostgresTarget:
             ).fetchall()
         )
         return int(rows[0][0])
+
+    def _named(self, entities: Sequence[str]) -> list[Any]:
+        """Return the values of `NAMED`: all that the mapping has where *entities* names none."""
+        ids = [self._lens.mapping.entity(name).id for name in entities]
+        return [ids or named_ids(self._lens.mapping), not ids]
 
     def _install(self, connection: Connection) -> list[str]:
         applied = install_control(connection)

@@ -16,6 +16,7 @@ from psycopg.pq import Format
 from psycopg.types.datetime import DateLoader, IntervalLoader, TimeLoader, TimestamptzLoader
 from psycopg.types.json import set_json_loads
 
+from kvmigrate.target.counts import named_ids
 from kvmigrate.target.layout import value_part
 from kvmigrate.target.reader_base import Awaited, LedgerEntry, Owner
 from kvmigrate.target.session import Session, house_error, never_migrated
@@ -35,7 +36,7 @@ _LEDGER = sql.SQL(
 _BY_KEY = _LEDGER + sql.SQL("l.key = ANY(%(keys)s)")
 _BETWEEN = _LEDGER + sql.SQL(
     'l.key > %(after)s COLLATE "C" AND (%(through)s::text IS NULL OR l.key <= %(through)s COLLATE "C")'
-    " AND NOT l.deleted ORDER BY l.key LIMIT %(limit)s"
+    " AND NOT l.deleted AND (l.entity = ANY(%(named)s) OR l.status <> 'ok') ORDER BY l.key LIMIT %(limit)s"
 )
 
 
@@ -104,7 +105,13 @@ class PostgresRowReader:
 
     def ledger_between(self, after: str, through: str | None, limit: int) -> list[LedgerEntry]:
         """Return entries with ``after < key <= through`` in COLLATE "C" order; no end if ``None``."""
-        parameters = {"scope": self._scope_id(), "after": after, "through": through, "limit": limit}
+        parameters = {
+            "named": named_ids(self._mapping),
+            "scope": self._scope_id(),
+            "after": after,
+            "through": through,
+            "limit": limit,
+        }
         return [LedgerEntry(*row) for row in self._fetch(_BETWEEN, parameters)]
 
     def awaited(self, keys: Sequence[str]) -> dict[str, list[Awaited]]:

@@ -8,9 +8,12 @@ import pytest
 
 from kvmigrate.backfill.report import BackfillReport
 from kvmigrate.backfill.runner import run_backfill
+from kvmigrate.consistency.json_exact import loads_column
+from kvmigrate.consistency.verify import run_verify
 from kvmigrate.errors import TargetError
 from kvmigrate.target.base import Applied, Batch
 from kvmigrate.target.postgres import PostgresTarget
+from kvmigrate.target.rows_postgres import PostgresRowReader
 from kvmigrate.target.schema_postgres import diff_schema
 from kvmigrate.transform.lens import Lens, compile_mapping
 from kvmigrate.transform.mapping_file import load_mapping
@@ -97,6 +100,13 @@ def backfill(fill: Fill, database: str, text: str) -> BackfillReport:
         return run_backfill(fill.source, target, made)
 
 
+def verified(fill: Fill, database: str, text: str) -> bool:
+    """Whether a verification under this mapping finds nothing."""
+    mapping = lens(text).mapping
+    with PostgresRowReader.open(database, mapping, json_loads=loads_column) as reader:
+        return not run_verify(fill.source, reader, mapping, settle_s=0).divergent
+
+
 def break_off(fill: Fill, database: str, text: str) -> None:
     """Begin a first load that does not end."""
     made = lens(text)
@@ -119,3 +129,23 @@ def test_a_mapping_edited_within_a_first_load(
     assert {"authors": 10, "books": 10} == {name: report.rows[name] for name in ("authors", "books")}
     assert [("", [])] == pg.execute("SELECT phase, deferred FROM kvmigrate.control").fetchall()
     assert [] == [each for each in diff_schema(database, lens(after).mapping) if each.statement is not None]
+
+
+def test_an_entity_that_comes_back_finds_its_items(fill: Fill, database: str, pg: PgConnection) -> None:
+    """Left alone while the mapping lacks it; what went from the store meanwhile goes from the table then."""
+    fill(ITEMS)
+    without = GROWN[: GROWN.index("  shelf:")]
+    first = backfill(fill, database, GROWN)
+
+    lost = backfill(fill, database, without)
+
+    assert (True, first.written - 4, 4) == (lost.ok, lost.written, lost.unmatched)
+    assert "shelf" not in lost.entities
+    assert [(4,)] == pg.execute("SELECT count(*) FROM shelves").fetchall()
+    assert verified(fill, database, without)
+    fill.delete("shelf:3")
+    assert backfill(fill, database, without).ok
+    back = backfill(fill, database, GROWN)
+    assert (True, 3, 1) == (back.ok, back.rows["shelves"], sum(sweep.removed for sweep in back.sweeps))
+    assert [("0",), ("1",), ("2",)] == pg.execute("SELECT id FROM shelves ORDER BY id").fetchall()
+    assert verified(fill, database, GROWN)
