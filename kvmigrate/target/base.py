@@ -267,7 +267,8 @@ class Target(Protocol):
     def ledger_keys(self, *, after: str, limit: int, entities: Sequence[str]) -> list[str]:
         """Return the next keys behind *after* that the ledger knows and that are not deleted.
 
-        *entities* restricts them by name; none means all.
+        *entities* restricts them by name; none means all but those written for an
+        entity that the mapping lost: they stay as they are until it comes back.
         """
         ...
 
