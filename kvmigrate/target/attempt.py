@@ -12,9 +12,10 @@ from psycopg import sql
 from kvmigrate.model import Item, LedgerStatus, Reason, Refusal, RowSet
 from kvmigrate.target.base import Applied, Label
 from kvmigrate.target.conflicts import Conflicts, Reference, Verdicts
-from kvmigrate.target.layout import Layout, names
+from kvmigrate.target.layout import Layout
 from kvmigrate.target.ledger import Counted, Ledger, Wait
 from kvmigrate.target.removal import Removal
+from kvmigrate.target.replacement import Replacement, insert_sql
 from kvmigrate.target.staging import Candidate, Staging
 from kvmigrate.transform.content_hash import content_hash
 from kvmigrate.transform.lens import Lens, PageRows
@@ -214,24 +215,19 @@ class Attempt:
     def _write(self, counted: Counted) -> None:
         """Replace the live items' rows, parents first."""
         connection = self._connection
-        if not self._first_load or counted.replaced:
-            entities = {
-                entity.name: entity
-                for entity in self._lens.mapping.entities
-                for plan in self._layout.plans_of(entity)
-                if plan.table.name in self._staged or entity.rows_only
-            }
-            self._removal.delete_replaced(connection, entities.values(), fresh_too=not self._first_load)
-        for name in self._staged:
-            connection.execute(self._insert_sql(name))
+        plans = [self._layout.by_name[name] for name in self._staged]
+        if self._first_load and not counted.replaced:
+            for plan in plans:
+                connection.execute(insert_sql(plan))
+            return
+        replacement = Replacement(self._layout, fresh_too=not self._first_load)
+        for entity in self._lens.mapping.entities:
+            if entity.rows_only or any(plan.table.name in self._staged for plan in self._layout.plans_of(entity)):
+                replacement.clear(connection, entity)
+        for plan in plans:
+            replacement.write(connection, plan)
         if not self._first_load:
             self._removal.displace_referrers(connection)
-
-    def _insert_sql(self, name: str) -> sql.Composed:
-        plan = self._layout.by_name[name]
-        rule = sql.SQL(" ON CONFLICT DO NOTHING" if plan.lookup else "")
-        columns = names(column.name for column in plan.table.columns)
-        return sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(plan.name, columns, columns, plan.staging) + rule
 
     def _result(self, counted: Counted, candidates: int) -> Applied:
         written = candidates - counted.stale - self._waiting - self._quarantined

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 from kvmigrate.model import LedgerStatus, Reason
-from kvmigrate.target.layout import ITEM, Layout, TablePlan, equal, equal_pairs, fields, value_text
+from kvmigrate.target.layout import Layout, TablePlan, equal, equal_pairs, fields, value_text
 from kvmigrate.target.ledger import Ledger, Wait
 from kvmigrate.target.staging import gone_columns
 from kvmigrate.transform.lens import Lens
@@ -25,21 +25,6 @@ class Removal:
         """Work on *layout*'s tables under *ledger*'s scope."""
         self._layout, self._lens, self._ledger = layout, lens, ledger
         self._deletes = {plan.table.name: self._delete_sql(plan) for plan in layout.plans if plan.anchor}
-
-    def delete_replaced(self, connection: Connection, entities: Iterable[Entity], *, fresh_too: bool) -> None:
-        """Delete the older rows of the batch's live items; their children go with them.
-
-        Args:
-            connection: In the batch's transaction.
-
-            entities: Whose items are in the batch.
-
-            fresh_too: Also look for rows of items that the ledger did not know.
-        """
-        which = sql.SQL("c.live") if fresh_too else sql.SQL("c.live AND NOT c.fresh")
-        for entity in entities:
-            for plan in self._layout.anchors(entity):
-                connection.execute(self._replaced_sql(plan, which), {"entity": entity.id})
 
     def delete_items(self, connection: Connection, keys: Iterable[tuple[str, int]]) -> None:
         """Delete all rows of items, given as pairs of key and entity id."""
@@ -156,18 +141,6 @@ class Removal:
             [self._ledger.scope, list(keys)],
         ).fetchall()
 
-    def _replaced_sql(self, plan: TablePlan, which: sql.SQL) -> sql.Composed:
-        entity = plan.entity
-        _, owner = self._layout.owner(plan, "t")
-        if entity.owned_by_source_key:
-            using = sql.SQL("{} AS c WHERE {} = c.key").format(self._layout.candidate, owner)
-        else:
-            using = sql.SQL("{} AS c JOIN {} AS s ON s.{} = c.item WHERE {} AND {} = c.key").format(
-                self._layout.candidate, plan.staging, ITEM, equal("t", "s", plan.table.primary_key), owner
-            )
-        start = sql.SQL("DELETE FROM {} AS t USING {} AND c.entity = %(entity)s AND {}").format(plan.name, using, which)
-        return self._noting_gone(plan, start)
-
     def _delete_sql(self, plan: TablePlan) -> tuple[sql.Composed, sql.Composed]:
         """Return the deletes of one item by primary key and owner, and of several by owner alone."""
         _, owner = self._layout.owner(plan, "t")
@@ -175,17 +148,19 @@ class Removal:
         by_key = sql.SQL(" AND ").join(sql.SQL("{} = %s").format(value) for value in values)
         start = sql.SQL("DELETE FROM {} AS t WHERE {}")
         return (
-            self._noting_gone(plan, start.format(plan.name, by_key)),
-            self._noting_gone(plan, start.format(plan.name, sql.SQL("{} = ANY(%s)").format(owner))),
+            noting_gone(self._layout, plan, start.format(plan.name, by_key)),
+            noting_gone(self._layout, plan, start.format(plan.name, sql.SQL("{} = ANY(%s)").format(owner))),
         )
 
-    def _noting_gone(self, plan: TablePlan, delete: sql.Composed) -> sql.Composed:
-        if plan.gone is None:
-            return delete
-        columns = gone_columns(self._layout, plan)
-        return sql.SQL("WITH gone AS ({} RETURNING {}) INSERT INTO {} SELECT * FROM gone").format(
-            delete, fields("t", columns), plan.gone
-        )
+
+def noting_gone(layout: Layout, plan: TablePlan, delete: sql.Composed) -> sql.Composed:
+    """Return *delete*, of rows ``t``, so that it also notes the keys that others may refer to."""
+    if plan.gone is None:
+        return delete
+    columns = gone_columns(layout, plan)
+    return sql.SQL("WITH gone AS ({} RETURNING {}) INSERT INTO {} SELECT * FROM gone").format(
+        delete, fields("t", columns), plan.gone
+    )
 
 
 def missing_parent(lens: Lens, key: ForeignKey, value: str, *, elsewhere: bool) -> Wait:

@@ -1,0 +1,126 @@
+"""New rows in place of old ones: a root row whose primary key stays is updated, not deleted.
+
+So columns that the mapping does not name keep their values, and foreign keys of
+tables that are not the mapping's are not set off by an item that merely changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from kvmigrate.target.layout import ITEM, Layout, TablePlan, equal, equal_pairs, fields, names
+from kvmigrate.target.removal import noting_gone
+from kvmigrate.target.staging import gone_columns
+from kvmigrate.transform.mapping import Entity
+
+Connection = psycopg.Connection[Any]
+
+
+class Replacement:
+    """Statements that replace the rows of a batch's live items. For one batch, in its transaction."""
+
+    def __init__(self, layout: Layout, *, fresh_too: bool) -> None:
+        """With *fresh_too* rows are also looked for of items that the ledger did not know."""
+        self._layout = layout
+        self._which = sql.SQL("c.live") if fresh_too else sql.SQL("c.live AND NOT c.fresh")
+
+    def clear(self, connection: Connection, entity: Entity) -> None:
+        """Delete the older rows of the entity's live items, but not root rows that `write` can update."""
+        for plan in self._layout.anchors(entity):
+            if entity.rows_only:
+                self._delete(connection, plan)
+                continue
+            if entity.owned_by_source_key or len(self._fixed(plan)) > len(plan.table.primary_key):
+                self._delete(connection, plan, self._moves(plan))
+            for key in plan.keys:
+                if not key.same_row:
+                    self._delete(connection, plan, self._gives_away(plan, key.columns))
+            for child in self._layout.plans_of(entity):
+                if child.parent is plan.table:
+                    connection.execute(self._children_sql(plan, child), {"entity": entity.id})
+
+    def write(self, connection: Connection, plan: TablePlan) -> None:
+        """Update the root rows that stand, and insert all others."""
+        rest = sql.SQL("").format()
+        if plan.anchor and not plan.entity.rows_only:
+            columns = [column.name for column in plan.table.columns if column.name not in self._fixed(plan)]
+            if columns:
+                connection.execute(self._update_sql(plan, columns))
+            rest = sql.SQL(" WHERE NOT EXISTS (SELECT FROM {} AS t JOIN {} AS c ON {} WHERE {})").format(
+                plan.name, self._layout.candidate, self._owned(plan), self._is_row_of(plan)
+            )
+        connection.execute(insert_sql(plan) + rest)
+
+    def _delete(self, connection: Connection, plan: TablePlan, only: sql.Composed | None = None) -> None:
+        start = sql.SQL("DELETE FROM {} AS t USING {} AS c WHERE {} AND c.entity = %(entity)s").format(
+            plan.name, self._layout.candidate, self._owned(plan)
+        )
+        if not plan.entity.owned_by_source_key:
+            # Found by the primary key: the owner's text has no index there.
+            start += sql.SQL(" AND EXISTS (SELECT FROM {} AS s WHERE {})").format(plan.staging, self._is_row_of(plan))
+        if only is not None:
+            start += sql.SQL(" AND ") + only
+        connection.execute(noting_gone(self._layout, plan, start), {"entity": plan.entity.id})
+
+    def _fixed(self, plan: TablePlan) -> list[str]:
+        """Columns that others may refer to: where one of them changes, the row is another one."""
+        return list(dict.fromkeys([*plan.table.primary_key, *(gone_columns(self._layout, plan) if plan.gone else ())]))
+
+    def _moves(self, plan: TablePlan) -> sql.Composed:
+        """The item's new root row has another key."""
+        others = [name for name in self._fixed(plan) if name not in plan.table.primary_key]
+        same = [self._is_row_of(plan)]
+        same += [
+            sql.SQL("{} IS NOT DISTINCT FROM {}").format(sql.Identifier("s", name), sql.Identifier("t", name))
+            for name in others
+        ]
+        return sql.SQL("NOT EXISTS (SELECT FROM {} AS s WHERE {})").format(plan.staging, sql.SQL(" AND ").join(same))
+
+    def _gives_away(self, plan: TablePlan, columns: tuple[str, ...]) -> sql.Composed:
+        """Another item of the batch gets its unique value, which no update could hand over."""
+        return sql.SQL("EXISTS (SELECT FROM {} AS o WHERE {} AND o.{} <> c.item)").format(
+            plan.staging, equal("o", "t", columns), ITEM
+        )
+
+    def _children_sql(self, plan: TablePlan, child: TablePlan) -> sql.Composed:
+        """Their children go with them."""
+        joins = self._owned(plan)
+        using = sql.SQL("{} AS t, {} AS c").format(plan.name, self._layout.candidate)
+        if not plan.entity.owned_by_source_key:
+            using += sql.SQL(", {} AS s").format(plan.staging)
+            joins += sql.SQL(" AND ") + self._is_row_of(plan)
+        return sql.SQL("DELETE FROM {} AS ch USING {} WHERE {} AND {} AND c.entity = %(entity)s").format(
+            child.name, using, equal_pairs("ch", "t", child.table.parent), joins
+        )
+
+    def _update_sql(self, plan: TablePlan, columns: list[str]) -> sql.Composed:
+        pairs = sql.SQL(", ").join(
+            sql.SQL("{} = {}").format(sql.Identifier(name), sql.Identifier("s", name)) for name in columns
+        )
+        return sql.SQL("UPDATE {} AS t SET {} FROM {} AS s, {} AS c WHERE {} AND {}").format(
+            plan.name, pairs, plan.staging, self._layout.candidate, self._is_row_of(plan), self._owned(plan)
+        )
+
+    def _owned(self, plan: TablePlan) -> sql.Composed:
+        """Row ``t`` belongs to candidate ``c``, which is to be written."""
+        _, owner = self._layout.owner(plan, "t")
+        return sql.SQL("{} = c.key AND {}").format(owner, self._which)
+
+    def _is_row_of(self, plan: TablePlan) -> sql.Composed:
+        """Staged row ``s`` is candidate ``c``'s and has the primary key of row ``t``."""
+        return sql.SQL("s.{} = c.item AND {}").format(ITEM, equal("s", "t", plan.table.primary_key))
+
+
+def insert_sql(plan: TablePlan) -> sql.Composed:
+    """Return the INSERT of all staged rows ``s``; rows of a lookup may be there already."""
+    columns = [column.name for column in plan.table.columns]
+    rule = sql.SQL(" ON CONFLICT DO NOTHING" if plan.lookup else "")
+    return (
+        sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} AS s").format(
+            plan.name, names(columns), fields("s", columns), plan.staging
+        )
+        + rule
+    )
