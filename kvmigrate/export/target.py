@@ -63,7 +63,7 @@ class TargetExport:
         wanted = {entity.id for entity in self._lens.mapping.entities if entity.name in only}
         after, seen = "", 0
         with self._reader.snapshot():
-            while entries := self._reader.ledger_between(after, None, _PAGE_KEYS):
+            while entries := self._reader.ledger_between(after, None, _PAGE_KEYS, unnamed=True):
                 after = entries[-1].key
                 chosen = [entry for entry in entries if not only or entry.entity in wanted]
                 if limit_keys is not None and seen + len(chosen) > limit_keys:

@@ -69,10 +69,13 @@ class RowReader(Protocol):
         """Return the entries of those *keys* that the ledger knows."""
         ...
 
-    def ledger_between(self, after: str, through: str | None, limit: int) -> list[LedgerEntry]:
+    def ledger_between(
+        self, after: str, through: str | None, limit: int, *, unnamed: bool = False
+    ) -> list[LedgerEntry]:
         """Return entries with ``after < key <= through`` in COLLATE "C" order; no end if ``None``.
 
-        Not those of deleted items. *limit* is in entries.
+        Not those of deleted items, and only with *unnamed* those written for an entity
+        that the mapping lost. *limit* is in entries.
         """
         ...
 

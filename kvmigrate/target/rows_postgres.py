@@ -36,7 +36,8 @@ _LEDGER = sql.SQL(
 _BY_KEY = _LEDGER + sql.SQL("l.key = ANY(%(keys)s)")
 _BETWEEN = _LEDGER + sql.SQL(
     'l.key > %(after)s COLLATE "C" AND (%(through)s::text IS NULL OR l.key <= %(through)s COLLATE "C")'
-    " AND NOT l.deleted AND (l.entity = ANY(%(named)s) OR l.status <> 'ok') ORDER BY l.key LIMIT %(limit)s"
+    " AND NOT l.deleted AND (%(unnamed)s OR l.entity = ANY(%(named)s) OR l.status <> 'ok')"
+    " ORDER BY l.key LIMIT %(limit)s"
 )
 
 
@@ -103,10 +104,13 @@ class PostgresRowReader:
         found = self._fetch(_BY_KEY, {"scope": self._scope_id(), "keys": list(keys)})
         return {row[0]: LedgerEntry(*row) for row in found}
 
-    def ledger_between(self, after: str, through: str | None, limit: int) -> list[LedgerEntry]:
+    def ledger_between(
+        self, after: str, through: str | None, limit: int, *, unnamed: bool = False
+    ) -> list[LedgerEntry]:
         """Return entries with ``after < key <= through`` in COLLATE "C" order; no end if ``None``."""
         parameters = {
             "named": named_ids(self._mapping),
+            "unnamed": unnamed,
             "scope": self._scope_id(),
             "after": after,
             "through": through,
