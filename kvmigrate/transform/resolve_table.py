@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable
 
 from kvmigrate.transform.column_type import ColumnType
+from kvmigrate.transform.identifiers import shorten
 from kvmigrate.transform.mapping import (
     Column,
     Expires,
@@ -23,7 +23,6 @@ from kvmigrate.transform.table_file import TableDraft, index_parts
 from kvmigrate.transform.yaml_nodes import Node
 
 EXPIRES_AT = "expires_at"
-_MAX_NAME_BYTES = 63
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,11 +38,7 @@ class Scope:
 
 def object_name(*parts: str) -> str:
     """Join *parts* with ``_`` into a name PostgreSQL keeps whole, hashing the tail of a long one."""
-    name = "_".join(parts)
-    if len(name.encode()) <= _MAX_NAME_BYTES:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return name.encode()[: _MAX_NAME_BYTES - 9].decode(errors="ignore") + "_" + digest
+    return shorten("_".join(parts))
 
 
 def resolve_primary_key(draft: TableDraft, *, default: tuple[str, ...]) -> tuple[str, ...]:

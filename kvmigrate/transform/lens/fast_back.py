@@ -83,7 +83,7 @@ class _Generator:
             *self._kids(),
             "    o = {}",
         ]
-        self._emit_members(1, root, members_of(root), "o", "r")
+        self._emit_members(1, members_of(root), "o", "r")
         source = "\n".join([*head, *self.lines, "    return encode(o)"]) + "\n"
         exec(compile(source, f"<lens of {self.plan.entity.name}, back>", "exec"), self.names)  # noqa: S102 - as in fast
         return FastBack(source, self.names["value"])
@@ -105,12 +105,12 @@ class _Generator:
     def _emit(self, depth: int, *lines: str) -> None:
         self.lines.extend("    " * depth + line for line in lines)
 
-    def _emit_members(self, depth: int, table: TablePlan, members: Members, holder: str, row: str) -> None:
+    def _emit_members(self, depth: int, members: Members, holder: str, row: str) -> None:
         for position, (name, found) in enumerate(members.by_name.items()):
             if isinstance(found, Members):
                 inner = f"{holder}_{position}"
                 self._emit(depth, f"{inner} = {{}}")
-                self._emit_members(depth, table, found, inner, row)
+                self._emit_members(depth, found, inner, row)
                 self._emit(depth, f"if {inner}: {holder}[{name!r}] = {inner}")
             elif isinstance(found, TablePlan):
                 self._emit_child(depth, found, f"{holder}[{name!r}]")
@@ -120,7 +120,7 @@ class _Generator:
                 self._emit(depth, f"{holder}[{name!r}] = {whole}")
             else:
                 self._emit(depth, f"v = {row}[{found.position}]")
-                self._emit(depth, f"if v is not None: {holder}[{name!r}] = {self._written(table, found)}")
+                self._emit(depth, f"if v is not None: {holder}[{name!r}] = {self._written(found)}")
 
     def _emit_child(self, depth: int, child: TablePlan, target: str) -> None:
         number = next(n for n, each in enumerate(walk(self.plan.root)) if each is child)
@@ -129,21 +129,21 @@ class _Generator:
         self.lines += self._rest_check(child, row, depth + 2)
         if child.whole is not None:
             self._emit(depth + 2, f"v = {row}[{child.whole.position}]", "if v is None: return None")
-            self._emit(depth + 2, f"{values}.append({self._written(child, child.whole)})")
+            self._emit(depth + 2, f"{values}.append({self._written(child.whole)})")
         else:
             self._emit(depth + 2, f"e{number} = {{}}")
-            self._emit_members(depth + 2, child, members_of(child), f"e{number}", row)
+            self._emit_members(depth + 2, members_of(child), f"e{number}", row)
             self._emit(depth + 2, f"{values}.append(e{number})")
         self._emit(depth + 1, f"{target} = {values}")
 
-    def _written(self, table: TablePlan, plan: ColumnPlan) -> str:
+    def _written(self, plan: ColumnPlan) -> str:
         kind = plan.column.type
         if kind.base in _PLAIN and not kind.array:
             return "v"
         if kind.base == "text":
             return "v"
-        helper = f"w_{table.table.name}_{plan.position}".encode("ascii", "ignore").decode().replace(" ", "_")
-        helper = f"w{len(self.names)}" if not helper.isidentifier() else helper
+        # Numbered, as names of tables may be equal once they are fit for Python.
+        helper = f"w{len(self.names)}"
         if kind.base == "uuid" and not kind.array and plan.column.reference:
             self.names[helper] = _Written(plan.to_json)
             return f"{helper}[v]"
