@@ -30,8 +30,8 @@ from kvmigrate.embedded.postgres import PostgresServer
 from kvmigrate.embedded.redis import RedisServer
 from kvmigrate.stores.open import open_source
 from kvmigrate.target.postgres import PostgresTarget
+from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import compile_mapping
-from kvmigrate.transform.mapping_file import load_mapping
 
 MAPPING = pathlib.Path(__file__).with_name("mapping.yaml")
 SETTINGS = {

@@ -19,8 +19,8 @@ from typing import Any
 from bench.machine import describe_machine
 from bench.shop import Shop
 from kvmigrate.model import Item, RowSet
+from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, compile_mapping
-from kvmigrate.transform.mapping_file import load_mapping
 
 PAGE = 1_000
 ROUNDS = 7

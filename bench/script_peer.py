@@ -14,8 +14,8 @@ import redis
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from kvmigrate.transform.ddl import create_statements
-from kvmigrate.transform.mapping_file import load_mapping
+from kvmigrate.transform.declaration.mapping_file import load_mapping
+from kvmigrate.transform.tables.ddl import create_statements
 
 BATCH = 1_000
 COLUMNS = {

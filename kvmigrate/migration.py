@@ -31,12 +31,12 @@ from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.target.rows_postgres import PostgresRowReader
 from kvmigrate.target.schema_postgres import AppliedSchema, apply_schema, diff_schema, drop_schema
 from kvmigrate.target.waiting_list import WaitingEntry
-from kvmigrate.transform.ddl_formats import Format, render
-from kvmigrate.transform.difference import Difference
-from kvmigrate.transform.json_text import load_jsonb
+from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, compile_mapping
 from kvmigrate.transform.mapping import Mapping as MappingFile
-from kvmigrate.transform.mapping_file import load_mapping
+from kvmigrate.transform.tables.ddl_formats import Format, render
+from kvmigrate.transform.tables.difference import Difference
+from kvmigrate.transform.values.json_text import load_jsonb
 
 _LINES = Lines(write_item, write_unreadable)
 _log = structlog.get_logger("kvmigrate")

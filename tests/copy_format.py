@@ -7,9 +7,9 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from kvmigrate.transform.column_type import ColumnType
-from kvmigrate.transform.json_text import load_jsonb
 from kvmigrate.transform.mapping import Table
+from kvmigrate.transform.values.column_type import ColumnType
+from kvmigrate.transform.values.json_text import load_jsonb
 
 _EPOCH = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 _DAY = dt.date(2000, 1, 1).toordinal()

@@ -12,8 +12,8 @@ from kvmigrate.model import Item
 from kvmigrate.stores.open import open_source
 from kvmigrate.target.base import Applied, Batch, Label
 from kvmigrate.target.postgres import PostgresTarget
+from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, compile_mapping
-from kvmigrate.transform.mapping_file import load_mapping
 
 SHOP = """
 version: 1

@@ -19,8 +19,8 @@ from kvmigrate.stores.export_format import write_item
 from kvmigrate.stores.open import open_source
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.target.rows_postgres import PostgresRowReader
+from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import compile_mapping
-from kvmigrate.transform.mapping_file import load_mapping
 
 CLIENT_ID = "6b0f5a0e-9d1c-4f0b-8f60-0a4c6a1d2e01"
 CATALOG_ID = "6b0f5a0e-9d1c-4f0b-8f60-0a4c6a1d2e02"

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kvmigrate.model import Item, ItemKind
+from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.mapping import Entity, Mapping, Table
-from kvmigrate.transform.mapping_file import load_mapping
 from kvmigrate.transform.path import Path
 
 UUID = "6b0f5a0e-9d1c-4f0b-8f60-0a4c6a1d2e01"

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from kvmigrate.transform.column_type import ColumnType
-from kvmigrate.transform.identifiers import shorten
+from kvmigrate.transform.declaration.mapping_file import load_mapping
+from kvmigrate.transform.keys.pattern import parse_template
 from kvmigrate.transform.mapping import (
     Column,
     Entity,
@@ -16,8 +16,8 @@ from kvmigrate.transform.mapping import (
     Table,
     Unique,
 )
-from kvmigrate.transform.mapping_file import load_mapping
-from kvmigrate.transform.pattern import parse_template
+from kvmigrate.transform.tables.identifiers import shorten
+from kvmigrate.transform.values.column_type import ColumnType
 
 _SHOP = """
 version: 1

@@ -22,11 +22,11 @@ from kvmigrate.stores.open import open_source
 from kvmigrate.target.control_schema import install_control
 from kvmigrate.target.rows_postgres import PostgresRowReader
 from kvmigrate.target.schema_postgres import apply_schema
-from kvmigrate.transform.content_hash import content_hash
+from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, compile_mapping
 from kvmigrate.transform.mapping import Entity
 from kvmigrate.transform.mapping import Mapping as MappingFile
-from kvmigrate.transform.mapping_file import load_mapping
+from kvmigrate.transform.values.content_hash import content_hash
 
 PgConnection = psycopg.Connection[tuple[Any, ...]]
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kvmigrate.model import Item
-from kvmigrate.transform.json_text import decode_json
+from kvmigrate.transform.keys.pattern import Capture, KeyTemplate
 from kvmigrate.transform.lens import Lens
 from kvmigrate.transform.mapping import Column, Entity, Pointer
-from kvmigrate.transform.pattern import Capture, KeyTemplate
-from kvmigrate.transform.refused import ValueRefused
-from kvmigrate.transform.types import converter, foreign_uuid
+from kvmigrate.transform.values.json_text import decode_json
+from kvmigrate.transform.values.refused import ValueRefused
+from kvmigrate.transform.values.types import converter, foreign_uuid
 
 
 def ids_of(pointer: Pointer, item: Item) -> list[str] | None:

@@ -11,9 +11,9 @@ from kvmigrate.backfill.census import Census, KnownContents, Place
 from kvmigrate.model import MAX_KEY_BYTES, Item, ItemKind
 from kvmigrate.stores.base import Page
 from kvmigrate.target.base import Target
-from kvmigrate.transform.content_hash import content_hash
+from kvmigrate.transform.keys.route import RouteKind
 from kvmigrate.transform.lens import Lens, PageRows
-from kvmigrate.transform.route import RouteKind
+from kvmigrate.transform.values.content_hash import content_hash
 
 UNMATCHED_EXAMPLES = 20
 

@@ -21,7 +21,7 @@ from kvmigrate.cli.options import (
     settings_of,
 )
 from kvmigrate.errors import ConfigError
-from kvmigrate.transform.ddl_formats import Format
+from kvmigrate.transform.tables.ddl_formats import Format
 
 EPILOG = example(
     "kvmigrate schema --mapping mapping.yaml --format sql -o schema.sql",

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
 from kvmigrate.model import ADDRESS_SEPARATOR, MAX_KEY_BYTES
+from kvmigrate.transform.keys.pattern import KeyTemplate
 from kvmigrate.transform.mapping import Entity, LeaveInKV, Pointer
 from kvmigrate.transform.mapping import Mapping as MappingFile
-from kvmigrate.transform.pattern import KeyTemplate
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ import re
 import zoneinfo
 from decimal import ROUND_FLOOR, Context, Decimal
 
-from kvmigrate.transform.column_type import ColumnType
+from kvmigrate.transform.values.column_type import ColumnType
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")

@@ -22,8 +22,8 @@ from kvmigrate.consistency.decode import holds_unstorable
 from kvmigrate.consistency.json_exact import JSON_NULL, NUMBERS, JsonError, compact, equal, loads, number_text
 from kvmigrate.consistency.uuids import foreign_uuid, parse_uuid
 from kvmigrate.errors import ConfigError
-from kvmigrate.transform.column_type import ColumnType
 from kvmigrate.transform.mapping import Column
+from kvmigrate.transform.values.column_type import ColumnType
 
 _NUMBER_TEXT = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})*")

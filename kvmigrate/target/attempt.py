@@ -17,9 +17,9 @@ from kvmigrate.target.ledger import Counted, Ledger, Wait
 from kvmigrate.target.removal import Removal
 from kvmigrate.target.replacement import Replacement, insert_sql
 from kvmigrate.target.staging import Candidate, Staging
-from kvmigrate.transform.content_hash import content_hash
 from kvmigrate.transform.lens import Lens, PageRows
 from kvmigrate.transform.mapping import OnMissing
+from kvmigrate.transform.values.content_hash import content_hash
 
 Connection = psycopg.Connection[Any]
 

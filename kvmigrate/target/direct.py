@@ -21,7 +21,7 @@ from kvmigrate.target.base import Applied, Batch
 from kvmigrate.target.layout import TablePlan, names
 from kvmigrate.target.session import is_data_error
 from kvmigrate.target.staging import Candidate, copy_rows, pack_expiry
-from kvmigrate.transform.content_hash import content_hash
+from kvmigrate.transform.values.content_hash import content_hash
 
 Connection = psycopg.Connection[Any]
 

@@ -15,8 +15,8 @@ from kvmigrate.target.index_limits import owners_refused_by
 from kvmigrate.target.layout import TablePlan
 from kvmigrate.target.ledger import Wait
 from kvmigrate.target.session import is_data_error
-from kvmigrate.transform.ddl import Kind, Statement, all_indexes, create_statements
 from kvmigrate.transform.mapping import ForeignKey, Index
+from kvmigrate.transform.tables.ddl import Kind, Statement, all_indexes, create_statements
 
 Connection = psycopg.Connection[Any]
 

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from kvmigrate.target.layout import Layout, TablePlan
 from kvmigrate.target.session import is_data_error
-from kvmigrate.transform.ddl import Kind, all_indexes, create_statements
+from kvmigrate.transform.tables.ddl import Kind, all_indexes, create_statements
 
 Connection = psycopg.Connection[Any]
 

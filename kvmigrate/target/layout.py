@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, cast
 from psycopg import sql
 
 from kvmigrate.errors import NotSupportedError
+from kvmigrate.transform.keys.pattern import Capture
 from kvmigrate.transform.mapping import Column, Entity, ForeignKey, Mapping, Role, Table
-from kvmigrate.transform.pattern import Capture
 
 ITEM = sql.Identifier("_kvm_item")
 """Staging column before the table's own: the item's ordinal in its batch."""

@@ -9,9 +9,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from kvmigrate.transform.ddl import SUPABASE_ROLES, joined_views
-from kvmigrate.transform.ddl_defaults import default_probe
-from kvmigrate.transform.live_schema import (
+from kvmigrate.transform.mapping import Mapping
+from kvmigrate.transform.tables.ddl import SUPABASE_ROLES, joined_views
+from kvmigrate.transform.tables.ddl_defaults import default_probe
+from kvmigrate.transform.tables.live_schema import (
     PLAIN_TABLES,
     LiveColumn,
     LiveConstraint,
@@ -19,7 +20,6 @@ from kvmigrate.transform.live_schema import (
     LiveSchema,
     LiveTable,
 )
-from kvmigrate.transform.mapping import Mapping
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

@@ -14,11 +14,18 @@ from kvmigrate.errors import SchemaError, TargetError
 from kvmigrate.target.address import connect
 from kvmigrate.target.schema_catalog import Connection, has_rows, is_supabase_like, read_live_schema
 from kvmigrate.target.session import LOGIN_HINT, is_refusal, patience
-from kvmigrate.transform.ddl import TRIGRAM_EXTENSION, Kind, Statement, create_statements, drop_statements, joined_views
-from kvmigrate.transform.difference import Difference, Level
-from kvmigrate.transform.live_schema import LiveSchema
 from kvmigrate.transform.mapping import Mapping
-from kvmigrate.transform.schema_diff import differences
+from kvmigrate.transform.tables.ddl import (
+    TRIGRAM_EXTENSION,
+    Kind,
+    Statement,
+    create_statements,
+    drop_statements,
+    joined_views,
+)
+from kvmigrate.transform.tables.difference import Difference, Level
+from kvmigrate.transform.tables.live_schema import LiveSchema
+from kvmigrate.transform.tables.schema_diff import differences
 
 LOCK_TIMEOUT = "5s"
 """How long a statement waits for a lock: behind a waiting one, every query of the table waits too."""

@@ -21,12 +21,12 @@ from decimal import Decimal
 from typing import Any
 
 from kvmigrate.model import Item, ItemKind, Reason, Refusal, Row, RowSet
-from kvmigrate.transform.json_text import number_text
+from kvmigrate.transform.keys.pattern import KeyTemplate
+from kvmigrate.transform.keys.route import RouteKind
+from kvmigrate.transform.keys.template_overlap import clashing_templates
 from kvmigrate.transform.lens import Lens, compile_mapping
 from kvmigrate.transform.mapping import Entity, ForeignKey, Mapping, Role, Table
-from kvmigrate.transform.pattern import KeyTemplate
-from kvmigrate.transform.route import RouteKind
-from kvmigrate.transform.template_overlap import clashing_templates
+from kvmigrate.transform.values.json_text import number_text
 
 EXAMPLES = 5
 LONG_PREFIX_KEYS = 1_000

@@ -11,9 +11,9 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from kvmigrate.transform.column_type import ColumnType
+from kvmigrate.transform.keys.pattern import KeyTemplate
 from kvmigrate.transform.path import Path
-from kvmigrate.transform.pattern import KeyTemplate
+from kvmigrate.transform.values.column_type import ColumnType
 
 REST_RESERVED = "$"
 """Member of a ``rest`` object that holds the lens's own notes; see `docs/reference/lens.md`."""

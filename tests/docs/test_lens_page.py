@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from kvmigrate.model import Item, Reason, Refusal, RowSet
-from kvmigrate.transform.json_text import (
+from kvmigrate.transform.declaration.mapping_file import load_mapping
+from kvmigrate.transform.lens import Lens, compile_mapping
+from kvmigrate.transform.mapping import Column, Role
+from kvmigrate.transform.values.json_text import (
     MAX_BYTES,
     MAX_DEPTH,
     MAX_FRACTION_DIGITS,
@@ -19,11 +22,8 @@ from kvmigrate.transform.json_text import (
     encode_json,
     json_equal,
 )
-from kvmigrate.transform.lens import Lens, compile_mapping
-from kvmigrate.transform.mapping import Column, Role
-from kvmigrate.transform.mapping_file import load_mapping
-from kvmigrate.transform.types import FOREIGN_ID_NAMESPACE
-from kvmigrate.transform.types_time import EPOCH
+from kvmigrate.transform.values.types import FOREIGN_ID_NAMESPACE
+from kvmigrate.transform.values.types_time import EPOCH
 from tests.docs.fragments import whole, written
 from tests.docs.pages import DOCS, code, table
 

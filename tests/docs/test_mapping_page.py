@@ -10,8 +10,8 @@ import pytest
 
 from kvmigrate.demo.celebration import mapping_path
 from kvmigrate.errors import MappingError
-from kvmigrate.transform import column_file, entity_file, mapping_file, table_file
-from kvmigrate.transform.mapping_file import load_mapping
+from kvmigrate.transform.declaration import column_file, entity_file, mapping_file, table_file
+from kvmigrate.transform.declaration.mapping_file import load_mapping
 from tests.docs.fragments import BASE, whole, written
 from tests.docs.pages import DOCS, Block, blocks, code, name_of, pages, table
 

@@ -14,8 +14,8 @@ from kvmigrate.model import Bin
 from kvmigrate.stores.base import Page
 from kvmigrate.stores.open import open_source
 from kvmigrate.target.postgres import PostgresTarget
+from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, compile_mapping
-from kvmigrate.transform.mapping_file import load_mapping
 from tests.fix_migration import SHOP, Fill
 from tests.fix_postgres import PgConnection
 from tests.wrapped_source import Wrapped

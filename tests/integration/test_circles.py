@@ -6,8 +6,8 @@ from kvmigrate.backfill import reread
 from kvmigrate.backfill.report import BackfillReport
 from kvmigrate.backfill.runner import run_backfill
 from kvmigrate.target.postgres import PostgresTarget
+from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import compile_mapping
-from kvmigrate.transform.mapping_file import load_mapping
 from tests.fix_migration import Fill
 from tests.fix_postgres import PgConnection
 

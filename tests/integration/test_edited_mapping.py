@@ -15,8 +15,8 @@ from kvmigrate.target.base import Applied, Batch
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.target.rows_postgres import PostgresRowReader
 from kvmigrate.target.schema_postgres import diff_schema
+from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, compile_mapping
-from kvmigrate.transform.mapping_file import load_mapping
 from tests.fix_migration import Fill
 from tests.fix_postgres import PgConnection
 

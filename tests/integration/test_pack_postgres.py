@@ -14,12 +14,12 @@ from psycopg import sql
 from psycopg.types.json import set_json_loads
 
 from kvmigrate.model import RowSet
-from kvmigrate.transform.column_type import ColumnType
-from kvmigrate.transform.json_text import json_equal, load_jsonb
 from kvmigrate.transform.lens import compile_mapping
 from kvmigrate.transform.lens.forward import decode_item
 from kvmigrate.transform.mapping import Table
-from kvmigrate.transform.pack import packer
+from kvmigrate.transform.values.column_type import ColumnType
+from kvmigrate.transform.values.json_text import json_equal, load_jsonb
+from kvmigrate.transform.values.pack import packer
 from tests.copy_format import read_rows, read_value
 from tests.fix_postgres import PgConnection
 from tests.strategies_mapping import Plan, make_item, make_plan

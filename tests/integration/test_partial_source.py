@@ -14,8 +14,8 @@ from kvmigrate.errors import CheckFailedError
 from kvmigrate.stores.export_format import write_item
 from kvmigrate.stores.open import open_source
 from kvmigrate.target.postgres import PostgresTarget
+from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, compile_mapping
-from kvmigrate.transform.mapping_file import load_mapping
 from tests.fix_migration import SHOP, Fill
 from tests.fix_postgres import PgConnection
 

@@ -13,13 +13,13 @@ from psycopg import sql
 from kvmigrate.errors import SchemaError, TargetError
 from kvmigrate.target import schema_postgres
 from kvmigrate.target.schema_postgres import apply_schema, diff_schema, drop_schema, is_supabase
-from kvmigrate.transform.column_type import parse_type
-from kvmigrate.transform.ddl import Kind, Statement, all_indexes, create_statements
-from kvmigrate.transform.ddl_comments import table_comments
-from kvmigrate.transform.ddl_formats import Format, render
-from kvmigrate.transform.difference import Level
-from kvmigrate.transform.identifiers import quote_identifier, quote_literal
 from kvmigrate.transform.mapping import Mapping, Table
+from kvmigrate.transform.tables.ddl import Kind, Statement, all_indexes, create_statements
+from kvmigrate.transform.tables.ddl_comments import table_comments
+from kvmigrate.transform.tables.ddl_formats import Format, render
+from kvmigrate.transform.tables.difference import Level
+from kvmigrate.transform.tables.identifiers import quote_identifier, quote_literal
+from kvmigrate.transform.values.column_type import parse_type
 from tests.fix_postgres import PgConnection, url_of
 from tests.table_mappings import EVERY_TYPE, ODD_NAMES, column, odd_names, of_tables, ring_of_references, shop
 

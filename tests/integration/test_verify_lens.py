@@ -13,8 +13,8 @@ from kvmigrate.consistency.compare import Outcome
 from kvmigrate.demo.celebration import Celebration, mapping_path
 from kvmigrate.model import Item, ItemKind
 from kvmigrate.target.schema_postgres import apply_schema
+from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, compile_mapping
-from kvmigrate.transform.mapping_file import load_mapping
 from tests.verify_stand import PgConnection, cross_check
 
 ID = "6b0f5a0e-9d1c-4f0b-8f60-0a4c6a1d2e01"

@@ -5,8 +5,8 @@ import pytest
 from kvmigrate.model import Item
 from kvmigrate.target.base import Applied
 from kvmigrate.target.postgres import PostgresTarget
+from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import compile_mapping
-from kvmigrate.transform.mapping_file import load_mapping
 from tests.fix_migration import Shop, item
 from tests.fix_postgres import PgConnection
 

@@ -16,8 +16,8 @@ from kvmigrate.demo.celebration.defects import DEFECTS
 from kvmigrate.demo.celebration.fault_plan import FaultPlan
 from kvmigrate.demo.celebration.store import NOW_MS
 from kvmigrate.model import Bin, Item
+from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.mapping import Mapping
-from kvmigrate.transform.mapping_file import load_mapping
 
 SEED, SIZE = 11, 3000
 

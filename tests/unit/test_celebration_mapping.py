@@ -11,8 +11,8 @@ import pytest
 from kvmigrate.config import read_settings
 from kvmigrate.demo.celebration import Celebration, mapping_path
 from kvmigrate.model import Bin, Item, RowSet
+from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, PageRows, compile_mapping
-from kvmigrate.transform.mapping_file import load_mapping
 
 SEED, SIZE = 23, 3000
 

@@ -20,8 +20,8 @@ from kvmigrate.consistency.plan import EntityPlan
 from kvmigrate.consistency.routing import Destination, Router
 from kvmigrate.consistency.uuids import NAMESPACE, foreign_uuid, parse_uuid
 from kvmigrate.model import Item, ItemKind
-from kvmigrate.transform.content_hash import content_hash
-from kvmigrate.transform.mapping_file import load_mapping
+from kvmigrate.transform.declaration.mapping_file import load_mapping
+from kvmigrate.transform.values.content_hash import content_hash
 
 MAPPING = load_mapping("""
 version: 1

@@ -9,9 +9,9 @@ import pytest
 from kvmigrate.model import Item
 from kvmigrate.transform import conflicts
 from kvmigrate.transform.conflicts import Conflict, ConflictKind, find_conflicts
+from kvmigrate.transform.declaration.mapping_file import load_mapping
+from kvmigrate.transform.keys.pattern import parse_template
 from kvmigrate.transform.mapping import LeaveInKV, Mapping
-from kvmigrate.transform.mapping_file import load_mapping
-from kvmigrate.transform.pattern import parse_template
 
 ID = "6b0f5a0e-9d1c-4f0b-8f60-0a4c6a1d2e01"
 

@@ -6,7 +6,7 @@ import pytest
 
 from kvmigrate.consistency.judge import is_content
 from kvmigrate.model import Item, ItemKind
-from kvmigrate.transform.content_hash import content_hash
+from kvmigrate.transform.values.content_hash import content_hash
 
 ALIKE = [
     Item("k", b""),

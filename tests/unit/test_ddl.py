@@ -5,12 +5,12 @@ from decimal import Decimal
 import pytest
 
 from kvmigrate.errors import MappingError
-from kvmigrate.transform.column_type import ColumnType
-from kvmigrate.transform.ddl import Kind, Statement, all_indexes, create_statements, drop_statements
-from kvmigrate.transform.ddl_comments import table_comments
-from kvmigrate.transform.ddl_defaults import default_sql
-from kvmigrate.transform.identifiers import qualified, quote_identifier, quote_literal, shorten
 from kvmigrate.transform.mapping import Mapping, Table, Unique
+from kvmigrate.transform.tables.ddl import Kind, Statement, all_indexes, create_statements, drop_statements
+from kvmigrate.transform.tables.ddl_comments import table_comments
+from kvmigrate.transform.tables.ddl_defaults import default_sql
+from kvmigrate.transform.tables.identifiers import qualified, quote_identifier, quote_literal, shorten
+from kvmigrate.transform.values.column_type import ColumnType
 from tests.table_mappings import column, of_tables, ring_of_references, shop
 
 

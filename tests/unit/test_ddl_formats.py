@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kvmigrate.errors import ConfigError
-from kvmigrate.transform.ddl_formats import Format, file_name, render
 from kvmigrate.transform.mapping import Mapping
+from kvmigrate.transform.tables.ddl_formats import Format, file_name, render
 from tests.need import need
 from tests.table_mappings import odd_names, ring_of_references, shop
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kvmigrate.model import Reason
-from kvmigrate.transform.json_text import (
+from kvmigrate.transform.values.json_text import (
     MAX_BYTES,
     canonical_text,
     check_numbers,
@@ -18,7 +18,7 @@ from kvmigrate.transform.json_text import (
     load_jsonb,
     unescape_strings,
 )
-from kvmigrate.transform.refused import ValueRefused
+from kvmigrate.transform.values.refused import ValueRefused
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from kvmigrate.errors import LensError
 from kvmigrate.model import Item, ItemKind, Reason, Refusal, Row, RowSet
-from kvmigrate.transform.json_text import decode_json, json_equal
 from kvmigrate.transform.lens import Left, Lens, compile_mapping
 from kvmigrate.transform.lens.forward import decode_item
 from kvmigrate.transform.lens.plan import find
 from kvmigrate.transform.mapping import Column, Entity, OnBadValue, Role, Table
-from kvmigrate.transform.refused import ValueRefused
-from kvmigrate.transform.types import converter
+from kvmigrate.transform.values.json_text import decode_json, json_equal
+from kvmigrate.transform.values.refused import ValueRefused
+from kvmigrate.transform.values.types import converter
 from tests.copy_format import read_rows
 from tests.strategies_mapping import Plan, make_item, make_plan
 

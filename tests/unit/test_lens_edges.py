@@ -7,9 +7,9 @@ import pytest
 
 from kvmigrate.errors import LensError
 from kvmigrate.model import Item, ItemKind, Reason, Refusal, RowSet
-from kvmigrate.transform.json_text import decode_json, json_equal
+from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, compile_mapping
-from kvmigrate.transform.mapping_file import load_mapping
+from kvmigrate.transform.values.json_text import decode_json, json_equal
 from tests.copy_format import read_rows
 
 PLAIN = """

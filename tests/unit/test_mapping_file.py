@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from kvmigrate.errors import MappingError, NotSupportedError
+from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import compile_mapping
 from kvmigrate.transform.mapping import Role
-from kvmigrate.transform.mapping_file import load_mapping
 
 GOOD = """\
 version: 1

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from kvmigrate.transform.column_type import ColumnType, parse_type
 from kvmigrate.transform.lens.fast_types import SLOW, numeric_packer
-from kvmigrate.transform.pack import NULL, pack_numeric, packer, row_head
+from kvmigrate.transform.values.column_type import ColumnType, parse_type
+from kvmigrate.transform.values.pack import NULL, pack_numeric, packer, row_head
 from tests.copy_format import read_value
 
 

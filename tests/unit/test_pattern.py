@@ -6,8 +6,8 @@ import re
 import pytest
 
 from kvmigrate.model import ADDRESS_SEPARATOR
-from kvmigrate.transform.pattern import Capture, KeyTemplate, parse_template
-from kvmigrate.transform.template_overlap import clashing_templates, templates_overlap
+from kvmigrate.transform.keys.pattern import Capture, KeyTemplate, parse_template
+from kvmigrate.transform.keys.template_overlap import clashing_templates, templates_overlap
 
 ID = "6b0f5a0e-9d1c-4f0b-8f60-0a4c6a1d2e01"
 _SEGMENTS = [
@@ -166,7 +166,7 @@ def test_many_prefixes_are_not_compared_with_each_other(monkeypatch: pytest.Monk
         compared.extend((one, other))
         return False
 
-    monkeypatch.setattr("kvmigrate.transform.template_overlap.templates_overlap", compare)
+    monkeypatch.setattr("kvmigrate.transform.keys.template_overlap.templates_overlap", compare)
 
     assert not list(clashing_templates([parse_template(f"kind{number}:{{id}}") for number in range(5_000)]))
     assert not compared

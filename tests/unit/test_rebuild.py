@@ -9,7 +9,7 @@ import pytest
 
 from kvmigrate.consistency.rebuild import Rebuilt, rebuild
 from kvmigrate.errors import LensError
-from kvmigrate.transform.mapping_file import load_mapping
+from kvmigrate.transform.declaration.mapping_file import load_mapping
 
 ID = uuid.UUID("6b0f5a0e-9d1c-4f0b-8f60-0a4c6a1d2e01")
 AT = dt.datetime(2024, 6, 1, 12, tzinfo=dt.UTC)

@@ -5,10 +5,10 @@ import random
 import pytest
 
 from kvmigrate.model import ADDRESS_SEPARATOR
+from kvmigrate.transform.declaration.mapping_file import load_mapping
+from kvmigrate.transform.keys.pattern import parse_template
+from kvmigrate.transform.keys.route import RouteKind, Router
 from kvmigrate.transform.mapping import LeaveInKV, Mapping
-from kvmigrate.transform.mapping_file import load_mapping
-from kvmigrate.transform.pattern import parse_template
-from kvmigrate.transform.route import RouteKind, Router
 
 MAPPING = """
 version: 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pathlib
 
-from kvmigrate.transform.ddl_formats import render
-from kvmigrate.transform.mapping_file import load_mapping
+from kvmigrate.transform.declaration.mapping_file import load_mapping
+from kvmigrate.transform.tables.ddl_formats import render
 
 
 def test_the_reference_schema_is_current(repository: pathlib.Path) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from kvmigrate.model import Reason
-from kvmigrate.transform.column_type import ColumnType, parse_type
-from kvmigrate.transform.json_text import decode_json, json_equal
-from kvmigrate.transform.refused import ValueRefused
-from kvmigrate.transform.types import converter, foreign_uuid, parse_uuid
+from kvmigrate.transform.values.column_type import ColumnType, parse_type
+from kvmigrate.transform.values.json_text import decode_json, json_equal
+from kvmigrate.transform.values.refused import ValueRefused
+from kvmigrate.transform.values.types import converter, foreign_uuid, parse_uuid
 
 ID = "6b0f5a0e-9d1c-4f0b-8f60-0a4c6a1d2e01"
 ISO = ColumnType("timestamptz", formats=("iso",))

@@ -14,14 +14,14 @@ from typing import Any
 
 from kvmigrate.errors import LensError
 from kvmigrate.model import Item, ItemKind
-from kvmigrate.transform.json_text import ESCAPE, encode_json, json_equal, unescape_strings
 from kvmigrate.transform.lens.forward import repeated_key
 from kvmigrate.transform.lens.plan import ColumnPlan, EntityPlan, TablePlan, find
 from kvmigrate.transform.mapping import REST_RESERVED, Decode, Role
 from kvmigrate.transform.path import Path, parse_path
-from kvmigrate.transform.refused import ValueRefused
-from kvmigrate.transform.types import json_type
-from kvmigrate.transform.types_time import EPOCH
+from kvmigrate.transform.values.json_text import ESCAPE, encode_json, json_equal, unescape_strings
+from kvmigrate.transform.values.refused import ValueRefused
+from kvmigrate.transform.values.types import json_type
+from kvmigrate.transform.values.types_time import EPOCH
 
 Rows = Mapping[str, Sequence[Sequence[Any]]]
 _MILLISECOND = dt.timedelta(milliseconds=1)

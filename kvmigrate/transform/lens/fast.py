@@ -16,15 +16,15 @@ import msgspec
 import xxhash
 
 from kvmigrate.model import Item, ItemKind
-from kvmigrate.transform.content_hash import content_hash
-from kvmigrate.transform.json_text import MAX_BYTES, MAX_DEPTH
+from kvmigrate.transform.keys.template_overlap import templates_overlap
 from kvmigrate.transform.lens.fast_members import Members, members_of, walk
 from kvmigrate.transform.lens.fast_types import NAMES, field_lines, field_type
 from kvmigrate.transform.lens.page import Accepted, PageBuilder
 from kvmigrate.transform.lens.plan import INTEGERS, ColumnPlan, EntityPlan, TablePlan
 from kvmigrate.transform.mapping import Column, Decode, Expires, Role
-from kvmigrate.transform.pack import row_head
-from kvmigrate.transform.template_overlap import templates_overlap
+from kvmigrate.transform.values.content_hash import content_hash
+from kvmigrate.transform.values.json_text import MAX_BYTES, MAX_DEPTH
+from kvmigrate.transform.values.pack import row_head
 
 Routed = tuple[int, Item, tuple[str, ...]]
 """An item, its ordinal in the page, and the captures of its key in the template's order."""

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kvmigrate.transform.json_text import encode_json
 from kvmigrate.transform.lens.backward import Rows
 from kvmigrate.transform.lens.fast_members import Members, members_of, walk
 from kvmigrate.transform.lens.forward import repeated_key
 from kvmigrate.transform.lens.plan import INTEGERS, ColumnPlan, EntityPlan, TablePlan
 from kvmigrate.transform.mapping import Role
-from kvmigrate.transform.types_time import EPOCH, format_instant
+from kvmigrate.transform.values.json_text import encode_json
+from kvmigrate.transform.values.types_time import EPOCH, format_instant
 
 _CACHE_ENTRIES = 100_000
 _PLAIN = frozenset({"text", "enum", "boolean", "numeric", "jsonb", *INTEGERS})

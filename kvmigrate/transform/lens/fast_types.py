@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from kvmigrate.transform.column_type import ColumnType
-from kvmigrate.transform.json_text import decode_json, json_equal
 from kvmigrate.transform.lens.plan import ColumnPlan
-from kvmigrate.transform.pack import NULL, POSTGRES_DAY, length, pack_text, packer
-from kvmigrate.transform.refused import ValueRefused
+from kvmigrate.transform.values.column_type import ColumnType
+from kvmigrate.transform.values.json_text import decode_json, json_equal
+from kvmigrate.transform.values.pack import NULL, POSTGRES_DAY, length, pack_text, packer
+from kvmigrate.transform.values.refused import ValueRefused
 
 
 class Slow(Exception):  # noqa: N818 - a signal that never leaves the generated code

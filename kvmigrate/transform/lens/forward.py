@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from kvmigrate.model import Item, ItemKind, Reason, Row, RowSet
-from kvmigrate.transform.json_text import check_numbers, check_strings, decode_json, escape_strings
 from kvmigrate.transform.lens.plan import INTEGERS, ColumnPlan, EntityPlan, TablePlan, find
 from kvmigrate.transform.lens.remainder import Remainder
 from kvmigrate.transform.mapping import (
@@ -23,9 +22,10 @@ from kvmigrate.transform.mapping import (
     Role,
 )
 from kvmigrate.transform.path import Path, format_path
-from kvmigrate.transform.refused import ValueRefused
-from kvmigrate.transform.types import json_type
-from kvmigrate.transform.types_time import EPOCH
+from kvmigrate.transform.values.json_text import check_numbers, check_strings, decode_json, escape_strings
+from kvmigrate.transform.values.refused import ValueRefused
+from kvmigrate.transform.values.types import json_type
+from kvmigrate.transform.values.types_time import EPOCH
 
 Missing = Collection[tuple[str, str, Any]]
 _LAST_MS = 253_402_300_799_999

@@ -7,6 +7,7 @@ from typing import Any
 
 from kvmigrate.errors import LensError, MappingError
 from kvmigrate.model import ADDRESS_SEPARATOR, Item, ItemKind, Reason, Refusal, RowSet
+from kvmigrate.transform.keys.route import Route, RouteKind, Router
 from kvmigrate.transform.lens.backward import Rows, backward_item, expiry_of, key_of
 from kvmigrate.transform.lens.fast import FastEntity, Routed, compile_entity
 from kvmigrate.transform.lens.fast_back import can_go_back, compile_back
@@ -14,10 +15,9 @@ from kvmigrate.transform.lens.forward import Missing, forward_item
 from kvmigrate.transform.lens.page import Left, PageBuilder, PageRows
 from kvmigrate.transform.lens.plan import EntityPlan, TablePlan, plan_entity
 from kvmigrate.transform.mapping import Entity, Expires, Mapping, Role
-from kvmigrate.transform.pack import packer, row_head
 from kvmigrate.transform.path import json_path
-from kvmigrate.transform.refused import ValueRefused
-from kvmigrate.transform.route import Route, RouteKind, Router
+from kvmigrate.transform.values.pack import packer, row_head
+from kvmigrate.transform.values.refused import ValueRefused
 
 _WANTED = frozenset({RouteKind.ENTITY, RouteKind.POINTER, RouteKind.AMBIGUOUS})
 _TTL_STAYS = "it expires, and expires is leave_in_kv"

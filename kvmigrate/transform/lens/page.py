@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kvmigrate.model import Item, Refusal
-from kvmigrate.transform.content_hash import content_hash
-from kvmigrate.transform.pack import row_head
-from kvmigrate.transform.route import Route, RouteKind
+from kvmigrate.transform.keys.route import Route, RouteKind
+from kvmigrate.transform.values.content_hash import content_hash
+from kvmigrate.transform.values.pack import row_head
 
 _HEAD_BYTES = len(row_head(1, 4, 0))
 

@@ -10,11 +10,11 @@ from decimal import Decimal
 from typing import Any
 
 from kvmigrate.model import Reason
-from kvmigrate.transform.json_text import check_strings, decode_json, encode_json, json_equal
 from kvmigrate.transform.mapping import Column, Entity, Role, Table
 from kvmigrate.transform.path import Path
-from kvmigrate.transform.refused import ValueRefused
-from kvmigrate.transform.types import Converter, converter, foreign_uuid, json_type, parse_uuid
+from kvmigrate.transform.values.json_text import check_strings, decode_json, encode_json, json_equal
+from kvmigrate.transform.values.refused import ValueRefused
+from kvmigrate.transform.values.types import Converter, converter, foreign_uuid, json_type, parse_uuid
 
 _SHOWN_CHARS = 40
 INTEGERS = frozenset({"smallint", "integer", "bigint"})

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvmigrate.model import Reason
-from kvmigrate.transform import types_number as number
-from kvmigrate.transform import types_time as times
-from kvmigrate.transform.column_type import ColumnType
-from kvmigrate.transform.json_text import (
+from kvmigrate.transform.values import types_number as number
+from kvmigrate.transform.values import types_time as times
+from kvmigrate.transform.values.column_type import ColumnType
+from kvmigrate.transform.values.json_text import (
     canonical_text,
     check_numbers,
     check_strings,
@@ -28,7 +28,7 @@ from kvmigrate.transform.json_text import (
     number_text,
     stored_number_text,
 )
-from kvmigrate.transform.refused import ValueRefused
+from kvmigrate.transform.values.refused import ValueRefused
 
 FOREIGN_ID_NAMESPACE = uuid.UUID("b7c9d1c4-5a0e-5f43-9d6e-6b766d696772")
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from kvmigrate.errors import ConfigError
-from kvmigrate.transform.ddl import Kind, Statement, create_statements, drop_statements
-from kvmigrate.transform.ddl_comments import one_line
 from kvmigrate.transform.mapping import Mapping
+from kvmigrate.transform.tables.ddl import Kind, Statement, create_statements, drop_statements
+from kvmigrate.transform.tables.ddl_comments import one_line
 
 LOCK_TIMEOUT = "5s"
 STATEMENT_TIMEOUT = "60s"

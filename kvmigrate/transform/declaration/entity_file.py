@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from kvmigrate.transform.declaration.table_file import TABLE_KEYS, TableDraft, fill_table, refuse_later
+from kvmigrate.transform.declaration.yaml_nodes import Node
+from kvmigrate.transform.keys.pattern import KeyTemplate, parse_template
 from kvmigrate.transform.mapping import Decode, Expires
-from kvmigrate.transform.pattern import KeyTemplate, parse_template
-from kvmigrate.transform.table_file import TABLE_KEYS, TableDraft, fill_table, refuse_later
-from kvmigrate.transform.yaml_nodes import Node
 
 ENTITY_KEYS = (
     *TABLE_KEYS,

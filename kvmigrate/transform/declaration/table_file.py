@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from kvmigrate.errors import NotSupportedError
-from kvmigrate.transform.column_file import ColumnDraft, read_column, read_path
+from kvmigrate.transform.declaration.column_file import ColumnDraft, read_column, read_path
+from kvmigrate.transform.declaration.yaml_nodes import Node
 from kvmigrate.transform.mapping import OnBadValue, RestPolicy, Role
 from kvmigrate.transform.path import Path
-from kvmigrate.transform.yaml_nodes import Node
 
 TABLE_KEYS = ("columns", "primary_key", "unique", "indexes", "rest", "children")
 CHILD_KEYS = (*TABLE_KEYS, "each", "parent", "on_bad_value")

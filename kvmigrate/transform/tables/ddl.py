@@ -10,10 +10,10 @@ import enum
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from kvmigrate.transform.ddl_comments import one_line, table_comments
-from kvmigrate.transform.ddl_defaults import default_sql
-from kvmigrate.transform.identifiers import qualified, quote_identifier, quote_literal, shorten
 from kvmigrate.transform.mapping import Column, Entity, ForeignKey, Index, Mapping, Table, Unique
+from kvmigrate.transform.tables.ddl_comments import one_line, table_comments
+from kvmigrate.transform.tables.ddl_defaults import default_sql
+from kvmigrate.transform.tables.identifiers import qualified, quote_identifier, quote_literal, shorten
 
 SUPABASE_ROLES = ("anon", "authenticated")
 """Where both exist, a new table would be readable through the data API until it is closed."""

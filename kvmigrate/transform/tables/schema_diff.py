@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kvmigrate.transform.column_diff import column_differences, comment_differences
-from kvmigrate.transform.constraint_diff import constraint_differences
-from kvmigrate.transform.ddl import Kind, Statement, create_statements, joined_views, view_column_names
-from kvmigrate.transform.difference import Difference, Level, Pair
-from kvmigrate.transform.live_schema import LiveSchema, LiveTable
 from kvmigrate.transform.mapping import Mapping, Table
+from kvmigrate.transform.tables.column_diff import column_differences, comment_differences
+from kvmigrate.transform.tables.constraint_diff import constraint_differences
+from kvmigrate.transform.tables.ddl import Kind, Statement, create_statements, joined_views, view_column_names
+from kvmigrate.transform.tables.difference import Difference, Level, Pair
+from kvmigrate.transform.tables.live_schema import LiveSchema, LiveTable
 
 
 def differences(mapping: Mapping, live: LiveSchema) -> list[Difference]:

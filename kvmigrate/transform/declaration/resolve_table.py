@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from kvmigrate.transform.column_type import ColumnType
-from kvmigrate.transform.identifiers import shorten
+from kvmigrate.transform.declaration.table_file import TableDraft, index_parts
+from kvmigrate.transform.declaration.yaml_nodes import Node
 from kvmigrate.transform.mapping import (
     Column,
     Expires,
@@ -19,8 +19,8 @@ from kvmigrate.transform.mapping import (
     Unique,
 )
 from kvmigrate.transform.path import Path, format_path
-from kvmigrate.transform.table_file import TableDraft, index_parts
-from kvmigrate.transform.yaml_nodes import Node
+from kvmigrate.transform.tables.identifiers import shorten
+from kvmigrate.transform.values.column_type import ColumnType
 
 EXPIRES_AT = "expires_at"
 

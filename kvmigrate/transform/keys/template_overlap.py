@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from kvmigrate.transform.pattern import Capture, KeyTemplate
+from kvmigrate.transform.keys.pattern import Capture, KeyTemplate
 
 Segment = tuple[str | Capture, ...]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from kvmigrate.transform.declaration.resolve_table import object_name
+from kvmigrate.transform.declaration.yaml_nodes import Node
 from kvmigrate.transform.mapping import Column, Entity, ForeignKey, Role, Table, Unique
-from kvmigrate.transform.resolve_table import object_name
-from kvmigrate.transform.yaml_nodes import Node
 
 
 def link_tables(entities: dict[str, Entity], nodes: dict[str, Node]) -> dict[str, Entity]:

@@ -9,8 +9,8 @@ from collections.abc import Mapping as Captures
 from typing import NamedTuple
 
 from kvmigrate.model import ADDRESS_SEPARATOR
+from kvmigrate.transform.keys.pattern import KeyTemplate, parse_template
 from kvmigrate.transform.mapping import Entity, Mapping, Pointer
-from kvmigrate.transform.pattern import KeyTemplate, parse_template
 
 
 class RouteKind(enum.StrEnum):

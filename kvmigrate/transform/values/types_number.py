@@ -10,9 +10,9 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from kvmigrate.model import Reason
-from kvmigrate.transform.column_type import ColumnType
-from kvmigrate.transform.json_text import check_numeric
-from kvmigrate.transform.refused import ValueRefused
+from kvmigrate.transform.values.column_type import ColumnType
+from kvmigrate.transform.values.json_text import check_numeric
+from kvmigrate.transform.values.refused import ValueRefused
 
 Number = int | Decimal
 

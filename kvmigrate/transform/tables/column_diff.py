@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
-from kvmigrate.transform.column_type import ColumnType
-from kvmigrate.transform.ddl import Kind, Statement, column_sql, is_not_null
-from kvmigrate.transform.ddl_comments import table_comments
-from kvmigrate.transform.ddl_defaults import default_sql
-from kvmigrate.transform.difference import Difference, Level, Pair
-from kvmigrate.transform.identifiers import quote_identifier
-from kvmigrate.transform.live_schema import LiveColumn
 from kvmigrate.transform.mapping import Column
+from kvmigrate.transform.tables.ddl import Kind, Statement, column_sql, is_not_null
+from kvmigrate.transform.tables.ddl_comments import table_comments
+from kvmigrate.transform.tables.ddl_defaults import default_sql
+from kvmigrate.transform.tables.difference import Difference, Level, Pair
+from kvmigrate.transform.tables.identifiers import quote_identifier
+from kvmigrate.transform.tables.live_schema import LiveColumn
+from kvmigrate.transform.values.column_type import ColumnType
 
 _CATALOG_NAMES = {"timestamptz": "timestamp with time zone", "time": "time without time zone"}
 _CONSTANT = re.compile(r"(?P<text>E?'(?:[^']|'')*'|-?[0-9.]+(?:e[-+]?\d+)?|true|false)(?:::[a-z][a-z ]*(?:\[\])?)?")

@@ -6,10 +6,10 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any
 
-from kvmigrate.transform.ddl import Kind, Statement
-from kvmigrate.transform.identifiers import qualified, quote_identifier
-from kvmigrate.transform.live_schema import LiveTable
 from kvmigrate.transform.mapping import Mapping, Table
+from kvmigrate.transform.tables.ddl import Kind, Statement
+from kvmigrate.transform.tables.identifiers import qualified, quote_identifier
+from kvmigrate.transform.tables.live_schema import LiveTable
 
 
 class Level(enum.StrEnum):

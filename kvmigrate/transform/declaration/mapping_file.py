@@ -7,12 +7,12 @@ import json
 import pathlib
 
 from kvmigrate.errors import MappingError
-from kvmigrate.transform.column_file import read_path
-from kvmigrate.transform.entity_file import ON_NUL, read_entity, read_template
+from kvmigrate.transform.declaration.column_file import read_path
+from kvmigrate.transform.declaration.entity_file import ON_NUL, read_entity, read_template
+from kvmigrate.transform.declaration.resolve import resolve_mapping
+from kvmigrate.transform.declaration.table_file import refuse_later
+from kvmigrate.transform.declaration.yaml_nodes import Node, read_yaml
 from kvmigrate.transform.mapping import Decode, LeaveInKV, Mapping, Pointer
-from kvmigrate.transform.resolve import resolve_mapping
-from kvmigrate.transform.table_file import refuse_later
-from kvmigrate.transform.yaml_nodes import Node, read_yaml
 
 _TOP_KEYS = ("version", "name", "schema", "entities", "pointers", "leave_in_kv", "decode", "on_nul")
 _POINTER_KEYS = ("key", "lists", "points_to", "by", "path", "maintain")

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from kvmigrate.transform.column_type import TIME_FORMATS, ColumnType, parse_type
-from kvmigrate.transform.json_text import check_strings
+from kvmigrate.transform.declaration.yaml_nodes import Node
 from kvmigrate.transform.mapping import Column, OnBadValue, OnMissing, Reference, Role
 from kvmigrate.transform.path import Path, parse_path
-from kvmigrate.transform.refused import ValueRefused
-from kvmigrate.transform.types import converter
-from kvmigrate.transform.yaml_nodes import Node
+from kvmigrate.transform.values.column_type import TIME_FORMATS, ColumnType, parse_type
+from kvmigrate.transform.values.json_text import check_strings
+from kvmigrate.transform.values.refused import ValueRefused
+from kvmigrate.transform.values.types import converter
 
 KEYS = (
     "key",

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from kvmigrate.model import Reason
-from kvmigrate.transform.refused import ValueRefused
+from kvmigrate.transform.values.refused import ValueRefused
 
 MAX_DEPTH = 500
 MAX_BYTES = 128 * 1024 * 1024

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from kvmigrate.transform.column_type import ColumnType
-from kvmigrate.transform.json_text import encode_json
+from kvmigrate.transform.values.column_type import ColumnType
+from kvmigrate.transform.values.json_text import encode_json
 
 NULL = b"\xff\xff\xff\xff"
 length = struct.Struct("!i").pack

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 
 from kvmigrate.errors import MappingError
-from kvmigrate.transform.entity_file import EntityDraft
+from kvmigrate.transform.declaration.entity_file import EntityDraft
+from kvmigrate.transform.declaration.resolve_keys import link_tables
+from kvmigrate.transform.declaration.resolve_table import Scope, resolve_lookup, resolve_primary_key, resolve_root
+from kvmigrate.transform.declaration.yaml_nodes import Node
+from kvmigrate.transform.keys.pattern import KeyTemplate
+from kvmigrate.transform.keys.template_overlap import clashing_templates
 from kvmigrate.transform.mapping import Entity, LeaveInKV, Mapping, Pointer, Role
-from kvmigrate.transform.pattern import KeyTemplate
-from kvmigrate.transform.resolve_keys import link_tables
-from kvmigrate.transform.resolve_table import Scope, resolve_lookup, resolve_primary_key, resolve_root
-from kvmigrate.transform.template_overlap import clashing_templates
-from kvmigrate.transform.yaml_nodes import Node
 
 
 def resolve_mapping(

@@ -9,8 +9,8 @@ from decimal import Decimal
 
 import msgspec
 
-from kvmigrate.transform.identifiers import quote_literal
 from kvmigrate.transform.mapping import Column
+from kvmigrate.transform.tables.identifiers import quote_literal
 
 _JSON = msgspec.json.Encoder(decimal_format="number")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from kvmigrate.transform.ddl import Kind, Statement, all_indexes, check_name, check_sql, is_deferrable
-from kvmigrate.transform.difference import Difference, Level, Pair
-from kvmigrate.transform.identifiers import qualified, quote_identifier
-from kvmigrate.transform.live_schema import LiveConstraint, LiveIndex
 from kvmigrate.transform.mapping import ForeignKey, Index, Unique
+from kvmigrate.transform.tables.ddl import Kind, Statement, all_indexes, check_name, check_sql, is_deferrable
+from kvmigrate.transform.tables.difference import Difference, Level, Pair
+from kvmigrate.transform.tables.identifiers import qualified, quote_identifier
+from kvmigrate.transform.tables.live_schema import LiveConstraint, LiveIndex
 
 _LITERAL = re.compile(r"(E?'(?:[^']|'')*')")
 _LEFT_OUT = str.maketrans("", "", '"()')

@@ -10,9 +10,9 @@ from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from typing import Any
 
 from kvmigrate.model import Reason
-from kvmigrate.transform.column_type import ColumnType
-from kvmigrate.transform.refused import ValueRefused
-from kvmigrate.transform.types_number import Number, parse_number
+from kvmigrate.transform.values.column_type import ColumnType
+from kvmigrate.transform.values.refused import ValueRefused
+from kvmigrate.transform.values.types_number import Number, parse_number
 
 Pair = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 
