@@ -91,7 +91,8 @@ class PageTransform:
         to_apply = self._changed(list(items.values()))
         known = items.keys() - {item.key for item in to_apply}
         self._note_matched(known)
-        rows = self._lens.page(to_apply)
+        # A first load's rows go straight into their tables.
+        rows = self._lens.page(to_apply, staged=not self._is_fresh)
         self._note(rows)
         return Transformed(to_apply, rows)
 

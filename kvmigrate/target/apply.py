@@ -32,7 +32,8 @@ class Applier:
 
         So one poison item costs its batch a few more rounds, and never its other items.
         """
-        return self._apply_or_split(connection, batch.items, batch.rows, batch.label, first_load=first_load)
+        rows = batch.rows if batch.rows.staged else self._parts.lens.page(batch.items)
+        return self._apply_or_split(connection, batch.items, rows, batch.label, first_load=first_load)
 
     def _apply_or_split(
         self, connection: Connection, items: Sequence[Item], rows: PageRows, label: Label, *, first_load: bool

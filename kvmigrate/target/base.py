@@ -40,6 +40,8 @@ class Batch(NamedTuple):
     Attributes:
         items: No key twice; the ordinals in *rows* count these.
 
+        rows: Staged; without their ordinals where the batch is to go straight into the tables.
+
         position: Where in the sweep this stands, for the checkpoint; "" writes none.
 
         is_fresh: The ledger was empty when the sweep began, so most likely knows none of these.

@@ -45,12 +45,14 @@ class DirectLoad:
         self._parts = parts
         self._failures = 0
         self._copies = {
-            plan.table.name: sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(plan.name, _columns(plan))
+            plan.table.name: sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
+                plan.staging if plan.lookup else plan.name, _columns(plan)
+            )
             for plan in parts.layout.plans
         }
 
     def apply(self, connection: Connection, batch: Batch) -> Applied | None:
-        """Apply the batch, or leave everything as it was and return ``None``."""
+        """Apply the batch, whose rows are not staged, or leave everything as it was and return ``None``."""
         if self._failures >= FAILURES:
             return None
         try:
@@ -71,18 +73,16 @@ class DirectLoad:
             name = plan.table.name
             if name not in rows.tables:
                 continue
+            copy_rows(connection, self._copies[name], rows.tables[name])
             if plan.lookup:
-                self._feed_lookup(connection, plan, rows.tables[name])
-            else:
-                copy_rows(connection, self._copies[name], rows.without_ordinals(name))
+                self._feed_lookup(connection, plan)
         if rows.refused:
             refused = [(item, self._parts.entity_id(item.key), refusal) for item, refusal in rows.refused]
             self._parts.ledger.quarantine(connection, refused, batch.label)
         written, quarantined = len(rows.accepted), len(rows.refused)
         return Applied(written, 0, quarantined, written + quarantined)
 
-    def _feed_lookup(self, connection: Connection, plan: TablePlan, rows: bytes) -> None:
-        self._parts.staging.load_rows(connection, {plan.table.name: rows})
+    def _feed_lookup(self, connection: Connection, plan: TablePlan) -> None:
         connection.execute(
             sql.SQL("INSERT INTO {0} ({1}) SELECT {1} FROM {2} ON CONFLICT DO NOTHING").format(
                 plan.name, _columns(plan), plan.staging

@@ -268,6 +268,20 @@ def test_a_batch_writes_its_checkpoint_or_nothing(shop: Shop) -> None:
     assert [(1, "17", 1, 2)] == shop.rows("SELECT sweep, position, pages, items FROM kvmigrate.checkpoint")
 
 
+def test_a_first_load_takes_rows_without_ordinals(shop: Shop) -> None:
+    """They go straight into their tables; a batch that this refuses is staged after all."""
+    assert shop.target.begin_first_load()
+    items, label = (ADA, BOOK, order(7, "b", "b")), shop.sweep()
+    fresh = Batch(items, shop.lens.page(items, staged=False), label, is_fresh=True)
+
+    assert Applied(written=3, moved=3) == shop.target.apply(fresh)
+    again = Batch([ADA], shop.lens.page([ADA], staged=False), shop.sweep(), is_fresh=True)
+    assert Applied(written=1) == shop.target.apply(again)
+    shop.target.finish_load()
+    assert {"client:1": "ok", "product:b": "ok", "order:7": "ok"} == shop.statuses()
+    assert [(7, 0, "b"), (7, 1, "b")] == shop.rows("SELECT order_id, position, product FROM order_items ORDER BY 1, 2")
+
+
 def test_unchanged_names_only_what_need_not_be_applied(shop: Shop) -> None:
     """Other content, unknown keys and tombstones must be applied; known content must not."""
     shop.apply(ADA, BOB, item("client:3", {}))
