@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from kvmigrate.model import Item
 
@@ -56,6 +56,19 @@ class Page(NamedTuple):
     position: str = ""
 
 
+class Share(NamedTuple):
+    """A part of a scan, named cheaply by one process and read by any: small, and plain bytes and text.
+
+    Attributes:
+        position: Opaque; `DivisibleSource.shares` with ``after=position`` goes on behind this share.
+
+        ask: What to read, in the store's own terms: keys of a Redis; blocks and a snapshot of a table.
+    """
+
+    position: str
+    ask: tuple[bytes, ...]
+
+
 class KVSource(Protocol):
     """A store to migrate away from. Every method may raise `SourceError`."""
 
@@ -87,6 +100,45 @@ class KVSource(Protocol):
         """Yield every key once, in COLLATE "C" order of the key (UTF-8 bytes)."""
         ...
 
+    def change_mark(self) -> str | None:
+        """Return a text that stays equal only while nothing in the store changes.
+
+        ``None`` where the store cannot tell for certain.
+        """
+        ...
+
     def close(self) -> None:
         """Release connections. Safe to call twice."""
         ...
+
+
+@runtime_checkable
+class DivisibleSource(KVSource, Protocol):
+    """A store whose scan several processes, each with a source of its own on the same URL, can do together.
+
+    What can be divided is known only of the store behind the URL: ask `divisible`.
+    """
+
+    def is_divisible(self) -> bool:
+        """Return whether this store can be; where it cannot, only `scan` reads it."""
+        ...
+
+    def shares(self, request: ScanRequest, *, after: str = "") -> Iterator[Share]:
+        """Name every key that stays in the store throughout in at least one share.
+
+        Keep this source open until all its shares are read: it may hold what they rely on.
+        """
+        ...
+
+    def read_share(self, share: Share, request: ScanRequest) -> Iterator[Page]:
+        """Yield a share's pages, bounded in bytes; at least one.
+
+        Only the last one has the position of the share, all others have none. A source reads one
+        share at a time.
+        """
+        ...
+
+
+def divisible(source: KVSource) -> DivisibleSource | None:
+    """Return *source* if several processes can read it together; asks the store."""
+    return source if isinstance(source, DivisibleSource) and source.is_divisible() else None

@@ -96,6 +96,10 @@ class ExportSource:
         """Return the items; the first call reads the file through to find all keys."""
         return [self._get(key) for key in keys]
 
+    def change_mark(self) -> str | None:
+        """Return ``None``: a file's time of change is too coarse to be certain."""
+        return None
+
     def close(self) -> None:
         """Close the file."""
         self._layout.close()

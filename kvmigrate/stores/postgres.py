@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, LiteralString, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, LiteralString
 
-import psycopg
 from psycopg import sql
-from psycopg.abc import Buffer
-from psycopg.adapt import Loader
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.pq import Conninfo, Format
 
 from kvmigrate.errors import ConfigError, SourceError
 from kvmigrate.model import Item, ItemKind
 from kvmigrate.stores.address import readable_key
-from kvmigrate.stores.base import Page, ScanRequest
+from kvmigrate.stores.base import Page, ScanRequest, Share
 from kvmigrate.stores.position import AT_FIRST_KEY, behind, last_key
-from kvmigrate.stores.postgres_shape import OPTIONS, Shape, shape_of
+from kvmigrate.stores.postgres_link import EXAMPLE, PostgresLink, bytes_cursor
+from kvmigrate.stores.postgres_shape import Shape, shape_of
+from kvmigrate.stores.postgres_share import OLDEST_VERSION, SharedTable
 from kvmigrate.stores.postgres_table import describe_table, find_candidates
 from kvmigrate.stores.stride import Stride, largest_bytes
 from kvmigrate.stores.url import SourceURL
-
-T = TypeVar("T")
-
-# Poolers close idle connections while a page is being written. Reads are safe to repeat.
-PAUSES_S = (0.05, 0.5, 2.0, 5.0)
-_EXAMPLE = "postgresql://host/db?table=kv_store_x&key_column=key&value_column=value"
-
-
-class _TextLoader(Loader):
-    """Text as bytes: a value is never decoded, and a key only to look at it."""
-
-    format = Format.BINARY
-
-    def load(self, data: Buffer) -> bytes:
-        return bytes(data)
 
 
 class PostgresSource:
@@ -58,10 +39,9 @@ class PostgresSource:
             SourceError: the server could not be asked for its tables.
         """
         self._url = url
-        self._conninfo = self._checked_conninfo()
-        self._connection: psycopg.Connection[Any] | None = None
+        self._link = PostgresLink(url)
         self._shaped: Shape | None = None
-        self._answered = False
+        self._sharing: SharedTable | None = None
         if not url.options.get("table"):
             try:
                 raise self._no_table("no table is named", like)
@@ -80,7 +60,7 @@ class PostgresSource:
         """Count a small table, estimate a large one; ``None`` where the planner knows nothing."""
         table = self._shape().table
         if table.size_bytes is not None and table.size_bytes < 64 << 20:
-            [(rows,)] = self._rows(sql.SQL("SELECT count(*) FROM {}").format(table.identifier), [])
+            [(rows,)] = self._link.rows(sql.SQL("SELECT count(*) FROM {}").format(table.identifier), [])
             return int(rows)
         return table.rows if table.rows > 0 and not table.is_view else None
 
@@ -90,7 +70,7 @@ class PostgresSource:
         if shape.expires is None:
             return False
         query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {} IS NOT NULL)")
-        [(expires,)] = self._rows(query.format(shape.table.identifier, shape.expires), [])
+        [(expires,)] = self._link.rows(query.format(shape.table.identifier, shape.expires), [])
         return bool(expires)
 
     def scan(self, request: ScanRequest, *, after: str = "") -> Iterator[Page]:
@@ -105,7 +85,7 @@ class PostgresSource:
         last = last_key(after)
         pages = self._pages_by_key if shape.pages_by_key else self._pages_by_cursor
         for rows in pages(shape, last, request.page_keys):
-            yield _page(rows, request)
+            yield _page(rows, request, behind(rows[-1][0]))
 
     def scan_sorted(self, request: ScanRequest) -> Iterator[Page]:
         """Yield every key once in byte order."""
@@ -114,7 +94,40 @@ class PostgresSource:
             yield Page((), (), odd, AT_FIRST_KEY)
         pages = self._pages_by_key if shape.pages_in_byte_order else self._pages_by_cursor
         for rows in pages(shape, None, request.page_keys):
-            yield _page(rows, request)
+            yield _page(rows, request, behind(rows[-1][0]))
+
+    def is_divisible(self) -> bool:
+        """Return whether the table can be read by ranges of its blocks, as of one snapshot.
+
+        Not so for views, foreign and partitioned tables, tables without a unique key, servers
+        before 14, and replicas, which end long snapshots.
+        """
+        shape = self._shape()
+        if not (shape.table.has_blocks and shape.pages_by_key):
+            return False
+        if self._link.ask(self._link.open).info.server_version < OLDEST_VERSION:
+            return False
+        [(replica,)] = self._link.rows(sql.SQL("SELECT pg_is_in_recovery()").format(), [])
+        return not replica
+
+    def shares(self, request: ScanRequest, *, after: str = "") -> Iterator[Share]:
+        """Yield ranges of blocks, to be read as of one snapshot, which this source holds until it is closed.
+
+        What is written meanwhile is not seen. A position is a block at that moment; it is none of `scan`.
+
+        Raises:
+            SourceError: the table cannot be asked, or *after* is no such position.
+        """
+        return self._shared().shares(after=after, limit_keys=request.page_keys)
+
+    def read_share(self, share: Share, request: ScanRequest) -> Iterator[Page]:
+        """Read a range of blocks, on a connection that no other read uses.
+
+        Raises:
+            SourceError: the range cannot be read, or nobody holds its snapshot any more.
+        """
+        for rows, position in self._shared().read(share, limit_keys=request.page_keys):
+            yield _page(rows, request, position)
 
     def get_many(self, keys: Sequence[str]) -> list[Item | None]:
         """Return the items now, by one query for every 1000 keys."""
@@ -124,17 +137,21 @@ class PostgresSource:
         for start in range(0, len(keys), 1000):
             # No text of PostgreSQL holds NUL, so no row can have such a key.
             asked = [key for key in keys[start : start + 1000] if "\0" not in key]
-            for raw, value, expires_at_ms in self._rows(query, [asked]):
+            for raw, value, expires_at_ms in self._link.rows(query, [asked]):
                 if raw in found:
                     raise self._twin(raw)
                 found[raw] = _item(raw.decode(), value, expires_at_ms)
         return [found.get(key.encode()) for key in keys]
 
+    def change_mark(self) -> str | None:
+        """Return ``None``."""
+        return None
+
     def close(self) -> None:
-        """Close the connection; it opens again when needed."""
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
+        """Close the connections; they open again when needed."""
+        self._link.close()
+        if self._sharing is not None:
+            self._sharing.close()
 
     def _pages_by_key(self, shape: Shape, last: bytes | None, limit: int) -> Iterator[list[Any]]:
         ordered = sql.SQL(" ORDER BY {} LIMIT %s").format(shape.key)
@@ -143,7 +160,9 @@ class PostgresSource:
         stride = Stride(limit)
         while True:
             asked = stride.keys
-            rows = self._rows(first, [asked]) if last is None else self._rows(following, [last.decode(), asked])
+            rows = (
+                self._link.rows(first, [asked]) if last is None else self._link.rows(following, [last.decode(), asked])
+            )
             if rows:
                 stride.saw(largest_bytes([row[1] for row in rows]))
                 last = rows[-1][0]
@@ -157,13 +176,12 @@ class PostgresSource:
         query = sql.SQL('{} WHERE {} ORDER BY {}::text COLLATE "C"').format(
             shape.select, following.format(shape.key), shape.key
         )
-        connection = self._ask(self._connect)
+        connection = self._link.ask(self._link.connect)
         try:
-            with connection.transaction(), connection.cursor("kvmigrate_source", binary=True) as cursor:
-                cursor.adapters.register_loader("text", _TextLoader)
-                self._checked(lambda: cursor.execute(query, [] if last is None else [last.decode()]))
+            with connection.transaction(), bytes_cursor(connection, "kvmigrate_source") as cursor:
+                self._link.checked(lambda: cursor.execute(query, [] if last is None else [last.decode()]))
                 stride = Stride(limit)
-                while rows := self._checked(lambda: cursor.fetchmany(stride.keys)):
+                while rows := self._link.checked(lambda: cursor.fetchmany(stride.keys)):
                     stride.saw(largest_bytes([row[1] for row in rows]))
                     for row in rows:
                         if last is not None and row[0] <= last:
@@ -182,7 +200,7 @@ class PostgresSource:
 
     def _null_keys(self, shape: Shape) -> list[bytes]:
         query = sql.SQL("SELECT count(*) FROM {} WHERE {} IS NULL").format(shape.table.identifier, shape.key)
-        [(rows,)] = self._rows(query, [])
+        [(rows,)] = self._link.rows(query, [])
         return [b""] * int(rows)
 
     def _twin(self, raw: bytes) -> SourceError:
@@ -196,91 +214,36 @@ class PostgresSource:
     def _shape(self) -> Shape:
         if self._shaped is None:
             wanted = self._url.options["table"]
-            table = self._ask(lambda: describe_table(self._open(), wanted))
+            table = self._link.ask(lambda: describe_table(self._link.open(), wanted))
             if table is None:
                 raise self._no_table(f"there is no table {wanted}", "%")
             self._shaped = shape_of(table, self._url)
         return self._shaped
 
+    def _shared(self) -> SharedTable:
+        if self._sharing is None:
+            self._sharing = SharedTable(self._link, self._shape())
+        return self._sharing
+
     def _no_table(self, what: str, like: LiteralString) -> ConfigError:
-        candidates = self._ask(lambda: find_candidates(self._open(), like))
+        candidates = self._link.ask(lambda: find_candidates(self._link.open(), like))
         listed = "\n".join(f"  {candidate}" for candidate in candidates)
-        hint = f"tables that could be meant:\n{listed}" if listed else f"no table looks like one: {_EXAMPLE}"
+        hint = f"tables that could be meant:\n{listed}" if listed else f"no table looks like one: {EXAMPLE}"
         return ConfigError(f"{self.name}: {what}", hint=hint)
 
-    def _rows(self, query: sql.Composed, arguments: Sequence[object]) -> list[Any]:
-        def read() -> list[Any]:
-            with self._open().cursor(binary=True) as cursor:
-                cursor.adapters.register_loader("text", _TextLoader)
-                return cursor.execute(query, arguments).fetchall()
 
-        return self._ask(read)
-
-    def _ask(self, read: Callable[[], T]) -> T:
-        """Read, and again after a lost connection; never wait for a server that never answered."""
-        pauses = PAUSES_S if self._answered else ()
-        for pause in (*pauses, None):
-            try:
-                answer = read()
-            except psycopg.Error as exc:
-                if pause is None or not _is_lost(exc):
-                    raise self._failed(exc) from None
-                time.sleep(pause)
-            else:
-                self._answered = True
-                return answer
-        raise AssertionError  # the last pause is None
-
-    def _checked(self, read: Callable[[], T]) -> T:
-        try:
-            return read()
-        except psycopg.Error as exc:
-            raise self._failed(exc) from None
-
-    def _failed(self, exc: psycopg.Error) -> SourceError:
-        # The driver's error is not kept as a cause: it may quote the connection string.
-        hint = "is the server up? check host, user, password and database name" if not self._answered else ""
-        if isinstance(exc, psycopg.errors.CharacterNotInRepertoire | psycopg.errors.UntranslatableCharacter):
-            hint = "the database holds text that is not of its encoding: name a view that leaves it out or converts it"
-        return SourceError(f"{self.name}: {self._url.scrub(exc).strip()}", hint=hint)
-
-    def _open(self) -> psycopg.Connection[Any]:
-        if self._connection is None or self._connection.closed:
-            self._connection = self._connect()
-        return self._connection
-
-    def _connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
-
-    def _checked_conninfo(self) -> str:
-        self._url.allow_options((*(option.keyword.decode() for option in Conninfo.get_defaults()), *OPTIONS))
-        try:
-            settings = conninfo_to_dict(self._url.driver_url("postgresql", without=OPTIONS))
-        except psycopg.ProgrammingError as exc:
-            raise ConfigError(f"{self.name}: {self._url.scrub(exc).strip()}", hint=_EXAMPLE) from None
-        settings.setdefault("connect_timeout", 10)
-        return make_conninfo("", **{**settings, "application_name": "kvmigrate:source", "client_encoding": "UTF8"})
-
-
-def _is_lost(exc: psycopg.Error) -> bool:
-    """Whether the connection ended: the driver says so itself, or the server by SQLSTATE."""
-    return isinstance(exc, psycopg.OperationalError) and (
-        exc.sqlstate is None or exc.sqlstate.startswith(("08", "57P"))
-    )
-
-
-def _page(rows: Sequence[Any], request: ScanRequest) -> Page:
+def _page(rows: Sequence[Any], request: ScanRequest, position: str) -> Page:
     items: list[Item] = []
     unreadable: list[bytes] = []
     for raw, value, expires_at_ms in rows:
-        key = readable_key(raw)
+        key = None if raw is None else readable_key(raw)
         if key is None:
-            unreadable.append(raw)
+            unreadable.append(raw or b"")
         elif request.wants(key) or request.explodes(key):
             items.append(_item(key, value, expires_at_ms if request.ttl else None))
         else:
             items.append(Item(key, None, ItemKind.UNREAD))
-    return Page(items, (), unreadable, behind(rows[-1][0]))
+    return Page(items, (), unreadable, position)
 
 
 def _item(key: str, value: bytes | None, expires_at_ms: int | None) -> Item:

@@ -9,8 +9,9 @@ from psycopg import sql
 
 _TABLE = """
 SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.reltuples::bigint, row_security_active(c.oid),
-       CASE WHEN c.relkind IN ('r', 'm') THEN pg_relation_size(c.oid) END
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+       CASE WHEN c.relkind IN ('r', 'm') THEN pg_relation_size(c.oid) END,
+       c.relkind IN ('r', 'm') AND NOT c.relhassubclass AND am.amname = 'heap'
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am am ON am.oid = c.relam
 WHERE c.oid = to_regclass(CASE WHEN %(schema)s = '' THEN quote_ident(%(table)s)
                                ELSE quote_ident(%(schema)s) || '.' || quote_ident(%(table)s) END)
   AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -88,7 +89,11 @@ class Table(NamedTuple):
         hides_rows: Row-level security filters what this user sees.
 
         size_bytes: ``None`` for what has no storage of its own.
+
+        has_blocks: All its rows stand in blocks of its own.
     """
+
+    oid: int
 
     schema: str
     name: str
@@ -96,6 +101,7 @@ class Table(NamedTuple):
     rows: int
     hides_rows: bool
     size_bytes: int | None
+    has_blocks: bool
     columns: dict[str, Column]
 
     @property
@@ -128,10 +134,11 @@ def describe_table(connection: psycopg.Connection[Any], name: str) -> Table | No
     for parts in [("", name), *([(schema, rest)] if dot else [])]:
         found = connection.execute(_TABLE, {"schema": parts[0], "table": parts[1]}).fetchone()
         if found:
-            oid, schema, table, kind, rows, hides, size = found
+            oid, schema, table, kind, rows, hides, size, has_blocks = found
             columns = [Column(*row) for row in connection.execute(_COLUMNS, [oid])]
             by_name = {column.name: column for column in columns}
-            return Table(schema, table, kind in {"v", "f"}, rows, bool(hides), size, by_name)
+            is_view = kind in {"v", "f"}
+            return Table(oid, schema, table, is_view, rows, bool(hides), size, bool(has_blocks), by_name)
     return None
 
 

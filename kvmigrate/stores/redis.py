@@ -15,8 +15,9 @@ from redis.retry import Retry
 from kvmigrate.errors import ConfigError, SourceError
 from kvmigrate.model import Item, ItemKind, item_bytes
 from kvmigrate.stores.address import field_items, field_prefix, readable_key, split_address
-from kvmigrate.stores.base import Page, ScanRequest
+from kvmigrate.stores.base import Page, ScanRequest, Share
 from kvmigrate.stores.position import number
+from kvmigrate.stores.redis_mark import change_mark
 from kvmigrate.stores.redis_read import Held, RedisReader, Table, call
 from kvmigrate.stores.stride import PAGE_BYTES, Stride
 from kvmigrate.stores.url import SourceURL
@@ -70,6 +71,7 @@ class RedisSource:
         self._redis: redis.Redis | None = None
         self._reads: RedisReader | None = None
         self._answered = False
+        self._stride = Stride(1)
 
     @property
     def name(self) -> str:
@@ -102,16 +104,32 @@ class RedisSource:
         is read by HSCAN, so that a large one does not hold up the server, but
         all its fields are in one page.
         """
-        position, stride = after, Stride(request.page_keys)
+        position = after
         try:
-            while position != END:
-                cursor, raw = self._scan_keys(number(position or "0"), request.page_keys)
-                behind = str(cursor)
-                yield from self._parts(raw, request, stride, before=position, behind=behind)
-                position = behind
+            for share in self.shares(request, after=after):
+                for page in self.read_share(share, request):
+                    yield page if page.position else page._replace(position=position)
+                position = share.position
         except SourceError as exc:
             good = f"position {position}" if position else "the start"
             raise SourceError(f"{exc}; every page up to {good} was read", hint=exc.hint) from exc.__cause__
+
+    def is_divisible(self) -> bool:
+        """Return that it is: one process names keys, others read what stands under them."""
+        return True
+
+    def shares(self, request: ScanRequest, *, after: str = "") -> Iterator[Share]:
+        """Yield SCAN's pages of keys; a position is SCAN's cursor."""
+        position = after
+        while position != END:
+            cursor, raw = self._scan_keys(number(position or "0"), request.page_keys)
+            position = str(cursor)
+            if raw:
+                yield Share(position, tuple(raw))
+
+    def read_share(self, share: Share, request: ScanRequest) -> Iterator[Page]:
+        """Read the keys of a share, in parts where their values are large."""
+        yield from self._parts(share.ask, request, behind=share.position)
 
     def scan_sorted(self, request: ScanRequest) -> Iterator[Page]:
         """Yield every key once in byte order, from a list of all keys held in memory.
@@ -129,9 +147,8 @@ class RedisSource:
         # A hash that explodes stands where its fields do, which is not where its key would.
         order = sorted(collected, key=lambda key: field_prefix(key) if key in tables else key)
         del collected
-        stride = Stride(request.page_keys)
         for start in range(0, len(order), request.page_keys):
-            yield from self._parts(order[start : start + request.page_keys], request, stride, planned=tables)
+            yield from self._parts(order[start : start + request.page_keys], request, planned=tables)
 
     def get_many(self, keys: Sequence[str]) -> list[Item | None]:
         """Return the items now; a field's expiry is its hash's, a plain key may be a whole hash."""
@@ -139,6 +156,10 @@ class RedisSource:
         for start in range(0, len(keys), 1000):
             found.update(self._items(keys[start : start + 1000]))
         return [found.get(key) for key in keys]
+
+    def change_mark(self) -> str | None:
+        """Return what INFO counts of changes, as `redis_mark.change_mark` says."""
+        return self._ask(lambda: change_mark(self._client(), self._database))
 
     def close(self) -> None:
         """Close the connection; the source opens it again if it is used again."""
@@ -230,13 +251,12 @@ class RedisSource:
         self,
         raw: Sequence[bytes],
         request: ScanRequest,
-        stride: Stride,
         *,
-        before: str = "",
         behind: str = "",
         planned: frozenset[bytes] | None = None,
     ) -> Iterator[Page]:
         """Read the keys of one page in strides, and yield what is held before it gets too heavy."""
+        stride = self._stride_for(request)
         held, weight, start = Page([], [], [], behind), 0, 0
         while start < len(raw):
             chunk = raw[start : start + stride.keys]
@@ -247,11 +267,17 @@ class RedisSource:
             # A hash that explodes has small fields and is one key.
             stride.saw(max(max(sizes, default=0), more // len(chunk)))
             if weight and weight + more > PAGE_BYTES:
-                yield held._replace(position=before)
+                yield held._replace(position="")
                 held, weight = Page([], [], [], behind), 0
             held, weight = _joined(held, read), weight + more
         if held.items or held.vanished or held.unreadable:
             yield held
+
+    def _stride_for(self, request: ScanRequest) -> Stride:
+        """Return what was learnt from the shares before this one, unless another size is asked for."""
+        if self._stride.page_keys != request.page_keys:
+            self._stride = Stride(request.page_keys)
+        return self._stride
 
     def _page(
         self, raw: Sequence[bytes], request: ScanRequest, *, position: str, planned: frozenset[bytes] | None = None

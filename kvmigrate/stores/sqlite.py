@@ -99,6 +99,10 @@ class SQLiteSource:
                 found[name] = Item(name, *_content(value))
         return [found.get(key) for key in keys]
 
+    def change_mark(self) -> str | None:
+        """Return ``None``: what another process has written is not told for certain."""
+        return None
+
     def close(self) -> None:
         """Close the file; it opens again when needed."""
         if self._connection is not None:

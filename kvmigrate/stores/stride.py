@@ -19,17 +19,19 @@ class Stride:
 
     Attributes:
         keys: Keys to read at once.
+
+        page_keys: Never more than these.
     """
 
     def __init__(self, page_keys: int) -> None:
         """Begin; never read more than *page_keys* at once."""
-        self._page_keys = page_keys
+        self.page_keys = page_keys
         self.keys = min(_FIRST_KEYS, page_keys)
 
     def saw(self, largest_bytes: int) -> None:
         """Note the largest value of the last read, in bytes."""
         fitting = PAGE_BYTES // max(largest_bytes, 1)
-        self.keys = max(1, min(self.keys * _GROWTH, fitting, self._page_keys))
+        self.keys = max(1, min(self.keys * _GROWTH, fitting, self.page_keys))
 
 
 def largest_bytes(values: Sequence[object]) -> int:

@@ -15,8 +15,9 @@ import pytest
 import redis
 from psycopg import sql
 
+from kvmigrate.errors import SourceError
 from kvmigrate.model import ADDRESS_SEPARATOR, Item, ItemKind, item_bytes
-from kvmigrate.stores.base import KVSource, Page, ScanRequest
+from kvmigrate.stores.base import DivisibleSource, KVSource, Page, ScanRequest, Share, divisible
 from kvmigrate.stores.export_format import write_item, write_unreadable
 from kvmigrate.stores.open import open_source
 from kvmigrate.stores.stride import PAGE_BYTES
@@ -138,7 +139,8 @@ def _export_store(kind: str, path: Path) -> Store:
 TEXT_KINDS = ["redis", "redis-resp3", "text", "bytea", "sqlite", "sqlite-blob", "export"]
 BINARY_KINDS = ["redis", "redis-resp3", "bytea", "sqlite-blob", "export"]
 NULL_KINDS = ["jsonb", "json", "text", "bytea", "sqlite", "sqlite-blob", "export"]
-KINDS = ["redis", "redis-resp3", "jsonb", "json", "text", "bytea", "sqlite", "sqlite-blob", "export"]
+DIVISIBLE_KINDS = ["redis", "redis-resp3", "jsonb", "json", "text", "bytea"]
+KINDS = [*DIVISIBLE_KINDS, "sqlite", "sqlite-blob", "export"]
 
 
 @pytest.fixture(params=KINDS)
@@ -402,3 +404,100 @@ def test_large_values_make_small_pages(store: Store, source: KVSource, scan: str
             seen = {item.key for item in items_of(iter(pages[: index + 1]))}
             rest = {item.key for item in items_of(source.scan(request, after=page.position))}
             assert {*values, "small"} == seen | rest
+
+
+def divided(source: KVSource) -> DivisibleSource:
+    """Return the source as one that can be divided."""
+    found = divisible(source)
+    assert found is not None
+    return found
+
+
+def read_apart(store: Store, request: ScanRequest, shares: Sequence[Share]) -> Iterator[Page]:
+    """Yield the pages of shares, read in turn by two sources of their own; check their positions."""
+    with closing(open_source(store.url)) as one, closing(open_source(store.url)) as two:
+        for number, share in enumerate(shares):
+            pages = list(divided(two if number % 2 else one).read_share(share, request))
+            assert [share.position] == [page.position for page in pages if page.position]
+            assert share.position == pages[-1].position
+            yield from pages
+
+
+def test_only_some_stores_can_be_divided(store: Store, source: KVSource) -> None:
+    """Files are read by one process."""
+    assert (store.kind in DIVISIBLE_KINDS) == (divisible(source) is not None)
+
+
+@pytest.mark.parametrize("store", DIVISIBLE_KINDS, indirect=True)
+@pytest.mark.parametrize("page_keys", [1, 100, 5000])
+def test_shares_read_by_other_processes_are_the_whole_scan(store: Store, source: KVSource, page_keys: int) -> None:
+    """Every item and every unreadable key comes, as a scan by one process has it."""
+    store.put(numbered(700) | dict.fromkeys(UNICODE_KEYS, b"1"))
+    odd = store.put_odd()
+    request = ScanRequest(page_keys=page_keys, wants=lambda key: key != "item:7")
+
+    shares = list(divided(source).shares(request))
+    pages = list(read_apart(store, request, shares))
+
+    assert {item.key: item for item in items_of(source.scan(request))} == {
+        item.key: item for item in items_of(iter(pages))
+    }
+    assert sorted(odd) == sorted(unreadable_of(iter(pages)))
+    assert page_keys == 5000 or len(shares) > 2
+    assert all(isinstance(part, bytes) for share in shares for part in share.ask)
+
+
+@pytest.mark.parametrize("store", DIVISIBLE_KINDS, indirect=True)
+def test_an_empty_store_has_no_shares(store: Store, source: KVSource) -> None:
+    """Nothing is named, so that nobody waits for it."""
+    assert [] == items_of(read_apart(store, ScanRequest(), list(divided(source).shares(ScanRequest()))))
+
+
+@pytest.mark.parametrize("store", DIVISIBLE_KINDS, indirect=True)
+def test_shares_go_on_behind_any_position(store: Store, source: KVSource) -> None:
+    """Shares up to a position, and those behind it, named by a new process, make up the whole store."""
+    store.put(numbered(2000))
+    request = ScanRequest(page_keys=20)
+    shares = list(divided(source).shares(request))
+    whole = {item.key for item in items_of(read_apart(store, request, shares))}
+
+    for index in range(0, len(shares), max(1, len(shares) // 5)):
+        before = {item.key for item in items_of(read_apart(store, request, shares[: index + 1]))}
+        with closing(open_source(store.url)) as resumed:
+            behind = list(divided(resumed).shares(request, after=shares[index].position))
+            rest = [item.key for item in items_of(read_apart(store, request, behind))]
+
+        assert {*numbered(2000)} == whole == before | {*rest}
+        assert len(rest) < len(whole), "it started over"
+
+
+@pytest.mark.parametrize("store", DIVISIBLE_KINDS, indirect=True)
+def test_large_values_make_small_pages_of_a_share(store: Store, source: KVSource) -> None:
+    """A page of a share is bounded in bytes, also where large values stand among small ones."""
+    values = {f"item:{n}": b'"%s"' % (b"x" * 1_000_000) for n in range(40)}
+    store.put(numbered(500) | values)
+    request = ScanRequest(page_keys=2000)
+
+    pages = list(read_apart(store, request, list(divided(source).shares(request))))
+
+    assert 3 <= len(pages)
+    assert PAGE_BYTES >= max(sum(map(item_bytes, page.items)) for page in pages)
+    assert {*numbered(500), *values} == {item.key for item in items_of(iter(pages))}
+
+
+@pytest.mark.parametrize("store", DIVISIBLE_KINDS, indirect=True)
+def test_a_share_of_another_store_is_refused(source: KVSource) -> None:
+    """Its position, too, where a scan would go on."""
+    with pytest.raises(SourceError, match="no position"):
+        list(divided(source).shares(ScanRequest(), after="x@y"))
+
+
+def test_a_change_mark_changes_with_the_store(store: Store, source: KVSource) -> None:
+    """Equal marks mean that nothing changed; a store that cannot tell has none."""
+    store.put({"a": b"1"})
+    before = source.change_mark()
+    assert source.change_mark() == before
+
+    store.put({"b": b"1"})
+
+    assert before is None or source.change_mark() != before

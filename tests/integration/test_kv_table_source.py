@@ -14,7 +14,7 @@ from psycopg import sql
 from kvmigrate.embedded.postgres import PostgresServer
 from kvmigrate.errors import ConfigError, SourceError
 from kvmigrate.model import Item, ItemKind
-from kvmigrate.stores import postgres as postgres_source
+from kvmigrate.stores import postgres_link
 from kvmigrate.stores.base import KVSource, Page, ScanRequest
 from kvmigrate.stores.open import open_source
 from kvmigrate.stores.postgres import PostgresSource
@@ -317,7 +317,7 @@ def terminate_source(pg: PgConnection) -> int:
 
 def test_a_scan_survives_dropped_connections(database: str, pg: PgConnection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Poolers and administrators end idle connections; the next page opens a new one."""
-    monkeypatch.setattr(postgres_source, "PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(postgres_link, "PAUSES_S", (0.01, 0.01))
     make_kv(pg, rows=50)
     seen: list[str] = []
     with closing(open_source(database + "?table=kv")) as source:
