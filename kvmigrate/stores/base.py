@@ -36,6 +36,14 @@ class ScanRequest(NamedTuple):
     explodes: Callable[[str], bool] = _nothing
     ttl: bool = True
 
+    def wants_all(self, keys: Sequence[str]) -> bool:
+        """Return whether every one of *keys* is wanted."""
+        return self.wants is _everything or all(map(self.wants, keys))
+
+    def explodes_any(self, keys: Sequence[str]) -> bool:
+        """Return whether a hash under any of *keys* is a table of records."""
+        return self.explodes is not _nothing and any(map(self.explodes, keys))
+
 
 class Page(NamedTuple):
     """One page of a scan.

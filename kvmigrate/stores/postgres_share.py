@@ -28,7 +28,8 @@ WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout', 'st
 _MOMENT = """
 SELECT pg_export_snapshot(), pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint,
        pg_relation_filenode(%(table)s), (SELECT system_identifier FROM pg_control_system()),
-       (pg_relation_size(%(table)s) / current_setting('block_size')::int)::int, pg_table_size(%(table)s)
+       (pg_relation_size(%(table)s) / current_setting('block_size')::int)::int, pg_table_size(%(table)s),
+       (SELECT reltuples / relpages FROM pg_class WHERE oid = %(table)s AND reltuples > 0 AND relpages > 0)
 FROM pg_current_snapshot() s
 """
 _WRAPS_AT = 1 << 31
@@ -47,6 +48,8 @@ class Moment(NamedTuple):
         file: Number of the file that holds the blocks; rewriting the table changes it.
 
         bytes: Of the table, with what is stored out of line.
+
+        density: Rows per block when they were last counted.
     """
 
     snapshot: str
@@ -56,6 +59,7 @@ class Moment(NamedTuple):
     server: int
     blocks: int
     bytes: int
+    density: float | None
 
     def position(self, block: int) -> str:
         """Return the position behind all blocks before *block*, as of this moment."""
@@ -219,11 +223,12 @@ def _blocks_at_once(connection: psycopg.Connection[Any], table: Table, moment: M
     """Return how many blocks hold about *limit_keys* rows, and no more than a page may weigh."""
     if not moment.blocks:
         return 1
-    rows, blocks = table.rows, moment.blocks
-    if rows <= 0:
-        blocks = min(blocks, _SAMPLE_BLOCKS)
+    density = moment.density
+    if density is None:
+        blocks = min(moment.blocks, _SAMPLE_BLOCKS)
         query = sql.SQL("SELECT count(*) FROM {} WHERE ctid < {}::tid")
         [(rows,)] = connection.execute(query.format(table.identifier, sql.Literal(f"({blocks},0)")))
-    by_rows = limit_keys * blocks // max(rows, 1)
+        density = rows / blocks
+    by_rows = int(limit_keys / max(density, 0.01))
     by_bytes = PAGE_BYTES * moment.blocks // max(moment.bytes, 1)
     return max(1, min(by_rows, by_bytes))

@@ -10,7 +10,8 @@ from psycopg import sql
 _TABLE = """
 SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.reltuples::bigint, row_security_active(c.oid),
        CASE WHEN c.relkind IN ('r', 'm') THEN pg_relation_size(c.oid) END,
-       c.relkind IN ('r', 'm') AND NOT c.relhassubclass AND am.amname = 'heap'
+       c.relkind IN ('r', 'm') AND NOT c.relhassubclass AND am.amname = 'heap',
+       c.relkind IN ('r', 'm') AND NOT c.relhassubclass AND c.relpersistence = 'p'
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am am ON am.oid = c.relam
 WHERE c.oid = to_regclass(CASE WHEN %(schema)s = '' THEN quote_ident(%(table)s)
                                ELSE quote_ident(%(schema)s) || '.' || quote_ident(%(table)s) END)
@@ -91,6 +92,8 @@ class Table(NamedTuple):
         size_bytes: ``None`` for what has no storage of its own.
 
         has_blocks: All its rows stand in blocks of its own.
+
+        is_logged: All that is in it was written by transactions of this server, and outlives a crash.
     """
 
     oid: int
@@ -102,6 +105,7 @@ class Table(NamedTuple):
     hides_rows: bool
     size_bytes: int | None
     has_blocks: bool
+    is_logged: bool
     columns: dict[str, Column]
 
     @property
@@ -134,11 +138,12 @@ def describe_table(connection: psycopg.Connection[Any], name: str) -> Table | No
     for parts in [("", name), *([(schema, rest)] if dot else [])]:
         found = connection.execute(_TABLE, {"schema": parts[0], "table": parts[1]}).fetchone()
         if found:
-            oid, schema, table, kind, rows, hides, size, has_blocks = found
+            oid, schema, table, kind, rows, hides, size, has_blocks, is_logged = found
             columns = [Column(*row) for row in connection.execute(_COLUMNS, [oid])]
             by_name = {column.name: column for column in columns}
             is_view = kind in {"v", "f"}
-            return Table(oid, schema, table, is_view, rows, bool(hides), size, bool(has_blocks), by_name)
+            flags = bool(has_blocks), bool(is_logged)
+            return Table(oid, schema, table, is_view, rows, bool(hides), size, *flags, by_name)
     return None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 
-from kvmigrate.stores.redis_read import call
+from kvmigrate.stores.redis_wire import call
 
 # Every write of any database is a change since the last save. Expiry and eviction are none, and take keys away.
 _COUNTED = (

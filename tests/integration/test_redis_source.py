@@ -23,9 +23,10 @@ from kvmigrate.embedded.redis import RedisServer
 from kvmigrate.errors import ConfigError, SourceError
 from kvmigrate.model import ADDRESS_SEPARATOR as SEP
 from kvmigrate.model import Item, ItemKind
-from kvmigrate.stores import redis as redis_source
+from kvmigrate.stores import redis_link
 from kvmigrate.stores.base import Page, ScanRequest
 from kvmigrate.stores.redis import RedisSource
+from kvmigrate.stores.redis_expiry import ByExpireTime, ByScript, ByTimeLeft
 from kvmigrate.stores.url import parse_source_url
 from tests.need import need
 
@@ -111,43 +112,87 @@ def test_expiries_are_absolute_and_exact(source: RedisSource, redis_client: redi
     assert list(expected.values()) == [item.expires_at_ms if item else "gone" for item in fetched]
 
 
-def test_a_server_without_expire_time_tells_expiries_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+def as_user(url: str, client: redis.Redis, *commands: str) -> str:
+    """Return the URL of a user who may do everything but these commands."""
+    refused = [f"-{command}" for command in commands]
+    client.acl_setuser("reader", enabled=True, passwords=["+pw"], keys=["*"], commands=["+@all", *refused])
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"reader:pw@{parts.hostname}:{parts.port}"))
+
+
+@pytest.mark.parametrize(("refused", "way"), [([], ByScript), (["eval"], ByTimeLeft)], ids=["script", "no script"])
+def test_a_server_without_expire_time_tells_expiries_exactly(
+    monkeypatch: pytest.MonkeyPatch, refused: list[str], way: type
+) -> None:
     """Redis 6 knows the time left only; every sweep finds the same millisecond for every key."""
     program = redis_6()
     monkeypatch.setattr("kvmigrate.embedded.redis.find_redis", lambda: program)
     expected: dict[str, int | None] = {f"k{number}": EXPIRES_AT_MS + number for number in range(3000)}
     expected["forever"] = None
-    with RedisServer.start() as server, redis.Redis.from_url(server.url) as client, closing(opened(server.url)) as old:
+    with RedisServer.start() as server, redis.Redis.from_url(server.url) as client:
         pipeline = client.pipeline(transaction=False)
         for key, moment in expected.items():
             pipeline.set(key, "1", pxat=moment)
         pipeline.execute()
-        for _ in range(3):
-            pages = old.scan(ScanRequest(page_keys=1000))
-            assert expected == {key: item.expires_at_ms for key, item in by_key(pages).items()}
-        assert not old._reader()._has_expire_time
+        with closing(opened(as_user(server.url, client, *refused))) as old:
+            for _ in range(3):
+                pages = old.scan(ScanRequest(page_keys=1000))
+                assert expected == {key: item.expires_at_ms for key, item in by_key(pages).items()}
+            assert isinstance(way_of(old), way)
 
 
-def test_an_expiry_that_changes_while_it_is_asked_for(
-    source: RedisSource, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+def way_of(source: RedisSource) -> object:
+    """Return how the source asks for expiries."""
+    return source._link.reader()._expiries._way
+
+
+@pytest.mark.parametrize(
+    ("refused", "way"),
+    [
+        ([], ByScript),
+        (["eval"], ByExpireTime),
+        (["@scripting"], ByExpireTime),
+        (["pexpiretime"], ByScript),
+        (["pexpiretime", "eval"], ByTimeLeft),
+    ],
+)
+def test_expiries_are_asked_for_as_the_server_allows(
+    redis_url: str, redis_client: redis.Redis, refused: list[str], way: type
 ) -> None:
-    """What stood with the value is kept, within the millisecond that it is known to."""
+    """Managed servers and careful administrators refuse commands; each way finds the same."""
+    redis_client.set("string", "1", pxat=EXPIRES_AT_MS)
+    redis_client.set("forever", "1")
+    redis_client.hset("hash", "f", "1")
+    redis_client.pexpireat("hash", EXPIRES_AT_MS)
+    with closing(opened(as_user(redis_url, redis_client, *refused))) as source:
+        expiries = {key: item.expires_at_ms for key, item in by_key(source.scan(ScanRequest())).items()}
+
+        assert {"string": EXPIRES_AT_MS, "hash": EXPIRES_AT_MS, "forever": None} == expiries
+        assert isinstance(way_of(source), way)
+    redis_client.acl_deluser("reader")
+
+
+def test_a_restart_without_its_scripts_changes_nothing(source: RedisSource, redis_client: redis.Redis) -> None:
+    """A server that failed over knows none of the scripts that were sent before."""
     redis_client.set("a", "1", pxat=EXPIRES_AT_MS)
-    reader = source._reader()
-    reader._has_expire_time = False
-    run = reader._run
+    for _ in range(2):
+        assert {"a": Item("a", b"1", expires_at_ms=EXPIRES_AT_MS)} == by_key(source.scan(ScanRequest()))
+        redis_client.script_flush()
 
-    def slow(commands: Sequence[Any], *, transaction: bool) -> list[Any]:
-        answers = run(commands, transaction=transaction)
-        if ("TIME",) in commands:
-            seconds, microseconds = answers[-1]
-            answers[-1] = [seconds, int(microseconds) + 1000]
-            redis_client.pexpireat("a", EXPIRES_AT_MS + 99_999)
-        return answers
 
-    monkeypatch.setattr(reader, "_run", slow)
+def test_an_expiry_that_changes_while_it_is_asked_for() -> None:
+    """What stood with the value is kept, within the millisecond that it is known to."""
+    now, later = [1_000_000, 999_000], [1_000_001, 0]
+    asked: list[int] = []
 
-    assert by_key(source.scan(ScanRequest()))["a"].expires_at_ms in range(EXPIRES_AT_MS - 1, EXPIRES_AT_MS + 2)
+    def again(groups: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        asked.append(len(groups))
+        return [[now, 99_999, now] for _ in groups]
+
+    expiries = ByTimeLeft(again).expiries([now, 5, later, -1, later, 7, later], [b"changed", b"forever", b"exact"])
+
+    assert [1_000_000_999 + 5, None, 1_000_001_000 + 7] == expiries
+    assert asked == [1]
 
 
 def test_expiries_cost_nothing_where_there_are_none(source: RedisSource, redis_client: redis.Redis) -> None:
@@ -167,20 +212,19 @@ def test_value_and_expiry_are_of_one_moment(
 ) -> None:
     """They are read in one transaction: a writer cannot come between them."""
     redis_client.set("a", "1", ex=1000)
-    list(source.scan(ScanRequest()))
-    ran: list[bool] = []
-    reader = source._reader()
-    run = reader._run
+    ran: list[int] = []
+    wire = source._link.reader()._wire
+    run = wire.transactions
 
-    def watched(commands: Sequence[Any], *, transaction: bool) -> list[Any]:
-        ran.append(transaction)
-        return run(commands, transaction=transaction)
+    def watched(groups: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        ran.append(len(groups))
+        return run(groups)
 
-    monkeypatch.setattr(reader, "_run", watched)
+    monkeypatch.setattr(wire, "transactions", watched)
     source.get_many(["a"])
     list(source.scan(ScanRequest()))
 
-    assert [True, True] == ran
+    assert [1, 1] == ran
 
 
 @pytest.mark.parametrize("scan", ["scan", "scan_sorted"])
@@ -251,14 +295,14 @@ def test_a_key_that_goes_between_scan_and_read_has_vanished(
     redis_client.mset({"stays": "1", "goes": "1"})
     redis_client.hset("hash", "a", "1")
     redis_client.hset("registry", "a", "1")
-    hashes = source._hashes
+    hashes = source._pages.hashes
 
     def delete_then_look(keys: Sequence[bytes], page_keys: int) -> frozenset[bytes]:
         found = hashes(keys, page_keys)
         redis_client.delete("goes", "hash", "registry")
         return found
 
-    monkeypatch.setattr(source, "_hashes", delete_then_look)
+    monkeypatch.setattr(source._pages, "hashes", delete_then_look)
     pages = list(getattr(source, scan)(EXPLODING))
 
     assert {"stays"} == set(by_key(iter(pages)))
@@ -270,7 +314,7 @@ def test_a_key_that_becomes_a_hash_after_the_order_was_fixed_has_vanished(
 ) -> None:
     """In a sorted scan its fields would come in the wrong place; an unsorted one reads them."""
     redis_client.set("registry", "1")
-    hashes = source._hashes
+    hashes = source._pages.hashes
 
     def change_then_answer(keys: Sequence[bytes], page_keys: int) -> frozenset[bytes]:
         found = hashes(keys, page_keys)
@@ -278,7 +322,7 @@ def test_a_key_that_becomes_a_hash_after_the_order_was_fixed_has_vanished(
         redis_client.hset("registry", "a", "1")
         return found
 
-    monkeypatch.setattr(source, "_hashes", change_then_answer)
+    monkeypatch.setattr(source._pages, "hashes", change_then_answer)
     [page] = source.scan_sorted(EXPLODING)
     assert ([], ["registry"]) == (list(page.items), list(page.vanished))
 
@@ -293,7 +337,7 @@ def test_a_key_that_changes_its_type_while_it_is_read_is_read_again(
     """Between TYPE and the command for that type a writer may come; no wrong type, no loss."""
     redis_client.hset("a", "f", "1")
     redis_client.rpush("b", "x")
-    types = source._reader().types
+    types = source._link.reader().types
     changed: list[str] = []
 
     def change_behind(keys: Sequence[bytes]) -> list[bytes]:
@@ -305,7 +349,7 @@ def test_a_key_that_changes_its_type_while_it_is_read_is_read_again(
             redis_client.hset("b", "f", "2")
         return found
 
-    monkeypatch.setattr(source._reader(), "types", change_behind)
+    monkeypatch.setattr(source._link.reader(), "types", change_behind)
 
     assert {"a": Item("a", b"text"), "b": Item("b", {b"f": b"2"}, ItemKind.HASH)} == by_key(source.scan(ScanRequest()))
 
@@ -315,7 +359,7 @@ def test_a_key_that_never_rests_is_told_apart(
 ) -> None:
     """A key whose type changes at every look ends as an unsupported type and does not stop the scan."""
     redis_client.rpush("a", "x")
-    monkeypatch.setattr(source._reader(), "types", lambda keys: [b"hash"] * len(keys))
+    monkeypatch.setattr(source._link.reader(), "types", lambda keys: [b"hash"] * len(keys))
 
     assert {"a": Item("a", "changing", ItemKind.OTHER)} == by_key(source.scan(ScanRequest()))
 
@@ -372,7 +416,7 @@ def test_reads_survive_dropped_connections(
     proxy: DroppingProxy, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Connections end in the middle of requests of all kinds; everything is asked for again, and all comes."""
-    monkeypatch.setattr(redis_source, "PAUSES_S", (0.01,) * 5)
+    monkeypatch.setattr(redis_link, "PAUSES_S", (0.01,) * 5)
     redis_client.mset({f"k{n}": "1" for n in range(200)})
     redis_client.hset("registry", "a", "1")
     redis_client.hset("hash", "a", "1")
@@ -407,7 +451,7 @@ def test_a_server_that_stays_away_is_an_error_with_the_last_good_position(
     """After bounded retries the source gives up, and a scan says from where to go on."""
     if find_redis() is None:
         need("Redis (a program to start)")
-    monkeypatch.setattr(redis_source, "PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(redis_link, "PAUSES_S", (0.01, 0.01))
     with RedisServer.start() as server, redis.Redis.from_url(server.url) as client:
         client.mset({f"k{n}": "1" for n in range(100)})
         with closing(opened(server.url)) as source:
