@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from itertools import islice
 
 import xxhash
 
@@ -26,6 +26,9 @@ from kvmigrate.transform.lens import Lens
 
 PAGE_KEYS = 2000
 """Keys per page and so per transaction: large enough to hide round trips, small enough to lose little."""
+
+MOST_SWEEPS = 5
+"""A sweep in which the store was restarted is followed by another one, up to so many."""
 
 FEW_DOUBTFUL = 10_000
 """So many items that changed in a sweep are simply looked at again in the next one; for more the ledger is read."""
@@ -153,8 +156,8 @@ class _Run:
         if rewrite:
             self._target.forget(self._only or [entity.name for entity in self._lens.mapping.entities])
         findings = Findings()
-        for number in range(1, sweeps + 1):
-            findings, is_last = self._sweep(report, number, resume, is_last=number == sweeps, mark=mark)
+        for number in itertools.count(1):
+            findings, is_last = self._sweep(report, number, resume, is_last=number >= sweeps, mark=mark)
             resume = None
             if is_last:
                 break
@@ -167,10 +170,14 @@ class _Run:
         return report
 
     def _resume_key(self) -> str:
-        """Hash all that the positions of a scan depend on. A limited run ends anywhere, so it has none."""
-        if self._limit_keys is not None:
+        """Hash all that the positions of a scan depend on; "" where that is not known.
+
+        A limited run ends anywhere, so nothing goes on behind it.
+        """
+        life = self._source.incarnation()
+        if self._limit_keys is not None or life is None:
             return ""
-        parts = [self._lens.mapping.fingerprint, self._source.name, str(self._page_keys), *self._only]
+        parts = [self._lens.mapping.fingerprint, self._source.name, life, str(self._page_keys), *self._only]
         return xxhash.xxh3_128_hexdigest("\0".join(parts).encode())
 
     def _resume(self, report: BackfillReport, resume_key: str) -> ResumePoint | None:
@@ -202,16 +209,19 @@ class _Run:
             expiring,
         )
         meter = Meter(self._progress, f"sweep {number}", self._limit_keys or self._source.count())
+        life = self._source.incarnation()
         report.complete = self._pass(sweep, resume, findings, meter)
         duration_s = meter.finish()
         self._remember(findings)
         if resume is not None:
             self._finish_load()
         unchanged = mark is not None and not (resume and resume.number) and mark == self._source.change_mark()
-        is_last = is_last or unchanged
+        # Of a store that began anew a scan may have missed any key; of one that always does, so would the next.
+        restarted = life != self._source.incarnation()
+        is_last = (is_last and (not restarted or number >= MOST_SWEEPS)) or unchanged
         later = self._settle(label, findings.census, absent_too=is_last and report.complete)
         changed = findings.applied.moved + later.applied.moved
-        self._moving = bool(changed or later.removed or (not expiring and self._source.has_ttl()))
+        self._moving = bool(restarted or changed or later.removed or (not expiring and self._source.has_ttl()))
         if unchanged and mark == self._source.change_mark():
             self._moving = False
         self._normalised.update(findings.normalised)
@@ -328,7 +338,7 @@ class _Run:
         """Count the bins of the keys that a limited run saw, one by one from the ledger."""
         found: Counter[str] = Counter()
         keys = iter(findings.matched_keys)
-        while page := list(islice(keys, self._page_keys)):
+        while page := list(itertools.islice(keys, self._page_keys)):
             found.update(self._target.bins(page).values())
         return found
 

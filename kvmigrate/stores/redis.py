@@ -15,7 +15,7 @@ from kvmigrate.stores.address import field_prefix, readable_key
 from kvmigrate.stores.base import Page, ScanRequest, Share
 from kvmigrate.stores.position import number
 from kvmigrate.stores.redis_link import RedisLink
-from kvmigrate.stores.redis_mark import change_mark
+from kvmigrate.stores.redis_mark import change_mark, run_id
 from kvmigrate.stores.redis_page import RedisPages
 from kvmigrate.stores.redis_wire import call
 from kvmigrate.stores.url import SourceURL
@@ -144,6 +144,10 @@ class RedisSource:
     def change_mark(self) -> str | None:
         """Return what INFO counts of changes, as `redis_mark.change_mark` says."""
         return self._link.ask(lambda: change_mark(self._link.client(), self._database))
+
+    def incarnation(self) -> str | None:
+        """Return the server's run_id: SCAN's cursors are of one process, and so is the order they go by."""
+        return self._link.ask(lambda: run_id(self._link.client()))
 
     def close(self) -> None:
         """Close the connection; the source opens it again if it is used again."""
