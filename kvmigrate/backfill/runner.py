@@ -219,7 +219,7 @@ class _Run:
         # Of a store that began anew a scan may have missed any key; of one that always does, so would the next.
         restarted = life != self._source.incarnation()
         is_last = (is_last and (not restarted or number >= MOST_SWEEPS)) or unchanged
-        later = self._settle(label, findings.census, absent_too=is_last and report.complete)
+        later = self._settle(label, findings.census, absent_too=is_last and report.complete, refused_too=unchanged)
         changed = findings.applied.moved + later.applied.moved
         self._moving = bool(restarted or changed or later.removed or (not expiring and self._source.has_ttl()))
         if unchanged and mark == self._source.change_mark():
@@ -292,11 +292,18 @@ class _Run:
 
         self._target.finish_load(sessions=max(2, len(self._crew) if self._crew else 0), told=told)
 
-    def _settle(self, label: Label, census: Census, *, absent_too: bool) -> Reread:
+    def _settle(self, label: Label, census: Census, *, absent_too: bool, refused_too: bool) -> Reread:
+        """Settle what a sweep leaves. *refused_too*: no other sweep looks again at what its surroundings refused."""
         done = Reread()
         if absent_too:
             meter = Meter(self._progress, "absent keys", None)
             done = self._reread.settle_absent(label, census, meter, entities=self._only)
+            meter.finish()
+        if refused_too:
+            meter = Meter(self._progress, "refused items", None)
+            # Under a later label: what this sweep itself refused is not written again under its own.
+            label = self._target.begin_sweep(label.run)
+            done = done.plus(self._reread.retry_refused(label, census, meter, entities=self._only, remove=absent_too))
             meter.finish()
         meter = Meter(self._progress, "waiting items", None)
         done = done.plus(self._reread.retry_waiting(label, census, meter, remove=absent_too))
