@@ -6,6 +6,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from typing import TypeVar
 
 import xxhash
 
@@ -23,6 +24,8 @@ from kvmigrate.model import Bin
 from kvmigrate.stores.base import KVSource, Share, divisible
 from kvmigrate.target.base import Batch, Label, Mark, ResumePoint, Tally, Target
 from kvmigrate.transform.lens import Lens
+
+T = TypeVar("T")
 
 PAGE_KEYS = 2000
 """Keys per page and so per transaction: large enough to hide round trips, small enough to lose little."""
@@ -210,7 +213,7 @@ class _Run:
         )
         meter = Meter(self._progress, f"sweep {number}", self._limit_keys or self._source.count())
         life = self._source.incarnation()
-        report.complete = self._pass(sweep, resume, findings, meter)
+        report.complete = self._pass(sweep, resume, findings, meter, life)
         duration_s = meter.finish()
         self._remember(findings)
         if resume is not None:
@@ -230,7 +233,9 @@ class _Run:
         )
         return findings, is_last
 
-    def _pass(self, sweep: Sweep, resume: ResumePoint | None, findings: Findings, meter: Meter) -> bool:
+    def _pass(
+        self, sweep: Sweep, resume: ResumePoint | None, findings: Findings, meter: Meter, life: str | None
+    ) -> bool:
         """Read the store once, and write what must be written; return whether it came to its end."""
         work = PageWork(self._target, self._lens, sweep, self._reread.known)
         after = resume.position if resume else ""
@@ -241,7 +246,8 @@ class _Run:
                 meter.add(keys)
                 return self._limit_keys is None or meter.done < self._limit_keys
 
-            pages = marked_pages(self._source.scan(work.request(), after=after), resume)
+            pages = self._source.scan(work.request(), after=after)
+            pages = marked_pages(self._of_life(pages, life) if resume else pages, resume)
             return Pipeline(work, findings.add).run(pages, read)
 
         def found(page: PageReport) -> None:
@@ -250,9 +256,20 @@ class _Run:
 
         known = self._reread.known
         begin = Begin(sweep, b"" if sweep.loading else known.to_bytes(), known.doubtful)
-        tasks = self._tasks(shared.shares(work.request(), after=after), sweep, resume)
+        shares = shared.shares(work.request(), after=after)
+        tasks = self._tasks(self._of_life(shares, life) if resume else shares, sweep, resume)
         self._crew.sweep(begin, tasks, found)
         return True
+
+    def _of_life(self, parts: Iterable[T], life: str | None) -> Iterator[T]:
+        """Yield what is read until the store is restarted: then a scan begins anew, and names all keys again.
+
+        That is for a sweep that compares; a first load would write every item twice.
+        """
+        for part in parts:
+            if self._source.incarnation() != life:
+                return
+            yield part
 
     def _tasks(self, shares: Iterable[Share], sweep: Sweep, resume: ResumePoint | None) -> Iterator[Task]:
         number = resume.number if resume else 0

@@ -13,15 +13,10 @@ from kvmigrate.errors import ConfigError, SourceError
 from kvmigrate.model import Item
 from kvmigrate.stores.address import field_prefix, readable_key
 from kvmigrate.stores.base import Page, ScanRequest, Share
-from kvmigrate.stores.position import number
 from kvmigrate.stores.redis_link import RedisLink
-from kvmigrate.stores.redis_mark import change_mark, run_id
 from kvmigrate.stores.redis_page import RedisPages
 from kvmigrate.stores.redis_wire import call
 from kvmigrate.stores.url import SourceURL
-
-END = "0"
-"""Position behind the last page: SCAN says so by cursor 0, and a scan from the start has no position."""
 
 _OPTIONS = (
     "db",
@@ -74,16 +69,17 @@ class RedisSource:
 
     def count(self) -> int | None:
         """Return the number of keys of this database (DBSIZE)."""
-        return int(self._link.ask(lambda: call(self._link.client(), "DBSIZE")))
+        return self._link.count()
 
     def has_ttl(self) -> bool:
         """Return whether INFO counts any key with an expiry; ``True`` where INFO is refused."""
         return self._link.expiring()
 
     def scan(self, request: ScanRequest, *, after: str = "") -> Iterator[Page]:
-        """Yield SCAN's pages, in parts where their values are large; a position is SCAN's cursor.
+        """Yield SCAN's pages, in parts where their values are large.
 
-        Only the last part has the new one, so that a scan behind any page misses nothing.
+        A position is SCAN's cursor and the server's process: in another process the scan
+        begins anew. Only the last part has the new one, so that a scan behind any page misses nothing.
         A key is read if *request* wants it or explodes it. A hash that explodes
         is read by HSCAN, so that a large one does not hold up the server, but
         all its fields are in one page.
@@ -103,11 +99,8 @@ class RedisSource:
         return True
 
     def shares(self, request: ScanRequest, *, after: str = "") -> Iterator[Share]:
-        """Yield SCAN's pages of keys; a position is SCAN's cursor."""
-        position = after
-        while position != END:
-            cursor, raw = self._link.scan_keys(number(position or "0"), request.page_keys)
-            position = str(cursor)
+        """Yield SCAN's pages of keys."""
+        for position, raw in self._link.keys(request.page_keys, after=after):
             if raw:
                 yield Share(position, tuple(raw))
 
@@ -122,9 +115,7 @@ class RedisSource:
         length per key: some 150 MB for a million keys of 30 bytes.
         """
         collected: set[bytes] = set()
-        cursor = -1
-        while cursor:
-            cursor, raw = self._link.scan_keys(max(cursor, 0), request.page_keys)
+        for _, raw in self._link.keys(request.page_keys, after=""):
             collected.update(raw)
         exploding = [key for key in collected if (name := readable_key(key)) is not None and request.explodes(name)]
         tables = self._pages.hashes(exploding, request.page_keys)
@@ -143,11 +134,11 @@ class RedisSource:
 
     def change_mark(self) -> str | None:
         """Return what INFO counts of changes, as `redis_mark.change_mark` says."""
-        return self._link.ask(lambda: change_mark(self._link.client(), self._database))
+        return self._link.change_mark()
 
     def incarnation(self) -> str | None:
         """Return the server's run_id: SCAN's cursors are of one process, and so is the order they go by."""
-        return self._link.ask(lambda: run_id(self._link.client()))
+        return self._link.incarnation()
 
     def close(self) -> None:
         """Close the connection; the source opens it again if it is used again."""

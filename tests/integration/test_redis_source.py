@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import signal
 import socket
 import socketserver
 import threading
@@ -16,9 +17,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from kvmigrate.embedded.binaries import find_redis, program_version
-from kvmigrate.embedded.process import free_port
+from kvmigrate.embedded.process import GuardedProcess, free_port
 from kvmigrate.embedded.redis import RedisServer
 from kvmigrate.errors import ConfigError, SourceError
 from kvmigrate.model import ADDRESS_SEPARATOR as SEP
@@ -566,3 +569,54 @@ def test_redis_json_is_read_as_json() -> None:
 
             assert Item("doc", '{"a":[1,"é"]}'.encode(), expires_at_ms=EXPIRES_AT_MS) == items["doc"]
             assert Item("null", b"null") == items["null"]
+
+
+def restarted(server: RedisServer, data_dir: Path, settings: dict[str, str]) -> RedisServer:
+    """Stop the server and start another process with its data on the same port, for the same password."""
+    parts = urlsplit(server.url)
+    server.close()
+    config = data_dir / "kvmigrate-redis.conf"
+    program = find_redis()
+    assert program is not None
+    config.write_text(
+        "".join(
+            f"{name} {value}\n"
+            for name, value in {
+                "bind": "127.0.0.1",
+                "port": str(parts.port),
+                "requirepass": str(parts.password),
+                "dir": str(data_dir),
+                "appendonly": "yes",
+                "save": '""',
+                **settings,
+            }.items()
+        )
+    )
+    process = GuardedProcess([str(program), str(config)], log=data_dir / "again.log", stop=signal.SIGTERM)
+    again = RedisServer(server.url, process)
+    with redis.Redis.from_url(again.url, retry=Retry(ConstantBackoff(0.05), 200)) as client:
+        client.ping()
+    return again
+
+
+def test_a_scan_over_a_restart_reads_every_key(tmp_path: Path) -> None:
+    """Each process of Redis has an order of its own: its cursor would leave keys out in another one."""
+    if find_redis() is None:
+        need("Redis (a program to start)")
+    server = RedisServer.start(tmp_path)
+    keys = {f"k{n}" for n in range(5000)}
+    with redis.Redis.from_url(server.url) as client:
+        client.mset(dict.fromkeys(keys, "1"))
+    request = ScanRequest(page_keys=500)
+    with closing(opened(server.url)) as source:
+        pages = source.scan(request)
+        first = [next(pages) for _ in range(5)]
+        server = restarted(server, tmp_path, {})
+        try:
+            rest = list(pages)
+            assert keys == {item.key for page in [*first, *rest] for item in page.items}
+            with closing(opened(server.url)) as later:
+                assert keys == set(by_key(later.scan(request, after=first[-1].position)))
+                assert {} == by_key(later.scan(request, after=rest[-1].position))
+        finally:
+            server.close()
