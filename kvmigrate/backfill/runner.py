@@ -247,8 +247,8 @@ class _Run:
                 return self._limit_keys is None or meter.done < self._limit_keys
 
             pages = self._source.scan(work.request(), after=after)
-            pages = marked_pages(self._of_life(pages, life) if resume else pages, resume)
-            return Pipeline(work, findings.add).run(pages, read)
+            marked = marked_pages(self._of_life(pages, life) if resume else pages, resume)
+            return Pipeline(work, findings.add).run(marked, read)
 
         def found(page: PageReport) -> None:
             findings.add(page)

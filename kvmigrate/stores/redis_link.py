@@ -56,7 +56,7 @@ class Link(Protocol):
         ...
 
     def incarnation(self) -> str | None:
-        """Return what tells the process (or processes) that gave positions from others; ``None`` where that is refused."""
+        """Return what tells the processes that gave positions from others; ``None`` where it is refused."""
         ...
 
     def close(self) -> None:
