@@ -89,7 +89,6 @@ def test_killed_at_every_instant(
 
     struck = [name for name, instant in INSTANTS.items() if stand.kill_at(instant, strike)]
 
-    print(f"killed {len(struck)} times: {', '.join(struck)}")
     assert len(struck) >= len(INSTANTS) // 2
     assert_as_if_nothing_happened(stand, pg)
 
