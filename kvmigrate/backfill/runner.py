@@ -20,6 +20,7 @@ from kvmigrate.backfill.progress import Meter, Progress
 from kvmigrate.backfill.rare_collections import rare_collections
 from kvmigrate.backfill.report import BackfillReport, PointerReport, SweepReport
 from kvmigrate.backfill.reread import Reread, Rereader
+from kvmigrate.backfill.where import Where
 from kvmigrate.model import Bin
 from kvmigrate.stores.base import KVSource, Share, divisible
 from kvmigrate.target.base import Batch, Label, Mark, ResumePoint, Tally, Target
@@ -45,6 +46,7 @@ def run_backfill(
     page_keys: int = PAGE_KEYS,
     sweeps: int = 2,
     only: Collection[str] = (),
+    where: Where | None = None,
     limit_keys: int | None = None,
     accept_deletes: bool = False,
     rewrite: bool = False,
@@ -71,6 +73,9 @@ def run_backfill(
             left out where the store itself can tell that nothing changed.
 
         only: Names of entities; no other item is read or counted. None means all.
+
+        where: Only these items are read and counted, and nothing is taken for deleted:
+            for a pilot with a part of the store. There is one sweep.
 
         limit_keys: Stop after about so many keys. Then there is one sweep, and nothing
             is taken for deleted.
@@ -110,11 +115,12 @@ def run_backfill(
         crew if limit_keys is None else None,
         page_keys=page_keys,
         only=tuple(only),
+        where=where,
         limit_keys=limit_keys,
         progress=progress,
     )
     with rare_collections():
-        return run.run(1 if limit_keys is not None else sweeps, rewrite=rewrite)
+        return run.run(1 if run.is_partial else sweeps, rewrite=rewrite)
 
 
 class _Run:
@@ -130,12 +136,14 @@ class _Run:
         *,
         page_keys: int,
         only: tuple[str, ...],
+        where: Where | None,
         limit_keys: int | None,
         progress: Progress | None,
     ) -> None:
         self._source, self._target, self._lens, self._crew = source, target, lens, crew
         self._page_keys, self._only, self._limit_keys, self._progress = page_keys, only, limit_keys, progress
-        self._reread = reread
+        self._reread, self._where = reread, where
+        self.is_partial = limit_keys is not None or where is not None
         self._normalised: Counter[str] = Counter()
         self._moving = True
         for name in only:
@@ -153,7 +161,8 @@ class _Run:
             source=self._source.name,
             target=self._target.name,
             first_load=self._target.begin_first_load(),
-            complete=self._limit_keys is None,
+            complete=not self.is_partial,
+            where=f"{self._where.column}={self._where.value}" if self._where else "",
         )
         resume = self._resume(report, resume_key)
         if rewrite:
@@ -175,10 +184,10 @@ class _Run:
     def _resume_key(self) -> str:
         """Hash all that the positions of a scan depend on; "" where that is not known.
 
-        A limited run ends anywhere, so nothing goes on behind it.
+        What read a part of the store is nothing to go on behind.
         """
         life = self._source.incarnation()
-        if self._limit_keys is not None or life is None:
+        if self.is_partial or life is None:
             return ""
         parts = [self._lens.mapping.fingerprint, self._source.name, life, str(self._page_keys), *self._only]
         return xxhash.xxh3_128_hexdigest("\0".join(parts).encode())
@@ -208,12 +217,13 @@ class _Run:
             resume is not None,
             self._page_keys,
             self._only,
-            self._limit_keys is not None,
+            self._where,
+            self.is_partial,
             expiring,
         )
         meter = Meter(self._progress, f"sweep {number}", self._limit_keys or self._source.count())
         life = self._source.incarnation()
-        report.complete = self._pass(sweep, resume, findings, meter, life)
+        report.complete = self._pass(sweep, resume, findings, meter, life) and not self.is_partial
         duration_s = meter.finish()
         self._remember(findings)
         if resume is not None:
@@ -328,7 +338,7 @@ class _Run:
         return done
 
     def _reconcile(self, findings: Findings) -> list[PointerReport]:
-        if self._only or self._limit_keys is not None:
+        if self._only or self.is_partial:
             return []
         keys = list(findings.pointer_keys)
         return reconcile_pointers(self._source, self._target, self._lens, keys, page_keys=self._page_keys)
