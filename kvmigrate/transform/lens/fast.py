@@ -13,20 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import xxhash
 
-from kvmigrate.model import Item, ItemKind
+from kvmigrate.model import ItemKind
 from kvmigrate.transform.keys.template_overlap import templates_overlap
 from kvmigrate.transform.lens.fast_members import Members, members_of, walk
 from kvmigrate.transform.lens.fast_types import NAMES, field_lines, field_type
-from kvmigrate.transform.lens.page import Accepted, PageBuilder
+from kvmigrate.transform.lens.page import PageBuilder, Routed
 from kvmigrate.transform.lens.plan import INTEGERS, ColumnPlan, EntityPlan, TablePlan
 from kvmigrate.transform.mapping import Column, Decode, Expires, Role
-from kvmigrate.transform.values.content_hash import content_hash
 from kvmigrate.transform.values.json_text import MAX_BYTES, MAX_DEPTH
-
-Routed = tuple[int, Item, tuple[str, ...]]
-"""An item, its ordinal in the page, and the captures of its key in the template's order."""
 
 PageFunction = Callable[[list[Routed], PageBuilder, int, dict[str, int]], list[Routed]]
 _NO_STRUCT_NAME = re.compile(r'[\x00-\x1f"\\]').search
@@ -110,14 +105,12 @@ class _Generator:
     def finish(self) -> FastEntity:
         entity, names = self.plan.entity, self.names
         names["decode"] = msgspec.json.Decoder(self._struct(self.plan.root)).decode
-        names.update(JSON=ItemKind.JSON, Accepted=Accepted, digest=xxhash.xxh3_128_digest)
-        names["count"] = _count_openings
-        names.update(content_hash=content_hash, join=b"".join)
+        names.update(JSON=ItemKind.JSON, count=_count_openings)
         expires = self.plan.entity.expires is Expires.COLUMN
         head = [
             f"def page(group, builder, template, places):  # {entity.name}",
             "    slow = []",
-            "    accept = builder.page.accepted.append",
+            "    done = []",
             *(f"    at_{n} = places[{each.column.source!r}]" for n, each in enumerate(self.plan.keys)),
             *(f"    rows_{n} = []" for n in range(len(self.tables))),
             *(f"    heads_{n} = builder.heads({len(table.columns)})" for n, table in enumerate(self.tables)),
@@ -127,9 +120,10 @@ class _Generator:
             f"        if kind is not JSON{'' if expires else ' or e is not None'}:",
             "            slow.append(routed)",
             "            continue",
+            *(f"        mark_{n} = len(rows_{n})" for n in range(1, len(self.tables))),
             "        try:",
             "            if not b.isascii(): b.decode()",
-            r'            if b"\\" in b and (b"\\u0000" in b or b"\\ud" in b or b"\\uD" in b): raise Slow',
+            r'            if 92 in b and (b"\\u0000" in b or b"\\ud" in b or b"\\uD" in b): raise Slow',
             f"            if len(b) > 1000 and (count(b) > {MAX_DEPTH} or len(b) > {MAX_BYTES}): raise Slow",
             "            o = decode(b)",
         ]
@@ -137,11 +131,14 @@ class _Generator:
         tail = [
             "        except SLOW:",
             "            slow.append(routed)",
+            *(f"            del rows_{n}[mark_{n}:]" for n in range(1, len(self.tables))),
             "            continue",
-            *self._commit_lines(),
-            "        found = digest(b) if e is None else content_hash(item)",
-            f"        accept(Accepted(ordinal, key, {entity.id}, found, e))",
-            *(f"    builder.add_rows({table.table.name!r}, rows_{n})" for n, table in enumerate(self.tables)),
+            "        done.append(routed)",
+            f"    builder.accept_all(done, {entity.id})",
+            *(
+                f"    builder.add_rows({table.table.name!r}, rows_{n}, {len(table.columns) + 1})"
+                for n, table in enumerate(self.tables)
+            ),
             "    return slow",
         ]
         source = "\n".join([*head, *self.lines, *tail]) + "\n"
@@ -154,11 +151,6 @@ class _Generator:
         captured = [{capture.name for capture in template.captures} for template in self.plan.entity.keys]
         return frozenset(position for position, names in enumerate(captured) if sources <= names)
 
-    def _commit_lines(self) -> list[str]:
-        lines = ["        rows_0.append(row)"]
-        lines += [f"        rows_{n} += kids_{n}" for n in range(1, len(self.tables))]
-        return lines
-
     def _emit(self, indent: int, *lines: str) -> None:
         self.lines.extend("    " * indent + line for line in lines)
 
@@ -168,8 +160,6 @@ class _Generator:
 
     def _emit_root(self) -> None:
         depth, root = 3, self.plan.root
-        for n in range(1, len(self.tables)):
-            self._emit(depth, f"kids_{n} = []")
         for each in self.plan.keys:
             self._emit_key(depth, each)
         for each in root.columns:
@@ -188,7 +178,7 @@ class _Generator:
             elif each.column.role is Role.REST:
                 self._emit(depth, f"{name} = NULL")
         self._emit_members(depth, root, members_of(root), "o")
-        self._emit(depth, f"row = {self._joined(root, [self._variable(root, each.position) for each in root.columns])}")
+        self._emit(depth, self._add_row(root))
 
     def _emit_key(self, depth: int, plan: ColumnPlan) -> None:
         name, base = self._variable(self.plan.root, plan.position), plan.column.type.base
@@ -246,15 +236,13 @@ class _Generator:
         number = self.numbers[id(child)]
         ordinal = child.by_role(Role.ORDINAL)[0]
         self._emit(depth, f"a{number} = {value}", f"if a{number} is not UNSET:")
-        inner, same = depth + 2, []
+        inner = depth + 2
         for each in child.columns:
             if each.column.role in {Role.PARENT, Role.TENANT}:
                 self.copies[number, each.position] = self._copied(parent, each.column.source)
-                same.append(self.copies[number, each.position])
             elif each.column.role is Role.REST:
                 self.copies[number, each.position] = "NULL"
-        # The generated columns stand first: what all rows of one parent share is joined once.
-        self._emit(depth + 1, f"if not a{number}: raise Slow", f"s{number} = {self._joined(child, same)}")
+        self._emit(depth + 1, f"if not a{number}: raise Slow")
         for name in self._may_be_null(parent, child):
             self._emit(depth + 1, f"if {name} is NULL: raise Slow")
         self._emit(depth + 1, f"for n{number}, x{number} in enumerate(a{number}):")
@@ -264,8 +252,7 @@ class _Generator:
             self._emit(inner, *field_lines(child.whole, self._variable(child, child.whole.position), self.names))
         else:
             self._emit_members(inner, child, members_of(child), f"x{number}")
-        own = [self._variable(child, each.position) for each in child.columns[len(same) :]]
-        self._emit(inner, f"kids_{number}.append(join((s{number}, {', '.join(own)},)))")
+        self._emit(inner, self._add_row(child))
 
     def _may_be_null(self, parent: TablePlan, child: TablePlan) -> list[str]:
         """The copies that the child must have and the parent may not."""
@@ -288,10 +275,11 @@ class _Generator:
         position = next(each.position for each in parent.columns if each.column.name == name)
         return self._variable(parent, position)
 
-    def _joined(self, table: TablePlan, fields: list[str]) -> str:
-        """A row's head and its first fields."""
-        heads = f"heads_{self.numbers[id(table)]}"
-        return f"join(({heads}[ordinal], {', '.join(fields)},))" if fields else f"{heads}[ordinal]"
+    def _add_row(self, table: TablePlan) -> str:
+        """The line that adds a row: its parts only, as all rows of a page are joined at once."""
+        number = self.numbers[id(table)]
+        fields = [self._variable(table, each.position) for each in table.columns]
+        return f"rows_{number} += ({', '.join([f'heads_{number}[ordinal]', *fields])})"
 
     def _struct(self, plan: TablePlan) -> Any:
         return self._struct_of(members_of(plan), plan.table.name)
