@@ -18,7 +18,7 @@ import msgspec
 from kvmigrate.transform.lens.plan import ColumnPlan
 from kvmigrate.transform.values.column_type import ColumnType
 from kvmigrate.transform.values.json_text import decode_json, json_equal
-from kvmigrate.transform.values.pack import NULL, POSTGRES_DAY, pack_text, packer
+from kvmigrate.transform.values.pack import NULL, POSTGRES_DAY, pack_jsonb, pack_text, packer
 from kvmigrate.transform.values.refused import ValueRefused
 
 
@@ -26,7 +26,17 @@ class Slow(Exception):  # noqa: N818 - a signal that never leaves the generated 
     """This item is not plain: take the exact path."""
 
 
-SLOW = (Slow, ValueRefused, msgspec.MsgspecError, ValueError, KeyError, OverflowError, IndexError, struct.error)
+SLOW = (
+    Slow,
+    ValueRefused,
+    msgspec.MsgspecError,
+    ValueError,
+    KeyError,
+    OverflowError,
+    IndexError,
+    struct.error,
+    RecursionError,
+)
 
 CACHE_ENTRIES = 100_000
 """How many values of a column are remembered."""
@@ -164,6 +174,39 @@ def field_lines(plan: ColumnPlan, name: str, names: dict[str, Any]) -> list[str]
     return _generic(plan, name, helper, names)
 
 
+def exact_lines(plan: ColumnPlan, name: str, names: dict[str, Any]) -> tuple[str, list[str]] | None:
+    """Return when an exactly decoded ``v`` is spelt as usual, and the lines that pack it then.
+
+    The lines may raise where it is not. ``None``: there is no short way.
+    """
+    kind = plan.column.type
+    base = f"{kind.base}[]" if kind.array else kind.base
+    if base == "jsonb":
+        return "v is not None", [f"{name} = pack_jsonb(v)"]
+    condition = _EXACT.get(base)
+    if base in _INTEGERS:
+        half = 1 << 8 * _INTEGERS[base][1] - 1
+        condition = f"type(v) is int and {-half} <= v < {half}"
+    elif base == "timestamptz" and kind.formats[0] != "iso":
+        condition = f"type(v) is int and {-(-_FIRST_MS // _factor(kind))} <= v <= {_LAST_MS // _factor(kind)}"
+    elif base == "enum":
+        condition = f"type(v) is str and v in {kind.values!r}"
+    if condition is None:
+        return None
+    lines = field_lines(plan, name, names)
+    return condition, [line.replace("bytes(v)", "str(v).encode()") for line in lines] if base == "numeric" else lines
+
+
+_EXACT = {
+    "text": "type(v) is str",
+    "uuid": "type(v) is str",
+    "timestamptz": "type(v) is str",
+    "boolean": "type(v) is bool",
+    "numeric": "type(v) is int or type(v) is Decimal",
+    "text[]": "type(v) is list",
+}
+
+
 _INLINE = {
     "text": ("t = v.encode()", "{name} = lengths[len(t)] + t"),
     "boolean": ("{name} = TRUE if v else FALSE",),
@@ -247,6 +290,7 @@ NAMES: dict[str, Any] = {
     "lengths": [struct.pack("!i", n) for n in range(1 << 16)],
     "ordinals": [struct.pack("!ii", 4, n) for n in range(1 << 16)],
     "pack_text": pack_text,
+    "pack_jsonb": pack_jsonb,
     "pack_text_array": _pack_text_array,
     "is_odd_json": is_odd_json,
     # Every digit becomes 0; signs and E become e: an exponent of four digits is then e0000.

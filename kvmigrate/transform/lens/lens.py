@@ -111,7 +111,12 @@ class Lens:
                 groups.setdefault(found[0].number, []).append((ordinal, item, found[1]))
         for number, group in groups.items():
             candidate = self._router.candidates[number]
-            for ordinal, item, _ in fast[number].page(group, builder, candidate.route.template, candidate.places):
+            template, places = candidate.route.template, candidate.places
+            rest = fast[number].page(group, builder, template, places)
+            odd = fast[number].odd
+            if rest and odd is not None:
+                rest = odd(rest, builder, template, places)
+            for ordinal, item, _ in rest:
                 self._exact(builder, ordinal, item)
         return builder.finish()
 

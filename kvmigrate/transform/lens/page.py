@@ -119,6 +119,13 @@ class PageBuilder:
             self.parts.setdefault(table, []).extend(parts)
             self.counts[table] += len(parts) // parts_per_row
 
+    def add_odd(self, losses: list[str], rest_bytes: dict[str, int]) -> None:
+        """Add what odd items lost by declaration, and the bytes of their rests."""
+        self.normalised.update(losses)
+        for table, count in rest_bytes.items():
+            if count:
+                self.rest_bytes[table] += count
+
     def accept(self, ordinal: int, item: Item, entity: int) -> None:
         """Note an item whose rows were all added."""
         self.page.accepted.append(Accepted(ordinal, item.key, entity, content_hash(item), item.expires_at_ms))
