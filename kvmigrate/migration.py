@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
 import structlog
 
+from kvmigrate.backfill.crew import Crew, Setup
 from kvmigrate.backfill.progress import Progress
 from kvmigrate.backfill.quarantine import QuarantineStore, ReplayReport
 from kvmigrate.backfill.report import BackfillReport
@@ -23,7 +26,7 @@ from kvmigrate.export.report import ExportReport, Lines, type_name
 from kvmigrate.export.source import export_source
 from kvmigrate.export.target import TargetExport
 from kvmigrate.model import Item, ItemKind
-from kvmigrate.stores.base import KVSource
+from kvmigrate.stores.base import KVSource, divisible
 from kvmigrate.stores.export_format import write_item, write_unreadable
 from kvmigrate.stores.open import open_source
 from kvmigrate.target.base import QuarantineEntry
@@ -40,6 +43,12 @@ from kvmigrate.transform.values.json_text import load_jsonb
 
 _LINES = Lines(write_item, write_unreadable)
 _log = structlog.get_logger("kvmigrate")
+
+WORTH_PROCESSES_KEYS = 50_000
+"""A store with fewer keys is read before worker processes have started."""
+
+MOST_PROCESSES = 8
+"""Worker processes at most, unless more are asked for: each has its own connections to store and database."""
 
 PlainProgress = Callable[[str, int, "int | None"], None]
 """Called with the phase, how much is done, and how much there is, if known."""
@@ -107,20 +116,42 @@ class Migration:
         limit_keys: int | None = None,
         accept_deletes: bool = False,
         rewrite: bool = False,
+        processes: int | None = None,
         progress: Progress | None = None,
     ) -> BackfillReport:
-        """Copy the store into the tables, which are made where they are missing. See `run_backfill`."""
+        """Copy the store into the tables, which are made where they are missing. See `run_backfill`.
+
+        *processes* is how many worker processes read and write together; 1 does all of it in this
+        process. The default is one for each processor, and this process alone for small stores.
+        """
         self.check_entities(only)
-        return run_backfill(
-            self.source,
-            self.target,
-            self.lens,
-            only=tuple(only),
-            limit_keys=limit_keys,
-            accept_deletes=accept_deletes,
-            rewrite=rewrite,
-            progress=progress,
-        )
+        with ExitStack() as stack:
+            count = self._processes(processes) if limit_keys is None else 1
+            crew = stack.enter_context(Crew(self._setup(), count)) if count > 1 else None
+            return run_backfill(
+                self.source,
+                self.target,
+                self.lens,
+                only=tuple(only),
+                limit_keys=limit_keys,
+                accept_deletes=accept_deletes,
+                rewrite=rewrite,
+                crew=crew,
+                progress=progress,
+            )
+
+    def _processes(self, wanted: int | None) -> int:
+        if wanted == 1 or divisible(self.source) is None:
+            return 1
+        if wanted is not None:
+            return wanted
+        keys = self.source.count()
+        return min(os.cpu_count() or 1, MOST_PROCESSES) if keys is None or keys >= WORTH_PROCESSES_KEYS else 1
+
+    def _setup(self) -> Setup:
+        settings = self.settings
+        text = Path(settings.need_mapping()).read_text(encoding="utf-8")
+        return Setup(settings.need_source(), settings.need_target(), text, self.mapping.fingerprint)
 
     def verify(
         self,

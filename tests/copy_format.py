@@ -18,21 +18,37 @@ _OIDS |= {"real": 700, "double precision": 701, "uuid": 2950, "date": 1082, "tim
 
 
 def read_rows(data: bytes, table: Table) -> list[tuple[int, tuple[Any, ...]]]:
-    """Return (ordinal, values) of each row, the values as psycopg loads them from the table's columns.
+    """Return (ordinal, values) of each staged row, the values as psycopg loads them from the table's columns.
 
     Raises `AssertionError` where PostgreSQL would refuse the bytes or a value of NULL.
     """
+    rows = []
+    for fields in _rows(data, len(table.columns) + 1):
+        assert fields[0] is not None
+        rows.append((struct.unpack("!i", fields[0])[0], _values(fields[1:], table)))
+    return rows
+
+
+def read_unstaged(data: bytes, table: Table) -> list[tuple[Any, ...]]:
+    """Return the values of each row that is the table's columns alone; otherwise as `read_rows`."""
+    return [_values(fields, table) for fields in _rows(data, len(table.columns))]
+
+
+def _rows(data: bytes, count: int) -> list[list[bytes | None]]:
     rows, at = [], 0
     while at < len(data):
         fields, at = _fields(data, at)
-        assert len(table.columns) + 1 == len(fields)
-        assert fields[0] is not None
-        values = []
-        for column, field in zip(table.columns, fields[1:], strict=True):
-            assert field is not None or not column.not_null, f"{table.name}.{column.name} is NULL"
-            values.append(None if field is None else read_value(column.type, field))
-        rows.append((struct.unpack("!i", fields[0])[0], tuple(values)))
+        assert count == len(fields)
+        rows.append(fields)
     return rows
+
+
+def _values(fields: list[bytes | None], table: Table) -> tuple[Any, ...]:
+    values = []
+    for column, field in zip(table.columns, fields, strict=True):
+        assert field is not None or not column.not_null, f"{table.name}.{column.name} is NULL"
+        values.append(None if field is None else read_value(column.type, field))
+    return tuple(values)
 
 
 def _fields(data: bytes, at: int) -> tuple[list[bytes | None], int]:

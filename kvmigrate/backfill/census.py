@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import enum
 from array import array
-from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-import xxhash
-
-_BUCKETS = 256
-
-
-def _name(key: str | bytes) -> int:
-    return xxhash.xxh3_64_intdigest(key.encode() if isinstance(key, str) else key)
+from kvmigrate.backfill.names import Names, content_name, name_of, packed
 
 
 class Place(enum.IntEnum):
@@ -35,40 +28,40 @@ class Census:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._seen = {place: [array("Q") for _ in range(_BUCKETS)] for place in Place}
-        self._is_sorted = False
+        self._seen = {place: Names() for place in Place}
         self._late: set[int] = set()
         self._gone: set[int] = set()
 
     def add(self, place: Place, keys: Iterable[str | bytes]) -> None:
         """Note keys of one place."""
-        buckets = self._seen[place]
-        for key in keys:
-            name = _name(key)
-            buckets[name % _BUCKETS].append(name)
-            if self._is_sorted and place is Place.MATCHED:
-                self._late.add(name)
+        self.add_names(place, packed(map(name_of, keys)))
+
+    def add_names(self, place: Place, names: bytes) -> None:
+        """Note keys of one place by their names, as `packed` has them."""
+        self._seen[place].add(names)
+
+    def add_late(self, keys: Iterable[str]) -> None:
+        """Note single keys as matched while others are looked up."""
+        self._late.update(map(name_of, keys))
 
     def forget(self, keys: Iterable[str]) -> None:
         """Note that matched keys turned out to be gone: they count as vanished."""
-        self._gone.update(map(_name, keys))
+        self._gone.update(map(name_of, keys))
 
     def is_matched(self, key: str) -> bool:
-        """Return whether *key* was noted as matched. Sorts what is there on first use."""
-        if not self._is_sorted:
-            self._sort()
-        name = _name(key)
-        bucket = self._seen[Place.MATCHED][name % _BUCKETS]
-        position = bisect_left(bucket, name)
-        return (position < len(bucket) and bucket[position] == name) or name in self._late
+        """Return whether *key* was noted as matched."""
+        name = name_of(key)
+        return name in self._seen[Place.MATCHED] or name in self._late
 
     def counts(self) -> dict[Place, int]:
         """Return the number of distinct keys of each place; each key is in one."""
         found = dict.fromkeys(Place, 0)
-        for number in range(_BUCKETS):
+        self._seen[Place.MATCHED].add(packed(self._late))
+        self._late = set()
+        for parts in zip(*(self._seen[place].buckets() for place in Place), strict=True):
             known: set[int] = set()
-            for place in Place:
-                here = set(self._seen[place][number]) - known
+            for place, part in zip(Place, parts, strict=True):
+                here = set(part) - known
                 known |= here
                 found[place] += len(here)
                 if place is Place.MATCHED:
@@ -77,44 +70,45 @@ class Census:
                     found[Place.VANISHED] += gone
         return found
 
-    def _sort(self) -> None:
-        for buckets in self._seen.values():
-            for number, bucket in enumerate(buckets):
-                buckets[number] = array("Q", sorted(bucket))
-        self._is_sorted = True
-
 
 class KnownContents:
-    """Items that the ledger holds with a certain content, as this run itself wrote them.
+    """Items that the ledger holds with a certain content, so that a sweep passes over them.
 
-    Lets a second sweep pass over them without asking the database. Eight bytes each,
-    as in `Census`; a changed item is taken for a known one once in 10^12.
+    Eight bytes each, as in `Census`; a changed item is taken for a known one once in 10^12.
     """
 
-    def __init__(self) -> None:
-        """Start empty."""
-        self._names = [array("Q") for _ in range(_BUCKETS)]
-        self._doubtful: set[int] = set()
-        self._is_sorted = False
+    def __init__(self, names: bytes = b"", doubtful: Sequence[int] = ()) -> None:
+        """Start with what another one's `to_bytes` and `doubtful` gave."""
+        self._names = Names()
+        self._names.add(names)
+        self._doubtful: set[int] = set(doubtful)
+
+    @property
+    def doubtful(self) -> list[int]:
+        """Names of the keys whose content is not known any more."""
+        return list(self._doubtful)
 
     def add(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Note pairs of key and content hash."""
-        self._is_sorted = False
-        for key, content in items:
-            name = _name(key.encode() + content)
-            self._names[name % _BUCKETS].append(name)
+        self.add_names(packed(content_name(key, content) for key, content in items))
+
+    def add_names(self, names: bytes) -> None:
+        """Note names of keys with their contents, as `packed` has them."""
+        self._names.add(names)
 
     def doubt(self, keys: Iterable[str]) -> None:
         """Note keys that were touched again: whatever was noted of them holds no more."""
-        self._doubtful.update(map(_name, keys))
+        self._doubtful.update(map(name_of, keys))
+
+    def doubt_names(self, names: bytes) -> None:
+        """Note names of keys that were touched again, as `packed` has them."""
+        self._doubtful.update(array("Q", names))
 
     def has(self, key: str, content: bytes) -> bool:
         """Return whether the ledger holds the item with this content."""
-        if not self._is_sorted:
-            self._names = [array("Q", sorted(bucket)) for bucket in self._names]
-            self._is_sorted = True
-        name = _name(key.encode() + content)
-        bucket = self._names[name % _BUCKETS]
-        position = bisect_left(bucket, name)
-        found = position < len(bucket) and bucket[position] == name
-        return found and not (self._doubtful and _name(key) in self._doubtful)
+        found = content_name(key, content) in self._names
+        return found and not (self._doubtful and name_of(key) in self._doubtful)
+
+    def to_bytes(self) -> bytes:
+        """Return the names, for another process."""
+        return self._names.to_bytes()

@@ -1,18 +1,19 @@
-"""One pass over the store: read, transform and write at the same time, in that order for each page."""
+"""One pass over the store in this process: read, transform and write at the same time, in that order for each page."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+import xxhash
+
 from kvmigrate.backfill.bounded import BoundedQueue, Ended
-from kvmigrate.backfill.census import KnownContents
-from kvmigrate.backfill.progress import Meter
-from kvmigrate.backfill.transform import PageTransform, Transformed
-from kvmigrate.model import item_bytes
-from kvmigrate.stores.base import KVSource, Page, ScanRequest
-from kvmigrate.target.base import Applied, Batch, Label, Target
+from kvmigrate.backfill.findings import PageReport
+from kvmigrate.backfill.page_work import PageWork, Work
+from kvmigrate.model import Item, item_bytes
+from kvmigrate.stores.base import Page
+from kvmigrate.target.base import Mark, ResumePoint
 
 PAGES_AHEAD = 4
 """Pages read, and batches made, before the next step has taken the earlier ones."""
@@ -21,57 +22,49 @@ BYTES_AHEAD = 64 * 1024 * 1024
 """Bytes of values in each queue at most, so that large values do not fill the memory."""
 
 
-class Passed(NamedTuple):
-    """What one pass did.
+class Marked(NamedTuple):
+    """A page, and where it stands in the scan of a first load."""
 
-    Attributes:
-        keys: Keys named by the scan, repetitions included.
-
-        complete: The scan came to its end.
-    """
-
-    keys: int
-    items: int
-    applied: Applied
-    complete: bool
+    page: Page
+    mark: Mark | None
 
 
-class _Batch(NamedTuple):
-    content: Transformed
-    position: str
+def marked_pages(pages: Iterable[Page], resume: ResumePoint | None) -> Iterator[Marked]:
+    """Yield pages with their marks; those behind *resume* that are in the tables, without items."""
+    number, part = (resume.number, 0) if resume else (0, 0)
+    for page in pages:
+        if resume is None:
+            yield Marked(page, None)
+            continue
+        yield Marked(page, Mark(number, part, page.position, _digest(page)))
+        number, part = (number + 1, 0) if page.position else (number, part + 1)
+
+
+def _digest(page: Page) -> bytes:
+    keys = [item.key.encode() for item in page.items] + [key.encode() for key in page.vanished]
+    return xxhash.xxh3_128_digest(b"\0".join([*keys, *page.unreadable]))
 
 
 class Pipeline:
     """A reader thread, this thread, and a writer thread, joined by two bounded queues.
 
-    Whatever fails ends all three; what was committed before stays. The same pass
-    again skips it by the ledger, so there is nothing to resume.
+    Whatever fails ends all three; what was committed before stays.
     """
 
-    def __init__(
-        self,
-        source: KVSource,
-        target: Target,
-        transform: PageTransform,
-        label: Label,
-        *,
-        sweep: int,
-        fresh: KnownContents | None,
-    ) -> None:
-        """Prepare one pass under *label*; `run` does it. Over an empty ledger *fresh* notes what is written."""
-        self._fresh = fresh
-        self._source, self._target, self._transform = source, target, transform
-        self._label, self._sweep = label, sweep
-        self._pages: BoundedQueue[Page] = BoundedQueue(max_entries=PAGES_AHEAD, max_bytes=BYTES_AHEAD)
-        self._batches: BoundedQueue[_Batch] = BoundedQueue(max_entries=PAGES_AHEAD, max_bytes=BYTES_AHEAD)
+    def __init__(self, work: PageWork, found: Callable[[PageReport], None]) -> None:
+        """Prepare one pass of *work*; *found* hears of each page that is written, from the writer's thread."""
+        self._work, self._found = work, found
+        self._pages: BoundedQueue[Marked] = BoundedQueue(max_entries=PAGES_AHEAD, max_bytes=BYTES_AHEAD)
+        self._batches: BoundedQueue[Work] = BoundedQueue(max_entries=PAGES_AHEAD, max_bytes=BYTES_AHEAD)
         self._failures: list[BaseException] = []
-        self._applied = Applied()
-        self._items = 0
 
-    def run(
-        self, request: ScanRequest, meter: Meter, *, chosen: Callable[[str], bool], limit_keys: int | None
-    ) -> Passed:
-        """Do the pass; return when everything is committed.
+    def run(self, pages: Iterable[Marked], read: Callable[[int], bool]) -> bool:
+        """Do the pass; return, when everything is committed, whether the scan came to its end.
+
+        Args:
+            pages: What is read, by the reader's thread.
+
+            read: Hears of each page how many keys it has; false ends the pass behind it.
 
         Raises:
             SourceError, TargetError: from whichever side failed first.
@@ -80,16 +73,16 @@ class Pipeline:
         """
         threads = [
             threading.Thread(target=self._guarded, args=(work,), name=f"kvmigrate-{name}", daemon=True)
-            for name, work in (("reader", lambda: self._read(request)), ("writer", self._write))
+            for name, work in (("reader", lambda: self._read(pages)), ("writer", self._write))
         ]
         for thread in threads:
             thread.start()
-        keys, complete = 0, True
+        complete = True
         try:
-            for page in self._pages:
-                keys += self._forward(page, chosen)
-                meter.add(len(page.items) + len(page.vanished) + len(page.unreadable))
-                if limit_keys is not None and keys >= limit_keys:
+            for page, mark in self._pages:
+                work = self._work.transform(page, mark)
+                self._batches.put(work, work.size_bytes)
+                if not read(work.report.keys):
                     complete = False
                     break
             self._batches.close()
@@ -107,39 +100,16 @@ class Pipeline:
                 thread.join(timeout=60)
         if self._failures:
             raise self._failures[0]
-        return Passed(keys, self._items, self._applied, complete)
+        return complete
 
-    def _forward(self, page: Page, chosen: Callable[[str], bool]) -> int:
-        content = self._transform.page(page, chosen)
-        if content.rows.accepted or content.rows.refused:
-            size = sum(map(len, content.rows.tables.values()))
-            self._batches.put(_Batch(content, page.position), size)
-        return sum(map(chosen, page.vanished)) + len(page.unreadable) + sum(chosen(item.key) for item in page.items)
-
-    def _read(self, request: ScanRequest) -> None:
-        for page in self._source.scan(request):
-            self._pages.put(page, sum(map(item_bytes, page.items)))
+    def _read(self, pages: Iterable[Marked]) -> None:
+        for each in pages:
+            self._pages.put(each, sum(map(_size, each.page.items)))
         self._pages.close()
 
     def _write(self) -> None:
-        for batch in self._batches:
-            content = batch.content
-            applied = self._target.apply(
-                Batch(
-                    content.items,
-                    content.rows,
-                    self._label,
-                    self._sweep,
-                    batch.position or "-",
-                    is_fresh=self._fresh is not None,
-                )
-            )
-            self._applied = self._applied.plus(applied)
-            count = len(content.rows.accepted) + len(content.rows.refused)
-            self._items += count
-            # A key that the scan repeated may have been refused with another content than the ledger has.
-            if self._fresh is not None and applied.items == count:
-                self._fresh.add((each.key, each.content_hash) for each in content.rows.accepted)
+        for work in self._batches:
+            self._found(self._work.write(work))
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -150,6 +120,11 @@ class Pipeline:
             self._failures.append(exc)
             self._pages.abort()
             self._batches.abort()
+
+
+def _size(item: Item) -> int:
+    value = item.value
+    return len(value) if type(value) is bytes else item_bytes(item)
 
 
 def _join(thread: threading.Thread) -> None:

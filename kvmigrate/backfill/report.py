@@ -38,7 +38,7 @@ class PointerReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
+class SweepReport:
     """One pass over the store.
 
     Attributes:
@@ -81,6 +81,9 @@ class BackfillReport:
 
         complete: Every key was scanned; false with a limit.
 
+        resumed_pages: Pages of the first sweep that a run which was cut short had
+            written, and that were not read again for it.
+
         errors: What does not add up. Empty when all is well.
     """
 
@@ -110,7 +113,8 @@ class BackfillReport:
     first_load: bool = False
     moving: bool = True
     complete: bool = True
-    sweeps: list[Sweep] = field(default_factory=list)
+    resumed_pages: int = 0
+    sweeps: list[SweepReport] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
     @property

@@ -126,7 +126,7 @@ class Rereader:
         applied = self._target.apply(Batch(items, rows, label))
         ours = [accepted.key for accepted in rows.accepted] + [item.key for item, _ in rows.refused]
         if found_now:
-            census.add(Place.MATCHED, ours)
+            census.add_late(ours)
         if not remove:
             return Reread(applied)
         # What the mapping no longer takes is as good as gone, for the tables.

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
-from itertools import islice
+from collections.abc import Collection, Iterable, Iterator
+
+import xxhash
 
 from kvmigrate.backfill.census import Census, KnownContents, Place
-from kvmigrate.backfill.pipeline import Pipeline
+from kvmigrate.backfill.crew import Begin, Crew, Task, share_digest
+from kvmigrate.backfill.findings import Findings, PageReport
+from kvmigrate.backfill.page_work import PageWork, Sweep
+from kvmigrate.backfill.pipeline import Pipeline, marked_pages
 from kvmigrate.backfill.pointers import reconcile_pointers
 from kvmigrate.backfill.progress import Meter, Progress
 from kvmigrate.backfill.rare_collections import rare_collections
-from kvmigrate.backfill.report import BackfillReport, PointerReport, Sweep
+from kvmigrate.backfill.report import BackfillReport, PointerReport, SweepReport
 from kvmigrate.backfill.reread import Reread, Rereader
-from kvmigrate.backfill.transform import Findings, PageTransform
-from kvmigrate.model import Bin, Reason
-from kvmigrate.stores.base import KVSource, ScanRequest
-from kvmigrate.target.base import SURROUNDING_REASONS, Label, Tally, Target
+from kvmigrate.model import Bin
+from kvmigrate.stores.base import KVSource, Share, divisible
+from kvmigrate.target.base import Batch, Label, Mark, ResumePoint, Tally, Target
 from kvmigrate.transform.lens import Lens
 
 PAGE_KEYS = 2000
 """Keys per page and so per transaction: large enough to hide round trips, small enough to lose little."""
+
+MOST_SWEEPS = 5
+"""A sweep in which the store was restarted is followed by another one, up to so many."""
+
+FEW_DOUBTFUL = 10_000
+"""So many items that changed in a sweep are simply looked at again in the next one; for more the ledger is read."""
 
 
 def run_backfill(
@@ -35,6 +45,7 @@ def run_backfill(
     limit_keys: int | None = None,
     accept_deletes: bool = False,
     rewrite: bool = False,
+    crew: Crew | None = None,
     progress: Progress | None = None,
 ) -> BackfillReport:
     """Copy every item that the mapping matches into tables, and account for every key.
@@ -53,7 +64,8 @@ def run_backfill(
         page_keys: Keys per page and per transaction.
 
         sweeps: Passes over the store, at least 1. The second finds what changed
-            during the first; only if it finds nothing is the result of one moment.
+            during the first; only if it finds nothing is the result of one moment. It is
+            left out where the store itself can tell that nothing changed.
 
         only: Names of entities; no other item is read or counted. None means all.
 
@@ -65,6 +77,9 @@ def run_backfill(
 
         rewrite: Write every item again, also where the store did not change. It mends
             rows that somebody edited or deleted in the tables; rows of no item stay.
+
+        crew: Worker processes to read and write with, where the store can be divided
+            and no limit is set. None means this process alone.
 
         progress: Told a few times per second how far each phase is.
 
@@ -85,7 +100,15 @@ def run_backfill(
     """
     reread = Rereader(source, target, lens, page_keys=page_keys, accept_deletes=accept_deletes)
     run = _Run(
-        reread, source, target, lens, page_keys=page_keys, only=tuple(only), limit_keys=limit_keys, progress=progress
+        reread,
+        source,
+        target,
+        lens,
+        crew if limit_keys is None else None,
+        page_keys=page_keys,
+        only=tuple(only),
+        limit_keys=limit_keys,
+        progress=progress,
     )
     with rare_collections():
         return run.run(1 if limit_keys is not None else sweeps, rewrite=rewrite)
@@ -100,13 +123,14 @@ class _Run:
         source: KVSource,
         target: Target,
         lens: Lens,
+        crew: Crew | None,
         *,
         page_keys: int,
         only: tuple[str, ...],
         limit_keys: int | None,
         progress: Progress | None,
     ) -> None:
-        self._source, self._target, self._lens = source, target, lens
+        self._source, self._target, self._lens, self._crew = source, target, lens, crew
         self._page_keys, self._only, self._limit_keys, self._progress = page_keys, only, limit_keys, progress
         self._reread = reread
         self._normalised: Counter[str] = Counter()
@@ -118,8 +142,9 @@ class _Run:
         started = time.monotonic()
         self._target.install()
         self._target.ensure_tables()
+        mark, resume_key = self._source.change_mark(), self._resume_key()
         report = BackfillReport(
-            run_id=self._target.begin_run("backfill", self._source.name),
+            run_id=self._target.begin_run("backfill", self._source.name, resume_key=resume_key),
             scope=self._lens.mapping.name,
             fingerprint=self._lens.mapping.fingerprint,
             source=self._source.name,
@@ -127,11 +152,15 @@ class _Run:
             first_load=self._target.begin_first_load(),
             complete=self._limit_keys is None,
         )
+        resume = self._resume(report, resume_key)
         if rewrite:
             self._target.forget(self._only or [entity.name for entity in self._lens.mapping.entities])
         findings = Findings()
-        for number in range(1, sweeps + 1):
-            findings = self._sweep(report, number, is_last=number == sweeps)
+        for number in itertools.count(1):
+            findings, is_last = self._sweep(report, number, resume, is_last=number >= sweeps, mark=mark)
+            resume = None
+            if is_last:
+                break
         report.moving = sweeps == 1 or self._moving
         report.pointers = self._reconcile(findings)
         report.normalised = dict(sorted(self._normalised.items()))
@@ -140,52 +169,128 @@ class _Run:
         self._target.finish_run(report.run_id, report.to_json())
         return report
 
-    def _sweep(self, report: BackfillReport, number: int, *, is_last: bool) -> Findings:
-        """Do one sweep and all that belongs behind it; note it in *report*."""
+    def _resume_key(self) -> str:
+        """Hash all that the positions of a scan depend on; "" where that is not known.
+
+        A limited run ends anywhere, so nothing goes on behind it.
+        """
+        life = self._source.incarnation()
+        if self._limit_keys is not None or life is None:
+            return ""
+        parts = [self._lens.mapping.fingerprint, self._source.name, life, str(self._page_keys), *self._only]
+        return xxhash.xxh3_128_hexdigest("\0".join(parts).encode())
+
+    def _resume(self, report: BackfillReport, resume_key: str) -> ResumePoint | None:
+        """Return where an open first load begins or goes on; one that cannot go on is ended, and compared instead."""
+        if not report.first_load:
+            return None
+        found = self._target.resume_point(report.run_id, resume_key)
+        if found is None:
+            self._finish_load()
+            report.first_load = False
+        elif found.number:
+            report.resumed_pages = found.number
+        return found
+
+    def _sweep(
+        self, report: BackfillReport, number: int, resume: ResumePoint | None, *, is_last: bool, mark: str | None
+    ) -> tuple[Findings, bool]:
+        """Do one sweep and all that belongs behind it; note it in *report*, and return whether it was the last."""
         findings, label = Findings(), self._target.begin_sweep(report.run_id)
-        is_fresh = number == 1 and report.first_load and not self._ledger_has_keys()
-        transform = PageTransform(
-            self._target,
-            self._lens,
-            findings,
-            is_fresh=is_fresh,
-            keep_keys=self._limit_keys is not None,
-            known=self._known_at(label, report),
-        )
+        self._know(label, report, loading=resume is not None)
         expiring = self._source.has_ttl()
-        request = ScanRequest(self._page_keys, self._wants, self._lens.explodes, ttl=expiring)
+        sweep = Sweep(
+            label.run,
+            *label.version,
+            resume is not None,
+            self._page_keys,
+            self._only,
+            self._limit_keys is not None,
+            expiring,
+        )
         meter = Meter(self._progress, f"sweep {number}", self._limit_keys or self._source.count())
-        fresh = self._reread.known if is_fresh else None
-        pipeline = Pipeline(self._source, self._target, transform, label, sweep=number, fresh=fresh)
-        passed = pipeline.run(request, meter, chosen=self._is_chosen, limit_keys=self._limit_keys)
+        life = self._source.incarnation()
+        report.complete = self._pass(sweep, resume, findings, meter)
         duration_s = meter.finish()
-        self._target.finish_load()
-        report.complete = passed.complete
-        later = self._settle(label, findings.census, absent_too=is_last and passed.complete)
-        changed = passed.applied.moved + later.applied.moved
-        self._moving = bool(changed or later.removed or (not expiring and self._source.has_ttl()))
+        self._remember(findings)
+        if resume is not None:
+            self._finish_load()
+        unchanged = mark is not None and not (resume and resume.number) and mark == self._source.change_mark()
+        # Of a store that began anew a scan may have missed any key; of one that always does, so would the next.
+        restarted = life != self._source.incarnation()
+        is_last = (is_last and (not restarted or number >= MOST_SWEEPS)) or unchanged
+        later = self._settle(label, findings.census, absent_too=is_last and report.complete)
+        changed = findings.applied.moved + later.applied.moved
+        self._moving = bool(restarted or changed or later.removed or (not expiring and self._source.has_ttl()))
+        if unchanged and mark == self._source.change_mark():
+            self._moving = False
         self._normalised.update(findings.normalised)
         report.sweeps.append(
-            Sweep(label.version.n, passed.keys, passed.items, changed, later.removed, round(duration_s, 3))
+            SweepReport(label.version.n, findings.keys, findings.items, changed, later.removed, round(duration_s, 3))
         )
-        return findings
+        return findings, is_last
 
-    def _known_at(self, label: Label, report: BackfillReport) -> KnownContents | None:
-        """What needs no question in this sweep: nothing, if another run has swept since the one before."""
-        if not report.sweeps or label.version.n != report.sweeps[-1].n + 1:
-            return None
-        # Refused for their surroundings, which may have changed since.
-        for reason in SURROUNDING_REASONS:
-            self._reread.known.doubt(self._quarantined_for(reason))
-        return self._reread.known
+    def _pass(self, sweep: Sweep, resume: ResumePoint | None, findings: Findings, meter: Meter) -> bool:
+        """Read the store once, and write what must be written; return whether it came to its end."""
+        work = PageWork(self._target, self._lens, sweep, self._reread.known)
+        after = resume.position if resume else ""
+        shared = divisible(self._source) if self._crew is not None else None
+        if shared is None or self._crew is None:
 
-    def _quarantined_for(self, reason: Reason) -> Iterator[str]:
-        after = ""
-        while page := self._target.quarantined(
-            after=after, limit=self._page_keys, reason=reason.value, entity=None, keys=(), payload=False
-        ):
-            yield from (entry.key for entry in page)
-            after = page[-1].key
+            def read(keys: int) -> bool:
+                meter.add(keys)
+                return self._limit_keys is None or meter.done < self._limit_keys
+
+            pages = marked_pages(self._source.scan(work.request(), after=after), resume)
+            return Pipeline(work, findings.add).run(pages, read)
+
+        def found(page: PageReport) -> None:
+            findings.add(page)
+            meter.add(page.keys)
+
+        known = self._reread.known
+        begin = Begin(sweep, b"" if sweep.loading else known.to_bytes(), known.doubtful)
+        tasks = self._tasks(shared.shares(work.request(), after=after), sweep, resume)
+        self._crew.sweep(begin, tasks, found)
+        return True
+
+    def _tasks(self, shares: Iterable[Share], sweep: Sweep, resume: ResumePoint | None) -> Iterator[Task]:
+        number = resume.number if resume else 0
+        for share in shares:
+            digest = share_digest(share)
+            if resume and digest in resume.beyond:
+                # It is in the tables; only its place in this run's scan is noted.
+                mark = Mark(number, 0, share.position, digest)
+                self._target.load(Batch((), self._lens.page((), staged=False), sweep.label, mark))
+            else:
+                yield Task(number, share.position, share.ask, digest)
+            number += 1
+
+    def _know(self, label: Label, report: BackfillReport, *, loading: bool) -> None:
+        """Know what the ledger holds: from the sweep before, unless that did much or another run came between."""
+        known = self._reread.known
+        follows = report.sweeps and label.version.n == report.sweeps[-1].n + 1
+        if loading or (follows and len(known.doubtful) <= FEW_DOUBTFUL):
+            return
+        known = KnownContents()
+        for page in self._target.known_contents():
+            known.add(page)
+        self._reread.known = known
+
+    def _remember(self, findings: Findings) -> None:
+        known = self._reread.known
+        for names in findings.known:
+            known.add_names(names)
+        for names in findings.touched:
+            known.doubt_names(names)
+        findings.known, findings.touched = [], []
+
+    def _finish_load(self) -> None:
+        def told(what: str, done: int, total: int) -> None:
+            if self._progress is not None:
+                self._progress(what, done, total, 0.0)
+
+        self._target.finish_load(sessions=max(2, len(self._crew) if self._crew else 0), told=told)
 
     def _settle(self, label: Label, census: Census, *, absent_too: bool) -> Reread:
         done = Reread()
@@ -233,7 +338,7 @@ class _Run:
         """Count the bins of the keys that a limited run saw, one by one from the ledger."""
         found: Counter[str] = Counter()
         keys = iter(findings.matched_keys)
-        while page := list(islice(keys, self._page_keys)):
+        while page := list(itertools.islice(keys, self._page_keys)):
             found.update(self._target.bins(page).values())
         return found
 
@@ -248,15 +353,3 @@ class _Run:
                 f"items written to {table} that have no row there: {lost}; somebody deleted rows, "
                 "and a backfill of the whole store writes them again"
             )
-
-    def _ledger_has_keys(self) -> bool:
-        return bool(self._target.ledger_keys(after="", limit=1, entities=()))
-
-    def _is_chosen(self, key: str) -> bool:
-        if not self._only:
-            return True
-        entity = self._lens.route(key).entity
-        return entity is not None and entity.name in self._only
-
-    def _wants(self, key: str) -> bool:
-        return self._lens.wants(key) and self._is_chosen(key)

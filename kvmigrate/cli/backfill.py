@@ -44,6 +44,13 @@ _RewriteOption = Annotated[
     bool, typer.Option("--rewrite", help="Write every item again: mends rows that were edited in the tables.")
 ]
 
+_ProcessesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--processes", metavar="N", min=1, help="Worker processes. Default: one per processor; 1 for small stores."
+    ),
+]
+
 
 def backfill(
     *,
@@ -55,6 +62,7 @@ def backfill(
     limit: LimitOption = None,
     accept_deletes: _AcceptDeletesOption = False,
     rewrite: _RewriteOption = False,
+    processes: _ProcessesOption = None,
     report: _ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -78,6 +86,7 @@ def backfill(
                 limit_keys=limit,
                 accept_deletes=accept_deletes,
                 rewrite=rewrite,
+                processes=processes,
                 progress=progress,
             )
         envelope = call.envelope(

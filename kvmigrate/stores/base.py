@@ -115,6 +115,13 @@ class KVSource(Protocol):
         """
         ...
 
+    def incarnation(self) -> str | None:
+        """Return in which life the store is: in another one the positions of a scan mean nothing.
+
+        "" where they always do; ``None`` where the store cannot tell.
+        """
+        ...
+
     def close(self) -> None:
         """Release connections. Safe to call twice."""
         ...

@@ -100,6 +100,10 @@ class ExportSource:
         """Return ``None``: a file's time of change is too coarse to be certain."""
         return None
 
+    def incarnation(self) -> str | None:
+        """Return "": a position is a place in the file."""
+        return ""
+
     def close(self) -> None:
         """Close the file."""
         self._layout.close()

@@ -161,6 +161,10 @@ class PostgresSource:
         marks = self._link.rows(_CHANGE_MARK, [])
         return marks[0][0].decode() if marks else None
 
+    def incarnation(self) -> str | None:
+        """Return "": a position is a key, or tells itself of which file of which server it is."""
+        return ""
+
     def close(self) -> None:
         """Close the connections; they open again when needed."""
         self._link.close()

@@ -113,6 +113,14 @@ class RedisSource:
         """Return what INFO counts of changes, as `redis_mark.change_mark` says."""
         return self._link.change_mark()
 
+    def incarnation(self) -> str | None:
+        """Return what names the server's process, or all processes and the slots of a cluster.
+
+        SCAN's cursors are of one process, and so is the order they go by: a scan that finds another
+        one begins anew by itself.
+        """
+        return self._link.incarnation()
+
     def close(self) -> None:
         """Close the connection; the source opens it again if it is used again."""
         self._link.close()

@@ -110,6 +110,12 @@ class ClusterLink:
         marks = [link.change_mark() for link in self._masters()]
         return None if None in marks or self._is_moving() else " | ".join([layout.mark, *map(str, marks)])
 
+    def incarnation(self) -> str | None:
+        """Return the layout and what names the process of each master; ``None`` if any does not tell."""
+        self._known = None
+        lives = self.ask(lambda: [link.incarnation() for link in self._masters()])
+        return None if None in lives else " ".join([self.layout().mark, *map(str, lives)])
+
     def close(self) -> None:
         """Close the connections to all nodes; they open again when needed."""
         for link in self._links.values():

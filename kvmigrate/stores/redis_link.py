@@ -57,6 +57,10 @@ class Link(Protocol):
         """Return a text that stays equal only while nothing changes."""
         ...
 
+    def incarnation(self) -> str | None:
+        """Return what names the processes that answer; ``None`` where they do not tell."""
+        ...
+
     def close(self) -> None:
         """Close all connections; they open again when needed."""
         ...
@@ -145,6 +149,11 @@ class RedisLink:
         """Return what INFO counts of changes, as `redis_mark.change_mark` says."""
         return self.ask(lambda: change_mark(self.client(), self._database))
 
+    def incarnation(self) -> str | None:
+        """Return what names the server's process; ``None`` where INFO is refused or does not tell."""
+        found = (self._info("server") or {}).get("run_id")
+        return str(found) if found else None
+
     def close(self) -> None:
         """Close the connection; it opens again when needed."""
         if self._redis is not None:
@@ -152,8 +161,8 @@ class RedisLink:
         self._redis = self._reads = None
 
     def _process(self) -> str:
-        """Return what tells the server's process from others; nothing where INFO is refused."""
-        return str((self._info("server") or {}).get("run_id", ""))[:12]
+        """Return enough of the server's process for a position."""
+        return (self.incarnation() or "")[:12]
 
     def _info(self, section: str) -> Any:
         """Return a section of INFO, ``None`` where it is refused."""

@@ -103,6 +103,10 @@ class SQLiteSource:
         """Return ``None``: what another process has written is not told for certain."""
         return None
 
+    def incarnation(self) -> str | None:
+        """Return "": a position is a key."""
+        return ""
+
     def close(self) -> None:
         """Close the file; it opens again when needed."""
         if self._connection is not None:

@@ -27,41 +27,37 @@ class Applier:
         """The staging tables of *parts* must have been ensured in the transaction."""
         self._parts = parts
 
-    def apply(self, connection: Connection, batch: Batch, *, first_load: bool) -> Applied:
+    def apply(self, connection: Connection, batch: Batch) -> Applied:
         """Apply all items of the batch at once; where the data are at fault, ever smaller parts of it.
 
         So one poison item costs its batch a few more rounds, and never its other items.
         """
-        return self._apply_or_split(connection, batch.items, batch.rows, batch.label, first_load=first_load)
+        return self._apply_or_split(connection, batch.items, batch.rows, batch.label)
 
-    def _apply_or_split(
-        self, connection: Connection, items: Sequence[Item], rows: PageRows, label: Label, *, first_load: bool
-    ) -> Applied:
+    def _apply_or_split(self, connection: Connection, items: Sequence[Item], rows: PageRows, label: Label) -> Applied:
         try:
             with connection.transaction():
-                return Attempt(self._parts, connection, items, label, first_load=first_load).run(rows)
+                return Attempt(self._parts, connection, items, label).run(rows)
         except psycopg.Error as exc:
             if not is_data_error(exc):
                 raise
             self._parts.staging.clear(connection)
-            concerned = _concerned(items, rows)
-            if not concerned:
+            left = concerned(items, rows)
+            if not left:
                 raise
-            if len(concerned) == 1:
-                return self._set_aside(connection, concerned[0], exc, label, first_load=first_load)
-        middle = len(concerned) // 2
+            if len(left) == 1:
+                return self._set_aside(connection, left[0], exc, label)
+        middle = len(left) // 2
         applied = Applied()
-        for half in (concerned[:middle], concerned[middle:]):
-            part = self._apply_or_split(connection, half, self._parts.lens.page(half), label, first_load=first_load)
+        for half in (left[:middle], left[middle:]):
+            part = self._apply_or_split(connection, half, self._parts.lens.page(half), label)
             self._parts.staging.clear(connection)
             applied = applied.plus(part)
         return applied
 
-    def _set_aside(
-        self, connection: Connection, item: Item, exc: psycopg.Error, label: Label, *, first_load: bool
-    ) -> Applied:
+    def _set_aside(self, connection: Connection, item: Item, exc: psycopg.Error, label: Label) -> Applied:
         """Let one item wait or be quarantined that the database refuses although the mapping accepts it."""
-        attempt = Attempt(self._parts, connection, [item], label, first_load=first_load)
+        attempt = Attempt(self._parts, connection, [item], label)
         if isinstance(exc, _ON_OTHERS):
             constraint = exc.diag.constraint_name or ""
             kind = Reason.MISSING_PARENT if isinstance(exc, errors.ForeignKeyViolation) else Reason.SAME_ROW
@@ -79,7 +75,7 @@ class Applier:
         return (exc.diag.message_primary or str(exc)).strip()
 
 
-def _concerned(items: Sequence[Item], rows: PageRows) -> list[Item]:
+def concerned(items: Sequence[Item], rows: PageRows) -> list[Item]:
     """Return the items of a batch that reach the tables or the ledger, in their order."""
     keys = {accepted.key for accepted in rows.accepted} | {item.key for item, _ in rows.refused}
     return [item for item in items if item.key in keys]

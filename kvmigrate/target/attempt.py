@@ -15,7 +15,7 @@ from kvmigrate.target.conflicts import Conflicts, Reference, Verdicts
 from kvmigrate.target.layout import Layout
 from kvmigrate.target.ledger import Counted, Ledger, Wait
 from kvmigrate.target.removal import Removal
-from kvmigrate.target.replacement import Replacement, insert_sql
+from kvmigrate.target.replacement import Replacement
 from kvmigrate.target.staging import Candidate, Staging
 from kvmigrate.transform.lens import Lens, PageRows
 from kvmigrate.transform.mapping import OnMissing
@@ -42,6 +42,11 @@ class Parts:
         self.removal = Removal(self.layout, self.lens, self.ledger)
         self.conflicts = Conflicts(self.layout, self.lens, self.scope)
 
+    @property
+    def ledger_table(self) -> sql.Identifier:
+        """The scope's own part of the ledger, which stands alone while a first load is open."""
+        return sql.Identifier("kvmigrate", f"ledger_{self.scope}")
+
     def entity_id(self, key: str) -> int:
         """Return the id of the key's entity; 0 where it belongs to several."""
         entity = self.lens.route(key).entity
@@ -51,12 +56,10 @@ class Parts:
 class Attempt:
     """One try at writing some items at once, inside a savepoint of its caller."""
 
-    def __init__(
-        self, parts: Parts, connection: Connection, items: Sequence[Item], label: Label, *, first_load: bool
-    ) -> None:
+    def __init__(self, parts: Parts, connection: Connection, items: Sequence[Item], label: Label) -> None:
         """Nothing is written yet; the staging tables must be empty."""
         self._parts, self._connection = parts, connection
-        self._items, self._label, self._first_load = items, label, first_load
+        self._items, self._label = items, label
         self._layout, self._lens = parts.layout, parts.lens
         self._ledger, self._staging, self._removal = parts.ledger, parts.staging, parts.removal
         self._nulls: dict[int, dict[Reference, Wait]] = {}
@@ -78,7 +81,7 @@ class Attempt:
         self._settle()
         if counted.rehomed:
             self._leave_old_tables()
-        self._write(counted)
+        self._write()
         connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         return self._result(counted, len(candidates))
 
@@ -130,10 +133,7 @@ class Attempt:
         It ends: each round takes out items, rows of others, or references of an item,
         and `_stray` refuses an item that would bring others instead.
         """
-        # During a first load parents come in any order; the references are settled at its end.
-        while verdicts := self._parts.conflicts.find(
-            self._connection, self._items, self._staged, references=not self._first_load
-        ):
+        while verdicts := self._parts.conflicts.find(self._connection, self._items, self._staged):
             self._make_null(verdicts)
             self._leave(verdicts)
             self._removal.yield_rows(self._connection, sorted(verdicts.yielding))
@@ -212,22 +212,17 @@ class Attempt:
         ).fetchall()
         self._removal.delete_items(self._connection, moved)
 
-    def _write(self, counted: Counted) -> None:
+    def _write(self) -> None:
         """Replace the live items' rows, parents first."""
         connection = self._connection
         plans = [self._layout.by_name[name] for name in self._staged]
-        if self._first_load and not counted.replaced:
-            for plan in plans:
-                connection.execute(insert_sql(plan))
-            return
-        replacement = Replacement(self._layout, fresh_too=not self._first_load)
+        replacement = Replacement(self._layout)
         for entity in self._lens.mapping.entities:
             if entity.rows_only or any(plan.table.name in self._staged for plan in self._layout.plans_of(entity)):
                 replacement.clear(connection, entity)
         for plan in plans:
             replacement.write(connection, plan)
-        if not self._first_load:
-            self._removal.displace_referrers(connection)
+        self._removal.displace_referrers(connection)
 
     def _result(self, counted: Counted, candidates: int) -> Applied:
         written = candidates - counted.stale - self._waiting - self._quarantined

@@ -34,23 +34,54 @@ class Label(NamedTuple):
     version: Version
 
 
+class Mark(NamedTuple):
+    """Where a batch of a first load stands in its scan, for the checkpoint.
+
+    Attributes:
+        number: Of its share, in the order of the scan; goes on where a run is resumed.
+
+        part: Of the share, from 0; a share with large values takes several batches.
+
+        position: Where the scan goes on behind the share; "" in all parts but the last.
+
+        digest: Hash of what the share asked for.
+    """
+
+    number: int
+    part: int
+    position: str
+    digest: bytes
+
+
 class Batch(NamedTuple):
     """Items seen together, and their rows. One batch is one transaction.
 
     Attributes:
         items: No key twice; the ordinals in *rows* count these.
 
-        position: Where in the sweep this stands, for the checkpoint; "" writes none.
-
-        is_fresh: The ledger was empty when the sweep began, so most likely knows none of these.
+        rows: Staged for `Target.apply`, unstaged for `Target.load`.
     """
 
     items: Sequence[Item]
     rows: PageRows
     label: Label
-    sweep: int = 0
-    position: str = ""
-    is_fresh: bool = False
+    mark: Mark | None = None
+
+
+class ResumePoint(NamedTuple):
+    """Where a first load that was cut short goes on.
+
+    Attributes:
+        position: Of the last share up to which all are in the tables; "" for the start.
+
+        number: The next share's.
+
+        beyond: Digests of shares behind it that are in the tables, too.
+    """
+
+    position: str
+    number: int
+    beyond: frozenset[bytes]
 
 
 class Applied(NamedTuple):
@@ -173,10 +204,17 @@ class Target(Protocol):
         """
         ...
 
-    def begin_run(self, kind: str, source: str) -> int:
+    def begin_run(self, kind: str, source: str, *, resume_key: str = "") -> int:
         """Register a run and return its number. A backfill ends the right to write of older ones.
 
         It also ceases to take items for known whose rows are no longer there.
+
+        Args:
+            kind: Such as ``backfill``.
+
+            source: Name of the source.
+
+            resume_key: Hash of all that the positions of its scan depend on; "" if it cannot be resumed.
 
         Raises:
             FenceError: this scope is live, so an offline run must not write.
@@ -204,27 +242,58 @@ class Target(Protocol):
         ...
 
     def begin_first_load(self) -> bool:
-        """Return whether tables and ledger are empty, or a first load was cut short.
+        """Return whether a first load is open now: into empty tables, or one that was cut short.
 
-        If so, what slows a load and can be had later (foreign keys between items,
-        secondary indexes) is taken away until `finish_load`.
+        While it is, all that slows a load and can be had later (keys, indexes, foreign
+        keys) is away until `finish_load`, and `load` takes the place of `apply`. One
+        that was cut short while its keys were built is finished first, and ``False`` returned.
         """
         ...
 
-    def finish_load(self) -> None:
-        """End a first load: bring back every constraint and index.
+    def resume_point(self, run: int, resume_key: str) -> ResumePoint | None:
+        """Take over the checkpoints of the first load that was cut short, for *run*.
 
-        Items that cannot stand under these wait, without rows. Does nothing where no first load is open.
+        Returns:
+            Where to go on, the start if nothing was loaded yet; ``None`` where the load
+            was another one (its mapping, its source, or the life of its source), so that
+            its positions mean nothing. What it wrote is in the tables all the same.
+        """
+        ...
+
+    def load(self, batch: Batch) -> Applied:
+        """Add the rows of items to the empty tables of a first load, with its checkpoint, in one transaction.
+
+        An item at fault never fails the others: it waits, to be tried again with
+        `apply` after `finish_load`. Several targets may load at the same time.
+
+        Raises:
+            FenceError: another run, epoch or authority took over, or no first load is
+                open; nothing was written.
+
+            TargetError: the database was lost for good; nothing was written.
+        """
+        ...
+
+    def finish_load(self, *, sessions: int = 1, told: Callable[[str, int, int], None] | None = None) -> None:
+        """End a first load: bring back every key, index and foreign key.
+
+        Items that cannot stand under these wait, without rows. Does nothing where no
+        first load is open. Cut short, it is finished by the next call.
+
+        Args:
+            sessions: Connections that build at the same time.
+
+            told: Called with the phase, how many things of it are built, and how many there are.
 
         Raises:
             SchemaError: rows that belong to no item break a constraint.
         """
         ...
 
-    def unchanged(self, seen: Sequence[tuple[str, bytes]]) -> set[str]:
-        """Return the keys, of pairs of key and content hash, that need not be applied again.
+    def known_contents(self) -> Iterator[Sequence[tuple[str, bytes]]]:
+        """Yield pages of keys and content hashes of the items that need not be applied again while these hold.
 
-        May be called while another thread applies.
+        Other calls may be made meanwhile.
         """
         ...
 

@@ -63,9 +63,7 @@ class Conflicts:
         self._against = {key.name: _against_sql(layout, plan, key, scope) for plan in layout.plans for key in plan.keys}
         self._missing = {key.name: _missing_sql(layout, plan, key) for plan in layout.plans for key in plan.references}
 
-    def find(
-        self, connection: Connection, items: Sequence[Item], staged: Iterable[str], *, references: bool
-    ) -> Verdicts:
+    def find(self, connection: Connection, items: Sequence[Item], staged: Iterable[str]) -> Verdicts:
         """Return the verdicts over what is staged now; empty when nothing is in the way.
 
         Carrying them out may uncover others, so this is asked until it finds nothing.
@@ -76,9 +74,8 @@ class Conflicts:
             for key in plan.keys:
                 self._rivals_within(connection, items, plan, key, found)
                 self._rivals_outside(connection, items, plan, key, found)
-            if references:
-                for reference in plan.references:
-                    self._lost_references(connection, items, reference, found)
+            for reference in plan.references:
+                self._lost_references(connection, items, reference, found)
         return found
 
     def _rivals_within(

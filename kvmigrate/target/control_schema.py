@@ -63,9 +63,13 @@ def install_control(connection: Connection) -> list[str]:
                     applied_now.append(migration.name)
                 else:
                     _check(migration, known[migration.number])
-            lock_down = files("kvmigrate._sql").joinpath("control", _EVERY_TIME).read_text(encoding="utf-8")
-            _execute(connection, lock_down)
+            lock_down(connection)
     return applied_now
+
+
+def lock_down(connection: Connection) -> None:
+    """Keep the roles of a data API out of everything in the control schema. Safe to repeat."""
+    _execute(connection, files("kvmigrate._sql").joinpath("control", _EVERY_TIME).read_text(encoding="utf-8"))
 
 
 def _is_current(connection: Connection) -> bool:

@@ -1,122 +1,156 @@
-"""A first load's way around the staging tables: COPY straight into ledger and tables.
+"""A batch of a first load: COPY straight into ledger and tables, which have no keys yet.
 
-It is taken while nothing can be in the way of a batch: the ledger was empty, and
-references are settled at the end. Whatever it meets nevertheless (a key that the scan
-repeated, two keys for one row, a value that the database refuses) fails as a whole,
-is rolled back, and the batch goes the careful way.
+Nothing is looked up and nothing is replaced, so batches of several connections never
+meet. What the database refuses is set aside one item at a time: it waits, without rows,
+until the keys stand, and is then tried the careful way. Whatever only a key would tell
+(a key that the scan repeated, two keys for one row, an orphan) is found when it is built.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from kvmigrate.model import LedgerStatus
+from kvmigrate.model import Item, LedgerStatus, Reason
+from kvmigrate.target.apply import concerned
 from kvmigrate.target.attempt import Parts
-from kvmigrate.target.base import Applied, Batch
+from kvmigrate.target.base import Applied, Batch, Label, Mark
 from kvmigrate.target.layout import TablePlan, names
+from kvmigrate.target.ledger import Wait
 from kvmigrate.target.session import is_data_error
 from kvmigrate.target.staging import Candidate, copy_rows, pack_expiry
+from kvmigrate.transform.lens import PageRows
 from kvmigrate.transform.values.content_hash import content_hash
 
 Connection = psycopg.Connection[Any]
 
-FAILURES = 8
-"""After so many failures in a row the careful way is cheaper than trying first."""
-
-_LEDGER = sql.SQL(
-    "COPY kvmigrate.ledger (scope, key, entity, mapping, run, epoch, n, content_hash, expires_at, status) "
-    "FROM STDIN (FORMAT binary)"
-).format()
 _start = struct.Struct("!hiii").pack
 _middle = struct.Struct("!iiiiiqiiiq").pack
 _length = struct.Struct("!i").pack
 
 
 class DirectLoad:
-    """Tries batches of a first load the short way."""
+    """Writes batches of a first load. Each call is part of a transaction that holds the fence."""
 
     def __init__(self, parts: Parts) -> None:
-        """Nothing has failed yet."""
+        """Compose the statements."""
         self._parts = parts
-        self._failures = 0
+        self._ledger = sql.SQL(
+            "COPY {} (scope, key, entity, mapping, run, epoch, n, content_hash, expires_at, status) "
+            "FROM STDIN (FORMAT binary)"
+        ).format(parts.ledger_table)
         self._copies = {
-            plan.table.name: sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(plan.name, _columns(plan))
+            plan.table.name: sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(plan.name, plan.columns)
             for plan in parts.layout.plans
         }
+        self._statuses = {status: _length(len(status)) + status.encode() for status in LedgerStatus}
 
-    def apply(self, connection: Connection, batch: Batch) -> Applied | None:
-        """Apply the batch, or leave everything as it was and return ``None``."""
-        if self._failures >= FAILURES:
-            return None
+    def is_done(self, connection: Connection, run: int, mark: Mark) -> bool:
+        """Return whether a batch with this mark is in the tables: its commit may have gone through unheard."""
+        found = connection.execute(
+            "SELECT EXISTS (SELECT FROM kvmigrate.checkpoint WHERE run = %s AND number = %s AND part = %s)",
+            [run, mark.number, mark.part],
+        )
+        return bool(found.fetchall()[0][0])
+
+    def load(self, connection: Connection, batch: Batch) -> Applied:
+        """Load the batch, and set aside what the database refuses of it."""
+        applied = self._load_or_split(connection, batch.items, batch.rows, batch.label)
+        if batch.mark is not None:
+            connection.execute(
+                "INSERT INTO kvmigrate.checkpoint (run, number, part, position, digest, items) "
+                "VALUES (%s, %s, %s, %s, %s, %s)",
+                [batch.label.run, *batch.mark, len(batch.items)],
+            )
+        return applied
+
+    def _load_or_split(self, connection: Connection, items: Sequence[Item], rows: PageRows, label: Label) -> Applied:
         try:
             with connection.transaction():
-                applied = self._load(connection, batch)
+                return self._load(connection, rows, label)
         except psycopg.Error as exc:
             if not is_data_error(exc):
                 raise
-            self._failures += 1
-            return None
-        self._failures = 0
+            left = concerned(items, rows)
+            if len(left) == 1:
+                return self._set_aside(connection, left[0], label)
+            if not left:
+                raise
+        middle, applied = len(left) // 2, Applied()
+        for half in (left[:middle], left[middle:]):
+            part = self._parts.lens.page(half, staged=False)
+            applied = applied.plus(self._load_or_split(connection, half, part, label))
         return applied
 
-    def _load(self, connection: Connection, batch: Batch) -> Applied:
-        rows = batch.rows
-        copy_rows(connection, _LEDGER, b"".join(self._ledger_rows(batch)))
+    def _load(self, connection: Connection, rows: PageRows, label: Label) -> Applied:
+        candidates = [Candidate(*accepted, live=True) for accepted in rows.accepted]
+        for item, _ in rows.refused:
+            entity = self._parts.entity_id(item.key)
+            candidates.append(Candidate(0, item.key, entity, content_hash(item), item.expires_at_ms, live=False))
+        if not candidates:
+            return Applied()
+        self._copy_ledger(connection, candidates, label, LedgerStatus.QUARANTINED)
         for plan in self._parts.layout.plans:
-            name = plan.table.name
-            if name not in rows.tables:
+            if (packed := rows.tables.get(plan.table.name)) is None:
                 continue
             if plan.lookup:
-                self._feed_lookup(connection, plan, rows.tables[name])
+                self._feed_lookup(connection, plan, packed)
             else:
-                copy_rows(connection, self._copies[name], rows.without_ordinals(name))
-        if rows.refused:
-            refused = [(item, self._parts.entity_id(item.key), refusal) for item, refusal in rows.refused]
-            self._parts.ledger.quarantine(connection, refused, batch.label)
+                copy_rows(connection, self._copies[plan.table.name], packed)
+        refused = [(item, self._parts.entity_id(item.key), refusal) for item, refusal in rows.refused]
+        if refused:
+            self._parts.ledger.quarantine(connection, refused, label)
+        return self.result(rows)
+
+    def result(self, rows: PageRows) -> Applied:
+        """Return what loading these rows comes to, where the database refuses none."""
         written, quarantined = len(rows.accepted), len(rows.refused)
         return Applied(written, 0, quarantined, written + quarantined)
 
+    def _set_aside(self, connection: Connection, item: Item, label: Label) -> Applied:
+        """Let one item wait, without rows, for the careful try after the load."""
+        entity = self._parts.entity_id(item.key)
+        candidate = Candidate(0, item.key, entity, None, item.expires_at_ms, live=False)
+        self._copy_ledger(connection, [candidate], label, LedgerStatus.WAITING)
+        message = "the database refused it in the first load; it is tried again when the keys stand"
+        wait = Wait("", entity, "", Reason.DATABASE.value, message, due=True)
+        self._parts.ledger.wait(connection, {item.key: [wait]})
+        return Applied(0, 1, 0, 1)
+
     def _feed_lookup(self, connection: Connection, plan: TablePlan, rows: bytes) -> None:
-        self._parts.staging.load_rows(connection, {plan.table.name: rows})
+        """Add what is new. In order of the key, so that connections that feed the same values take turns."""
+        staging = self._parts.staging
+        staging.ensure(connection)
+        connection.execute(sql.SQL("TRUNCATE {}").format(plan.staging))
+        copy_rows(connection, staging.unstaged_copy(plan), rows)
         connection.execute(
-            sql.SQL("INSERT INTO {0} ({1}) SELECT {1} FROM {2} ON CONFLICT DO NOTHING").format(
-                plan.name, _columns(plan), plan.staging
+            sql.SQL("INSERT INTO {0} ({1}) SELECT {1} FROM {2} ORDER BY {3} ON CONFLICT DO NOTHING").format(
+                plan.name, plan.columns, plan.staging, names(plan.table.primary_key)
             )
         )
 
-    def _ledger_rows(self, batch: Batch) -> Iterator[bytes]:
-        """Yield the batch's ledger rows in the order in which the ledger keeps them."""
-        candidates = [Candidate(*accepted, live=True) for accepted in batch.rows.accepted]
-        for item, _ in batch.rows.refused:
-            entity = self._parts.entity_id(item.key)
-            candidates.append(Candidate(0, item.key, entity, content_hash(item), item.expires_at_ms, live=False))
-        keyed = sorted((candidate.key.encode(), candidate) for candidate in candidates)
+    def _copy_ledger(
+        self, connection: Connection, candidates: Sequence[Candidate], label: Label, refused: LedgerStatus
+    ) -> None:
+        copy_rows(connection, self._ledger, b"".join(self._ledger_rows(candidates, label, refused)))
+
+    def _ledger_rows(self, candidates: Sequence[Candidate], label: Label, refused: LedgerStatus) -> Iterator[bytes]:
         scope, number = self._parts.scope, self._parts.layout.mapping.number
-        (run, (epoch, n)), statuses = batch.label, {live: _status(live=live) for live in (True, False)}
-        for key, candidate in keyed:
-            digest = candidate.content_hash or b""
+        (run, (epoch, n)), live_status = label, self._statuses[LedgerStatus.OK]
+        refused_status = self._statuses[refused]
+        for _, key_text, entity, digest, expires_at_ms, live in candidates:
+            key, digest = key_text.encode(), digest or b""  # noqa: PLW2901 - bytes of them
             yield b"".join(
                 (
                     _start(10, 4, scope, len(key)),
                     key,
-                    _middle(4, candidate.entity, 4, number, 8, run, 4, epoch, 8, n),
-                    _length(len(digest)),
-                    digest,
-                    pack_expiry(candidate.expires_at_ms),
-                    statuses[candidate.live],
+                    _middle(4, entity, 4, number, 8, run, 4, epoch, 8, n),
+                    _length(len(digest)) + digest if digest else b"\xff\xff\xff\xff",
+                    pack_expiry(expires_at_ms),
+                    live_status if live else refused_status,
                 )
             )
-
-
-def _status(*, live: bool) -> bytes:
-    text = (LedgerStatus.OK if live else LedgerStatus.QUARANTINED).value.encode()
-    return _length(len(text)) + text
-
-
-def _columns(plan: TablePlan) -> sql.Composed:
-    return names(column.name for column in plan.table.columns)

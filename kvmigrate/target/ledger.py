@@ -19,7 +19,7 @@ _LOOK = """
 UPDATE {candidate} AS c
 SET prior_entity = l.entity,
     moved = l.deleted OR l.content_hash IS DISTINCT FROM c.content_hash,
-    same = c.live AND l.status = 'ok' AND NOT l.deleted AND l.content_hash = c.content_hash
+    same = c.live AND l.status = 'ok' AND NOT l.deleted AND l.content_hash IS NOT DISTINCT FROM c.content_hash
         AND l.mapping = %(mapping)s
         AND NOT EXISTS (SELECT FROM kvmigrate.waiting AS w WHERE w.scope = l.scope AND w.key = l.key)
 FROM (
@@ -50,9 +50,9 @@ WITH moved AS (
         epoch = excluded.epoch, n = excluded.n, content_hash = excluded.content_hash,
         expires_at = excluded.expires_at, deleted = false, kv_dirty = false, status = excluded.status
     WHERE {guard}
-    RETURNING l.key, l.xmax = 0 AS fresh
+    RETURNING l.key
 )
-UPDATE {candidate} AS c SET taken = true, fresh = moved.fresh FROM moved WHERE moved.key = c.key
+UPDATE {candidate} AS c SET taken = true FROM moved WHERE moved.key = c.key
 """
 
 _TOMB = """
@@ -77,8 +77,7 @@ _COUNT = """
 SELECT count(*) FILTER (WHERE NOT taken) AS stale,
     count(*) FILTER (WHERE taken AND same) AS same,
     count(*) FILTER (WHERE taken AND moved) AS moved,
-    count(*) FILTER (WHERE taken AND live AND prior_entity <> entity) AS rehomed,
-    count(*) FILTER (WHERE taken AND live AND NOT fresh) AS replaced
+    count(*) FILTER (WHERE taken AND live AND prior_entity <> entity) AS rehomed
 FROM {candidate}
 """
 
@@ -134,7 +133,6 @@ class Counted(NamedTuple):
     same: int
     moved: int
     rehomed: int
-    replaced: int
 
 
 class Ledger:

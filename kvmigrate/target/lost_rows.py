@@ -25,7 +25,7 @@ FROM pg_class WHERE oid = to_regclass(%s)
 
 def count_lost_rows(connection: Connection, layout: Layout, scope: int) -> dict[str, int]:
     """Return, by root table, how many items are written under this mapping and have no row; 0 is left out."""
-    refresh_statistics(connection, layout)
+    refresh_statistics(connection, layout, scope)
     found = {}
     for entity in layout.mapping.entities:
         has_no_row = _has_no_row(layout, entity)
@@ -46,7 +46,7 @@ def forget_lost_rows(connection: Connection, layout: Layout, scope: int, *, made
     tables), or is empty though the last report counted rows in it, all items of its
     entity are written again.
     """
-    refresh_statistics(connection, layout)
+    refresh_statistics(connection, layout, scope)
     emptied = {*made, *_emptied(connection, layout, scope)}
     return sum(
         _forget(connection, layout, scope, entity, every=bool(emptied & _tables(layout, entity)))
@@ -60,14 +60,15 @@ def forget_contents(connection: Connection, layout: Layout, scope: int, names: C
     return sum(_forget(connection, layout, scope, entity, every=True) for entity in entities)
 
 
-def refresh_statistics(connection: Connection, layout: Layout) -> None:
+def refresh_statistics(connection: Connection, layout: Layout, scope: int) -> None:
     """Let the planner know the sizes of ledger and anchor tables that grew much since it last looked.
 
     Taken for small, a whole ledger would be compared with a whole table row by row.
     A table that is not ours to analyze, or is being vacuumed, is left as it is.
     """
     anchors = [plan.name for entity in layout.mapping.entities for plan in layout.anchors(entity)]
-    for name in (sql.Identifier("kvmigrate", "ledger"), *anchors):
+    ledger = [sql.Identifier("kvmigrate", name) for name in (f"ledger_{scope}", "ledger_rest")]
+    for name in (*ledger, *anchors):
         found = connection.execute(_HAS_GROWN, [name.as_string(connection)]).fetchall()
         if found and found[0][0]:
             connection.execute(sql.SQL("ANALYZE (SKIP_LOCKED) {}").format(name))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
+from contextlib import suppress
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -22,20 +23,24 @@ from kvmigrate.target.base import (
     Label,
     ListedIds,
     QuarantineEntry,
+    ResumePoint,
     Tally,
 )
 from kvmigrate.target.circles import find_circles
-from kvmigrate.target.control_schema import install_control
+from kvmigrate.target.control_schema import INSTALL_LOCK, install_control, lock_down
 from kvmigrate.target.counts import NAMED, named_ids, tally
 from kvmigrate.target.direct import DirectLoad
-from kvmigrate.target.first_load import FirstLoad
+from kvmigrate.target.first_load import FirstLoad, Phase
+from kvmigrate.target.key_build import KeyBuild
 from kvmigrate.target.layout import Layout
 from kvmigrate.target.ledger import Wait
 from kvmigrate.target.listed import compare_listed
+from kvmigrate.target.load_end import LoadEnd
 from kvmigrate.target.lost_rows import forget_contents, forget_lost_rows
 from kvmigrate.target.quarantined import select_quarantined
+from kvmigrate.target.resume import take_over
 from kvmigrate.target.schema_postgres import apply_schema
-from kvmigrate.target.session import Session, is_data_error, never_migrated
+from kvmigrate.target.session import Session, house_error, is_data_error, never_migrated
 from kvmigrate.target.waiting import Waiting
 from kvmigrate.target.waiting_list import WaitingEntry, select_waiting
 from kvmigrate.transform.lens import Lens
@@ -55,20 +60,23 @@ two of them wait for each other's value without either seeing it."""
 # What the same bytes under the same mapping would meet again. Others depend on other items.
 _OWN_REASONS = sorted({*Reason} - {*SURROUNDING_REASONS})
 
-_UNCHANGED = """
-SELECT l.key FROM unnest(%s::text[], %s::bytea[]) AS seen (key, content_hash)
-JOIN kvmigrate.ledger AS l ON l.scope = %s AND l.key = seen.key COLLATE "C"
-WHERE l.content_hash = seen.content_hash AND l.mapping = %s AND NOT l.deleted
-    AND (l.status IN ('ok', 'waiting') OR (l.status = 'quarantined' AND EXISTS (
-        SELECT FROM kvmigrate.quarantine AS q WHERE q.scope = l.scope AND q.key = l.key AND q.reason = ANY(%s))))
+_KNOWN = """
+COPY (
+    SELECT l.key, l.content_hash FROM kvmigrate.ledger AS l
+    WHERE l.scope = %s AND l.content_hash IS NOT NULL AND l.mapping = %s AND NOT l.deleted
+        AND (l.status IN ('ok', 'waiting') OR (l.status = 'quarantined' AND EXISTS (
+            SELECT FROM kvmigrate.quarantine AS q WHERE q.scope = l.scope AND q.key = l.key AND q.reason = ANY(%s))))
+) TO STDOUT (FORMAT binary)
 """
+
+_KNOWN_PAGE = 5_000
 
 
 class PostgresTarget:
     """The tables of one mapping in one PostgreSQL database. Implements `kvmigrate.target.base.Target`.
 
     Two connections at most: one writes, one looks things up meanwhile. One thread
-    may apply while another asks `unchanged`; all else is for one thread at a time.
+    may load or apply while another reads `known_contents`; all else is for one thread at a time.
     """
 
     def __init__(self, url: str, lens: Lens) -> None:
@@ -79,7 +87,6 @@ class PostgresTarget:
         self._reader = Session(url, application_name="kvmigrate:backfill")
         self._opened: Parts | None = None
         self._made: set[str] = set()
-        self._first_load = False
         self._direct: DirectLoad | None = None
 
     @classmethod
@@ -127,14 +134,13 @@ class PostgresTarget:
 
         While a first load is open its constraints are meant to be away, and are left so.
         """
-        load = FirstLoad(self._parts())
-        held_back = load.held_back() if self._writer.run(load.is_open) else ()
-        created = apply_schema(self._url, self._lens.mapping, held_back=held_back).created
+        is_open = self._writer.run(FirstLoad(self._parts()).phase) is not Phase.NONE
+        created = apply_schema(self._url, self._lens.mapping, keys_later=is_open).created
         schema = self._lens.mapping.schema
         self._made = {plan.table.name for plan in self._layout.plans if f"table {schema}.{plan.table.name}" in created}
         return created
 
-    def begin_run(self, kind: str, source: str) -> int:
+    def begin_run(self, kind: str, source: str, *, resume_key: str = "") -> int:
         """Register a run; see `Target.begin_run`.
 
         Items whose rows somebody dropped or deleted are forgotten by a backfill, which so writes them again.
@@ -146,8 +152,9 @@ class PostgresTarget:
                 connection.execute("SELECT kvmigrate.fence_alone(%s)", [self._lens.mapping.name])
                 self._fence(connection)
                 found = connection.execute(
-                    "INSERT INTO kvmigrate.run (scope, kind, fingerprint, source) VALUES (%s, %s, %s, %s) RETURNING id",
-                    [scope, kind, self._lens.mapping.fingerprint, source],
+                    "INSERT INTO kvmigrate.run (scope, kind, fingerprint, source, resume_key) "
+                    "VALUES (%s, %s, %s, %s, %s) RETURNING id",
+                    [scope, kind, self._lens.mapping.fingerprint, source, resume_key],
                 )
                 run = int(found.fetchall()[0][0])
                 if kind == BACKFILL:
@@ -209,49 +216,68 @@ class PostgresTarget:
         """Take away what slows a first load, if this is one; see `Target.begin_first_load`."""
         load = FirstLoad(self._parts())
 
-        def work(connection: Connection) -> bool:
+        def work(connection: Connection) -> Phase:
             with connection.transaction():
                 connection.execute("SELECT kvmigrate.fence_alone(%s)", [self._lens.mapping.name])
                 return load.begin(connection)
 
-        self._first_load = self._writer.run(work)
-        self._direct = DirectLoad(self._parts()) if self._first_load else None
-        return self._first_load
+        phase = self._writer.run(work)
+        if phase is Phase.KEYS:
+            self.finish_load()
+        return phase is Phase.LOADING
 
-    def finish_load(self) -> None:
+    def resume_point(self, run: int, resume_key: str) -> ResumePoint | None:
+        """Take over the checkpoints of the first load that was cut short; see `Target.resume_point`."""
+        scope = self._parts().scope
+        return self._in_turn(lambda connection: take_over(connection, scope, run, resume_key))
+
+    def load(self, batch: Batch) -> Applied:
+        """Add the rows of items in a first load; see `Target.load`."""
+        direct = self._direct = self._direct or DirectLoad(self._parts())
+        attempts = 0
+
+        def work(connection: Connection) -> Applied:
+            nonlocal attempts
+            attempts += 1
+            with connection.transaction():
+                # What is lost with the server's last moments is not in the checkpoint, either.
+                connection.execute("SET LOCAL synchronous_commit = off")
+                self._fence(connection)
+                self._check_newest(connection, batch.label.run, phase=Phase.LOADING)
+                if attempts > 1 and batch.mark and direct.is_done(connection, batch.label.run, batch.mark):
+                    return direct.result(batch.rows)
+                return direct.load(connection, batch)
+
+        return self._writer.run(work)
+
+    def finish_load(self, *, sessions: int = 1, told: Callable[[str, int, int], None] | None = None) -> None:
         """Bring back what a first load took away; see `Target.finish_load`."""
-        load = FirstLoad(self._parts())
-        if not self._writer.run(load.is_open):
+        parts = self._parts()
+        if self._writer.run(FirstLoad(parts).phase) is Phase.NONE:
             return
-        while True:
-            while self._in_turn(load.settle_orphans):
-                pass
-            unfit = self._writer.run(load.restore)
-            if unfit is None:
-                break
-            self._in_turn(partial(load.displace_unfit, index=unfit))
-        self._first_load, self._direct = False, None
+        build = KeyBuild(parts, self._url, sessions=sessions)
+        try:
+            LoadEnd(parts, self._in_turn, build, told).run()
+        finally:
+            build.close()
 
-    def unchanged(self, seen: Sequence[tuple[str, bytes]]) -> set[str]:
-        """Return the keys that need not be applied again; uses the second connection."""
-        keys, hashes = [key for key, _ in seen], [content for _, content in seen]
-        values = [keys, hashes, self._parts().scope, self._lens.mapping.number, _OWN_REASONS]
-        rows = self._reader.run(lambda connection: connection.execute(_UNCHANGED, values).fetchall())
-        return {key for (key,) in rows}
+    def known_contents(self) -> Iterator[Sequence[tuple[str, bytes]]]:
+        """Yield what need not be applied again; see `Target.known_contents`. Uses the second connection."""
+        values = [self._parts().scope, self._lens.mapping.number, _OWN_REASONS]
+        # Tried once only: what was yielded cannot be taken back.
+        try:
+            with self._reader.connection().cursor() as cursor, cursor.copy(_KNOWN, values) as copy:
+                copy.set_types(["text", "bytea"])
+                rows = copy.rows()
+                while page := list(islice(rows, _KNOWN_PAGE)):
+                    yield page
+        except psycopg.Error as exc:
+            raise house_error(exc) from exc
 
     def apply(self, batch: Batch) -> Applied:
         """Replace the rows of every item in one transaction; see `Target.apply`."""
-        applier, direct = Applier(self._parts()), self._direct
-
-        def work(connection: Connection) -> Applied:
-            applied = direct.apply(connection, batch) if direct is not None and batch.is_fresh else None
-            if applied is None:
-                applied = applier.apply(connection, batch, first_load=self._first_load)
-            if batch.position:
-                self._checkpoint(connection, batch)
-            return applied
-
-        return self._in_turn(work, run=batch.label.run)
+        applier = Applier(self._parts())
+        return self._in_turn(lambda connection: applier.apply(connection, batch), run=batch.label.run)
 
     def remove(self, keys: Sequence[str], label: Label) -> int:
         """Delete the rows of items that are gone; see `Target.remove`.
@@ -394,7 +420,18 @@ class PostgresTarget:
             "INSERT INTO kvmigrate.control (scope) VALUES (%s) ON CONFLICT (scope) DO NOTHING",
             [self._lens.mapping.name],
         )
+        self._install_ledger(connection)
         return applied
+
+    def _install_ledger(self, connection: Connection) -> None:
+        """Give the scope a part of the ledger of its own; without the right to, it shares one."""
+        query = "SELECT to_regclass('kvmigrate.ledger_' || id) IS NULL, id FROM kvmigrate.control WHERE scope = %s"
+        [(missing, scope)] = connection.execute(query, [self._lens.mapping.name]).fetchall()
+        if missing:
+            with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
+                connection.execute("SELECT pg_advisory_xact_lock(%s)", [INSTALL_LOCK])
+                connection.execute("SELECT kvmigrate.ledger_of(%s)", [scope])
+                lock_down(connection)
 
     def _scope_rows(self, connection: Connection) -> list[tuple[Any, ...]]:
         [(known,)] = connection.execute("SELECT to_regclass('kvmigrate.control') IS NOT NULL").fetchall()
@@ -421,33 +458,31 @@ class PostgresTarget:
                 self._fence(connection)
                 connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_WRITER_LOCK, parts.scope])
                 if run is not None:
-                    self._check_newest(connection, run)
+                    self._check_newest(connection, run, phase=Phase.NONE)
                 parts.staging.ensure(connection)
                 return work(connection)
 
         return self._writer.run(fenced)
 
-    def _check_newest(self, connection: Connection, run: int) -> None:
-        """Stop an older backfill: what it read before the newer one began may be out of date."""
-        found = connection.execute(
-            "SELECT c.backfill_run FROM kvmigrate.control AS c JOIN kvmigrate.run AS r ON r.id = %s "
-            "WHERE c.id = %s AND r.kind = %s AND c.backfill_run > r.id",
-            [run, self._parts().scope, BACKFILL],
+    def _check_newest(self, connection: Connection, run: int, *, phase: Phase) -> None:
+        """Stop an older backfill, since what it read may be out of date, and whoever takes the phase for another."""
+        [(newest, found_phase)] = connection.execute(
+            "SELECT (SELECT c.backfill_run FROM kvmigrate.run AS r "
+            "WHERE r.id = %s AND r.kind = %s AND c.backfill_run > r.id), c.phase "
+            "FROM kvmigrate.control AS c WHERE c.id = %s",
+            [run, BACKFILL, self._parts().scope],
         ).fetchall()
-        if found:
+        if newest is not None:
             raise FenceError(
-                f"backfill {found[0][0]} of {self._lens.mapping.name!r} began after this one (run {run}) and took over",
+                f"backfill {newest} of {self._lens.mapping.name!r} began after this one (run {run}) and took over",
                 hint="let the newer one finish; nothing that this one wrote is lost",
             )
-
-    def _checkpoint(self, connection: Connection, batch: Batch) -> None:
-        connection.execute(
-            "INSERT INTO kvmigrate.checkpoint AS c (run, sweep, position, pages, items) VALUES (%s, %s, %s, 1, %s) "
-            "ON CONFLICT (run) DO UPDATE SET sweep = excluded.sweep, position = excluded.position, "
-            "pages = CASE WHEN c.sweep = excluded.sweep THEN c.pages ELSE 0 END + 1, "
-            "items = CASE WHEN c.sweep = excluded.sweep THEN c.items ELSE 0 END + excluded.items, updated_at = now()",
-            [batch.label.run, batch.sweep, batch.position, len(batch.items)],
-        )
+        if found_phase != phase:
+            state = "over" if phase is Phase.LOADING else "not finished yet"
+            raise FenceError(
+                f"the first load of {self._lens.mapping.name!r} is {state}",
+                hint="run `kvmigrate backfill`: it goes on with what is there",
+            )
 
     def _remove(self, connection: Connection, keys: list[str], label: Label) -> int:
         parts = self._parts()
@@ -456,8 +491,7 @@ class PostgresTarget:
                 connection.execute("SET CONSTRAINTS ALL DEFERRED")
                 passed = parts.ledger.tomb(connection, keys, label)
                 parts.removal.delete_items(connection, passed)
-                if not self._first_load:
-                    parts.removal.displace_referrers(connection)
+                parts.removal.displace_referrers(connection)
                 connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
                 return len(passed)
         except psycopg.Error as exc:

@@ -22,10 +22,9 @@ Connection = psycopg.Connection[Any]
 class Replacement:
     """Statements that replace the rows of a batch's live items. For one batch, in its transaction."""
 
-    def __init__(self, layout: Layout, *, fresh_too: bool) -> None:
-        """With *fresh_too* rows are also looked for of items that the ledger did not know."""
+    def __init__(self, layout: Layout) -> None:
+        """Work on the tables of *layout*."""
         self._layout = layout
-        self._which = sql.SQL("c.live") if fresh_too else sql.SQL("c.live AND NOT c.fresh")
 
     def clear(self, connection: Connection, entity: Entity) -> None:
         """Delete the older rows of the entity's live items, but not root rows that `write` can update."""
@@ -52,7 +51,7 @@ class Replacement:
             rest = sql.SQL(" WHERE NOT EXISTS (SELECT FROM {} AS t JOIN {} AS c ON {} WHERE {})").format(
                 plan.name, self._layout.candidate, self._owned(plan), self._is_row_of(plan)
             )
-        connection.execute(insert_sql(plan) + rest)
+        connection.execute(_insert_sql(plan) + rest)
 
     def _delete(self, connection: Connection, plan: TablePlan, only: sql.Composed | None = None) -> None:
         start = sql.SQL("DELETE FROM {} AS t USING {} AS c WHERE {} AND c.entity = %(entity)s").format(
@@ -107,14 +106,14 @@ class Replacement:
     def _owned(self, plan: TablePlan) -> sql.Composed:
         """Row ``t`` belongs to candidate ``c``, which is to be written."""
         _, owner = self._layout.owner(plan, "t")
-        return sql.SQL("{} = c.key AND {}").format(owner, self._which)
+        return sql.SQL("{} = c.key AND c.live").format(owner)
 
     def _is_row_of(self, plan: TablePlan) -> sql.Composed:
         """Staged row ``s`` is candidate ``c``'s and has the primary key of row ``t``."""
         return sql.SQL("s.{} = c.item AND {}").format(ITEM, equal("s", "t", plan.table.primary_key))
 
 
-def insert_sql(plan: TablePlan) -> sql.Composed:
+def _insert_sql(plan: TablePlan) -> sql.Composed:
     """Return the INSERT of all staged rows ``s``; rows of a lookup may be there already."""
     columns = [column.name for column in plan.table.columns]
     rule = sql.SQL(" ON CONFLICT DO NOTHING" if plan.lookup else "")

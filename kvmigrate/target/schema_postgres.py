@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +65,7 @@ class AppliedSchema:
         }
 
 
-def apply_schema(url: str, mapping: Mapping, *, held_back: Collection[str] = ()) -> AppliedSchema:
+def apply_schema(url: str, mapping: Mapping, *, keys_later: bool = False) -> AppliedSchema:
     """Make what is missing of the mapping's tables, in one transaction; safe to run again.
 
     Adds tables, columns, constraints, indexes, views and the extension that searches
@@ -76,7 +76,7 @@ def apply_schema(url: str, mapping: Mapping, *, held_back: Collection[str] = ())
 
         mapping: Whose tables.
 
-        held_back: Names of indexes and foreign keys that are not made now.
+        keys_later: Neither make nor miss keys, indexes and foreign keys: a first load is open.
 
     Raises:
         SchemaError: a table differs in a way that adding cannot mend, existing rows
@@ -87,11 +87,13 @@ def apply_schema(url: str, mapping: Mapping, *, held_back: Collection[str] = ())
     with _transaction(url, mapping) as conn:
         live = read_live_schema(conn, mapping)
         found = differences(mapping, live)
+        if keys_later:
+            found = [each for each in found if not each.is_key]
         _refuse_what_adding_cannot_mend(found)
         done = AppliedSchema(existed=_existing(mapping, live), supabase=live.supabase)
         _search_in_extension(conn)
         for statement in _wanted(mapping, live, found):
-            if statement.kind in {Kind.INDEX, Kind.FOREIGN_KEY} and statement.name in held_back:
+            if keys_later and statement.kind in {Kind.UNIQUE, Kind.INDEX, Kind.FOREIGN_KEY}:
                 continue
             if statement.kind is Kind.EXTENSION:
                 _make_extension(conn, statement)

@@ -101,6 +101,10 @@ class Staging:
             if rows:
                 copy_rows(connection, self._copies[plan.table.name], rows)
 
+    def unstaged_copy(self, plan: TablePlan) -> sql.Composed:
+        """Return the COPY of rows that name no item."""
+        return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(plan.staging, plan.columns)
+
     def drop_rows(self, connection: Connection, staged: Iterable[str], ordinals: Sequence[int]) -> None:
         """Take the rows of these items out of the batch."""
         for name in staged:
@@ -120,7 +124,7 @@ class Staging:
             "CREATE TEMPORARY TABLE IF NOT EXISTS {} ("
             'item int NOT NULL, key text COLLATE "C" NOT NULL, entity int NOT NULL, content_hash bytea, '
             "expires_at timestamptz, live boolean NOT NULL, taken boolean NOT NULL DEFAULT false, "
-            "fresh boolean NOT NULL DEFAULT false, same boolean NOT NULL DEFAULT false, "
+            "same boolean NOT NULL DEFAULT false, "
             "moved boolean NOT NULL DEFAULT true, prior_entity int) ON COMMIT DELETE ROWS"
         )
         connection.execute(statement.format(self.layout.candidate))

@@ -2,9 +2,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from kvmigrate.errors import TargetError
+from kvmigrate.errors import FenceError, TargetError
 from kvmigrate.model import Item, ItemKind
-from kvmigrate.target.base import Applied, Batch
+from kvmigrate.target.base import Applied, Batch, Label, Mark
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.target.session import Session
 from kvmigrate.transform.lens import Lens
@@ -259,24 +259,69 @@ def test_a_lost_connection_is_opened_again(shop: Shop) -> None:
     assert ["Ada", "Bob"] == shop.column("SELECT name FROM clients ORDER BY 1")
 
 
-def test_a_batch_writes_its_checkpoint_or_nothing(shop: Shop) -> None:
-    """Where a run stands is committed together with what it wrote."""
-    label, items = shop.sweep(), (ADA, BOB)
-
-    shop.target.apply(Batch(items, shop.lens.page(items), label, sweep=1, position="17"))
-
-    assert [(1, "17", 1, 2)] == shop.rows("SELECT sweep, position, pages, items FROM kvmigrate.checkpoint")
+def load(shop: Shop, *items: Item, mark: Mark | None = None, label: Label | None = None) -> Applied:
+    """Load items in a first load, as one batch."""
+    return shop.target.load(Batch(items, shop.lens.page(items, staged=False), label or shop.sweep(), mark))
 
 
-def test_unchanged_names_only_what_need_not_be_applied(shop: Shop) -> None:
-    """Other content, unknown keys and tombstones must be applied; known content must not."""
+def test_a_batch_of_a_first_load_writes_its_checkpoint_with_its_rows(shop: Shop) -> None:
+    """Where a scan stands is committed together with what was read up to there."""
+    assert shop.target.begin_first_load()
+
+    load(shop, ADA, BOB, mark=Mark(0, 0, "17", b"digest"))
+
+    assert [(0, 0, "17", b"digest", 2)] == shop.rows(
+        "SELECT number, part, position, digest, items FROM kvmigrate.checkpoint"
+    )
+    assert ["Ada", "Bob"] == shop.column("SELECT name FROM clients ORDER BY 1")
+
+
+def test_a_first_load_copies_rows_into_tables_without_keys(shop: Shop) -> None:
+    """What repeats or lacks its parent is settled when the keys come back."""
+    assert shop.target.begin_first_load()
+
+    assert Applied(written=3, moved=3) == load(shop, ADA, BOOK, order(7, "b", "b"))
+    assert Applied(written=1, moved=1) == load(shop, ADA)
+    assert 2 == len(shop.column("SELECT id FROM clients"))
+    shop.target.finish_load()
+
+    items = [ADA, BOOK, order(7, "b", "b")]
+    assert {"client:1": "waiting", "product:b": "waiting", "order:7": "waiting"} == shop.statuses()
+    assert [] == shop.column("SELECT id FROM clients")
+    while shop.retry(items):
+        pass
+    assert {"client:1": "ok", "product:b": "ok", "order:7": "ok"} == shop.statuses()
+    assert [(7, 0, "b"), (7, 1, "b")] == shop.rows("SELECT order_id, position, product FROM order_items ORDER BY 1, 2")
+
+
+def test_neither_applies_nor_removes_anything_while_a_first_load_is_open(shop: Shop) -> None:
+    """Its tables have no keys, so nothing could be found in them; the error says how to end it."""
+    assert shop.target.begin_first_load()
+
+    for refused in (lambda: shop.apply(ADA), lambda: shop.target.remove(["client:1"], shop.sweep())):
+        with pytest.raises(FenceError, match="first load") as raised:
+            refused()
+        assert "kvmigrate backfill" in raised.value.hint
+
+
+def test_nothing_is_loaded_when_no_first_load_is_open(shop: Shop) -> None:
+    """A process that comes late to a load that is over writes nothing."""
+    with pytest.raises(FenceError, match="over"):
+        load(shop, ADA)
+
+    assert [] == shop.column("SELECT id FROM clients")
+
+
+def test_known_contents_are_what_need_not_be_applied(shop: Shop) -> None:
+    """Known content is named; tombstones are not."""
     shop.apply(ADA, BOB, item("client:3", {}))
     shop.target.remove(["client:2"], shop.sweep())
-    items = [ADA, BOB, item("client:3", {}), item("client:4", {"name": "new"})]
-    seen = [(accepted.key, accepted.content_hash) for accepted in shop.lens.page(items).accepted]
+    hashes = {accepted.key: accepted.content_hash for accepted in shop.lens.page([ADA]).accepted}
 
-    assert {"client:1"} == shop.target.unchanged(seen)
-    assert set() == shop.target.unchanged([("client:1", b"\x00" * 16)])
+    known = dict(pair for page in shop.target.known_contents() for pair in page)
+
+    assert hashes.items() <= known.items()
+    assert {"client:1", "client:3"} == known.keys()
 
 
 def test_a_server_that_is_not_there_is_an_error_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,12 +80,12 @@ class Dying(PostgresTarget):
 
     left = 1
 
-    def apply(self, batch: Batch) -> Applied:
-        """Apply one batch."""
+    def load(self, batch: Batch) -> Applied:
+        """Load one batch."""
         self.left -= 1
         if self.left < 0:
             raise TargetError("killed")
-        return super().apply(batch)
+        return super().load(batch)
 
 
 def lens(text: str) -> Lens:

@@ -70,7 +70,7 @@ def test_lost_rows_are_written_again(backfill: Backfill, fill: Fill, pg: PgConne
     mended = backfill()
     assert (ROWS, True) == (rows(mended), mended.ok)
     again = backfill()
-    assert (ROWS, [0, 0]) == (rows(again), [sweep.changed for sweep in again.sweeps])
+    assert (ROWS, [0]) == (rows(again), [sweep.changed for sweep in again.sweeps])
 
 
 def test_a_table_made_anew_by_hand_is_filled_although_no_run_finished(
@@ -99,7 +99,10 @@ def test_rows_in_the_way_of_a_table_made_anew_are_named(backfill: Backfill, fill
 
 
 def test_rows_lost_while_a_backfill_runs_are_reported(backfill: Backfill, fill: Fill, pg: PgConnection) -> None:
-    """Rows that are gone at the end make the report wrong, and the report says what mends it."""
+    """Rows that are gone at the end make the report wrong, and the report says what mends it.
+
+    The other order waits for a product, so it is looked at again and gets its row back.
+    """
     fill(ITEMS)
     scans = []
 
@@ -111,7 +114,7 @@ def test_rows_lost_while_a_backfill_runs_are_reported(backfill: Backfill, fill: 
 
     report = backfill(source=Wrapped(fill.source, around))
     assert not report.ok
-    assert "items written to orders that have no row there: 2" in report.errors[0]
+    assert "items written to orders that have no row there: 1" in report.errors[0]
     assert "writes them again" in report.errors[0]
 
     mended = backfill()
@@ -124,7 +127,7 @@ def test_only_what_was_lost_is_written_again(backfill: Backfill, fill: Fill, pg:
     backfill()
     pg.execute("DELETE FROM orders WHERE id = 2")
 
-    assert [1, 0] == [sweep.changed for sweep in backfill().sweeps]
+    assert [1] == [sweep.changed for sweep in backfill().sweeps]
 
 
 def test_rows_that_were_edited_are_mended_by_a_rewrite(backfill: Backfill, fill: Fill, pg: PgConnection) -> None:
@@ -134,7 +137,7 @@ def test_rows_that_were_edited_are_mended_by_a_rewrite(backfill: Backfill, fill:
     pg.execute("UPDATE clients SET name = 'changed'")
     pg.execute("DELETE FROM order_items WHERE position = 0")
 
-    assert [0, 0] == [sweep.changed for sweep in backfill().sweeps]
+    assert [0] == [sweep.changed for sweep in backfill().sweeps]
     assert [("changed",), ("changed",)] == pg.execute("SELECT name FROM clients").fetchall()
 
     assert ROWS == rows(backfill(rewrite=True))
@@ -160,6 +163,6 @@ def test_a_grown_ledger_is_not_taken_for_small(backfill: Backfill, fill: Fill, p
     backfill()
 
     known = pg.execute(
-        "SELECT reltuples > 3000 FROM pg_class WHERE oid IN ('kvmigrate.ledger'::regclass, 'clients'::regclass)"
+        "SELECT reltuples > 3000 FROM pg_class WHERE oid IN ('kvmigrate.ledger_1'::regclass, 'clients'::regclass)"
     ).fetchall()
     assert [(True,), (True,)] == known

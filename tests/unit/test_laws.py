@@ -4,6 +4,7 @@ The seeds are drawn by hypothesis, always the same ones; ``HYPOTHESIS_PROFILE=so
 many more, and others each time.
 """
 
+import dataclasses
 import datetime as dt
 import os
 import random
@@ -17,14 +18,14 @@ from hypothesis import strategies as st
 
 from kvmigrate.errors import LensError
 from kvmigrate.model import Item, ItemKind, Reason, Refusal, Row, RowSet
-from kvmigrate.transform.lens import Left, Lens, compile_mapping
+from kvmigrate.transform.lens import Left, Lens, PageRows, compile_mapping
 from kvmigrate.transform.lens.forward import decode_item
 from kvmigrate.transform.lens.plan import find
 from kvmigrate.transform.mapping import Column, Entity, OnBadValue, Role, Table
 from kvmigrate.transform.values.json_text import decode_json, json_equal
 from kvmigrate.transform.values.refused import ValueRefused
 from kvmigrate.transform.values.types import converter
-from tests.copy_format import read_rows
+from tests.copy_format import read_rows, read_unstaged
 from tests.strategies_mapping import Plan, make_item, make_plan
 
 Rows = dict[str, list[tuple[Any, ...]]]
@@ -180,6 +181,22 @@ def test_a_page_gives_the_rows_of_its_items(seed: int) -> None:
     assert sorted(left) == sorted(page.left)
     assert unmatched == page.unmatched
     assert dict(normalised) == page.normalised
+
+
+@law
+@given(seeds)
+def test_unstaged_rows_are_the_columns_alone(seed: int) -> None:
+    """Without ordinals a page has the same rows in the same order, and says the same of every item."""
+    _, plan, lens, items = _made(seed, 12)
+    staged, unstaged = lens.page(items), lens.page(items, staged=False)
+    tables = _tables(plan)
+
+    assert (True, False) == (staged.staged, unstaged.staged)
+    expected = {name: [values for _, values in read_rows(data, tables[name])] for name, data in staged.tables.items()}
+    assert expected == {name: read_unstaged(data, tables[name]) for name, data in unstaged.tables.items()}
+    for each in dataclasses.fields(PageRows):
+        if each.name not in {"staged", "tables"}:
+            assert getattr(staged, each.name) == getattr(unstaged, each.name)
 
 
 @law

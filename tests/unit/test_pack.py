@@ -9,7 +9,7 @@ import pytest
 
 from kvmigrate.transform.lens.fast_types import SLOW, numeric_packer
 from kvmigrate.transform.values.column_type import ColumnType, parse_type
-from kvmigrate.transform.values.pack import NULL, pack_numeric, packer, row_head
+from kvmigrate.transform.values.pack import NULL, pack_numeric, packer, row_head, staged_row_head
 from tests.copy_format import read_value
 
 
@@ -42,7 +42,8 @@ def test_fields(kind: str, value: Any, packed: str) -> None:
 def test_null_and_the_head_of_a_row() -> None:
     """NULL is a length of -1; a row starts with its number of fields and the item's ordinal."""
     assert NULL == packer(parse_type("jsonb"))(None) == packer(parse_type("text[]"))(None)
-    assert bytes.fromhex("0003 00000004 00000009") == row_head(3, 4, 9)
+    assert bytes.fromhex("0003 00000004 00000009") == staged_row_head(3, 4, 9)
+    assert bytes.fromhex("0003") == row_head(3)
 
 
 def test_random_numerics_are_read_as_they_were() -> None:

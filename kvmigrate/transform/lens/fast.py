@@ -24,7 +24,6 @@ from kvmigrate.transform.lens.plan import INTEGERS, ColumnPlan, EntityPlan, Tabl
 from kvmigrate.transform.mapping import Column, Decode, Expires, Role
 from kvmigrate.transform.values.content_hash import content_hash
 from kvmigrate.transform.values.json_text import MAX_BYTES, MAX_DEPTH
-from kvmigrate.transform.values.pack import row_head
 
 Routed = tuple[int, Item, tuple[str, ...]]
 """An item, its ordinal in the page, and the captures of its key in the template's order."""
@@ -33,7 +32,6 @@ PageFunction = Callable[[list[Routed], PageBuilder, int, dict[str, int]], list[R
 _NO_STRUCT_NAME = re.compile(r'[\x00-\x1f"\\]').search
 """Finds member names that the decoder's structs cannot have."""
 
-_USUAL_PAGE = 4_096
 _KEY_TYPES = {"uuid", "text", *INTEGERS}
 
 
@@ -98,17 +96,6 @@ def _count_openings(data: bytes) -> int:
     return data.count(b"{") + data.count(b"[")
 
 
-class _Heads(dict[int, bytes]):
-    """The first bytes of a row by ordinal, remembered for ordinals of usual pages."""
-
-    def __init__(self, fields: int) -> None:
-        super().__init__({ordinal: row_head(fields, 4, ordinal) for ordinal in range(_USUAL_PAGE)})
-        self._fields = fields
-
-    def __missing__(self, ordinal: int) -> bytes:
-        return row_head(self._fields, 4, ordinal)
-
-
 class _Generator:
     """Writes the function of one entity."""
 
@@ -133,6 +120,7 @@ class _Generator:
             "    accept = builder.page.accepted.append",
             *(f"    at_{n} = places[{each.column.source!r}]" for n, each in enumerate(self.plan.keys)),
             *(f"    rows_{n} = []" for n in range(len(self.tables))),
+            *(f"    heads_{n} = builder.heads({len(table.columns)})" for n, table in enumerate(self.tables)),
             "    for routed in group:",
             "        ordinal, item, captured = routed",
             "        key, b, kind, e = item",
@@ -303,7 +291,6 @@ class _Generator:
     def _joined(self, table: TablePlan, fields: list[str]) -> str:
         """A row's head and its first fields."""
         heads = f"heads_{self.numbers[id(table)]}"
-        self.names[heads] = _Heads(len(table.columns) + 1)
         return f"join(({heads}[ordinal], {', '.join(fields)},))" if fields else f"{heads}[ordinal]"
 
     def _struct(self, plan: TablePlan) -> Any:

@@ -16,7 +16,7 @@ from kvmigrate.transform.lens.page import Left, PageBuilder, PageRows
 from kvmigrate.transform.lens.plan import EntityPlan, TablePlan, plan_entity
 from kvmigrate.transform.mapping import Entity, Expires, Mapping, Role
 from kvmigrate.transform.path import json_path
-from kvmigrate.transform.values.pack import packer, row_head
+from kvmigrate.transform.values.pack import packer
 from kvmigrate.transform.values.refused import ValueRefused
 
 _WANTED = frozenset({RouteKind.ENTITY, RouteKind.POINTER, RouteKind.AMBIGUOUS})
@@ -86,14 +86,21 @@ class Lens:
             return Refusal(item.key, json_path(*exc.path), exc.reason, exc.message)
 
     def pack(self, row_set: RowSet, ordinal: int) -> dict[str, bytes]:
-        """Return the rows of a row set as binary COPY rows by table, like `page` does."""
+        """Return the rows of a row set as binary COPY rows by table, staged, like `page` does."""
         builder = PageBuilder()
         self._add(builder, row_set, ordinal)
         return builder.finish().tables
 
-    def page(self, items: Sequence[Item]) -> PageRows:
-        """Return what a page of items becomes. Every item is in exactly one list of the result."""
-        builder = PageBuilder()
+    def page(self, items: Sequence[Item], *, staged: bool = True) -> PageRows:
+        """Return what a page of items becomes. Every item is in exactly one list of the result.
+
+        Args:
+            items: No key twice.
+
+            staged: Put the item's ordinal before the columns of each row; else the rows
+                are ready for COPY straight into their tables.
+        """
+        builder = PageBuilder(staged=staged)
         groups: dict[int, list[Routed]] = {}
         find, fast = self._router.find, self._fast
         for ordinal, item in enumerate(items):
@@ -124,8 +131,9 @@ class Lens:
 
     def _add(self, builder: PageBuilder, row_set: RowSet, ordinal: int) -> None:
         for row in (*row_set.derived, *row_set.rows):
-            packed, rest_bytes = self._packers[row.table].pack(row.values, ordinal)
-            builder.add_row(row.table, packed, rest_bytes)
+            table = self._packers[row.table]
+            packed, rest_bytes = table.pack(row.values)
+            builder.add_row(row.table, builder.heads(table.columns)[ordinal] + packed, rest_bytes)
         builder.normalised.update(row_set.normalised)
 
     def backward(self, entity: Entity, key: str | None, rows: Rows) -> Item:
@@ -199,16 +207,16 @@ class _TablePacker:
 
     def __init__(self, plan: TablePlan) -> None:
         self._packers = tuple(packer(each.column.type) for each in plan.columns)
-        self._fields = len(self._packers) + 1
+        self.columns = len(self._packers)
         rest = plan.by_role(Role.REST)
         self._rest = rest[0].position if rest else None
 
-    def pack(self, values: Sequence[Any], ordinal: int) -> tuple[bytes, int]:
-        """Return the staged row and the bytes of JSON text in its rest."""
+    def pack(self, values: Sequence[Any]) -> tuple[bytes, int]:
+        """Return the row without its head, and the bytes of JSON text in its rest."""
         fields = [pack(value) for pack, value in zip(self._packers, values, strict=True)]
         # Length word and jsonb version byte are no rest.
         rest_bytes = 0 if self._rest is None or values[self._rest] is None else len(fields[self._rest]) - 5
-        return row_head(self._fields, 4, ordinal) + b"".join(fields), rest_bytes
+        return b"".join(fields), rest_bytes
 
 
 def _tables(plan: EntityPlan) -> list[TablePlan]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import struct
+import functools
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -11,9 +10,9 @@ from typing import NamedTuple
 from kvmigrate.model import Item, Refusal
 from kvmigrate.transform.keys.route import Route, RouteKind
 from kvmigrate.transform.values.content_hash import content_hash
-from kvmigrate.transform.values.pack import row_head
+from kvmigrate.transform.values.pack import row_head, staged_row_head
 
-_HEAD_BYTES = len(row_head(1, 4, 0))
+_USUAL_PAGE = 4_096
 
 
 class Left(NamedTuple):
@@ -24,7 +23,7 @@ class Left(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """An item that became rows; *ordinal* is the first field of each of them."""
+    """An item that became rows; *ordinal* is its place in the page, and the first field of each staged row."""
 
     ordinal: int
     key: str
@@ -38,18 +37,17 @@ class PageRows:
     """What `Lens.page` made of a page.
 
     Attributes:
-        tables: Binary COPY rows by table, without header and trailer. The first field
-            of each row is int4: the item's ordinal in the page; then the table's columns.
+        tables: Binary COPY rows by table, without header and trailer: the table's columns.
 
-        row_sizes: Bytes of each row of `tables`, in order.
+        staged: Each row has one more field, the first: the item's ordinal in the page, as int4.
 
         rest_bytes: Bytes of JSON text in rest columns, by table.
 
         normalised: Counts of declared losses, by name.
     """
 
+    staged: bool = True
     tables: dict[str, bytes] = field(default_factory=dict)
-    row_sizes: dict[str, list[int]] = field(default_factory=dict)
     row_counts: dict[str, int] = field(default_factory=dict)
     rest_bytes: dict[str, int] = field(default_factory=dict)
     normalised: dict[str, int] = field(default_factory=dict)
@@ -59,29 +57,40 @@ class PageRows:
     pointers: list[Item] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
 
-    def without_ordinals(self, table: str) -> bytes:
-        """Return the rows of *table* as its own columns alone, for COPY straight into it."""
-        data = self.tables[table]
-        fields = struct.pack("!h", int.from_bytes(data[:2], "big") - 1)
-        ends = itertools.accumulate(self.row_sizes[table])
-        return b"".join(
-            [
-                fields + data[end - size + _HEAD_BYTES : end]
-                for size, end in zip(self.row_sizes[table], ends, strict=True)
-            ]
-        )
+
+class Heads(dict[int, bytes]):
+    """The first bytes of a table's rows by ordinal, remembered for ordinals of usual pages."""
+
+    def __init__(self, columns: int, *, staged: bool) -> None:
+        """Make those of a table with so many columns."""
+        self._columns, self._staged = columns, staged
+        super().__init__({ordinal: self._head(ordinal) for ordinal in range(_USUAL_PAGE)})
+
+    def _head(self, ordinal: int) -> bytes:
+        return staged_row_head(self._columns + 1, 4, ordinal) if self._staged else row_head(self._columns)
+
+    def __missing__(self, ordinal: int) -> bytes:
+        return self._head(ordinal)
+
+
+heads = functools.cache(Heads)
+"""Return the heads of a number of columns, staged or not."""
 
 
 class PageBuilder:
     """Collects a page's rows; the compiled functions append to *parts* themselves."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, staged: bool = True) -> None:
         """Start empty."""
-        self.page = PageRows()
+        self.page = PageRows(staged)
         self.parts: dict[str, list[bytes]] = {}
         self.counts: Counter[str] = Counter()
         self.rest_bytes: Counter[str] = Counter()
         self.normalised: Counter[str] = Counter()
+
+    def heads(self, columns: int) -> Heads:
+        """Return the first bytes of the rows of a table with so many columns, by ordinal."""
+        return heads(columns, staged=self.page.staged)
 
     def aside(self, item: Item, route: Route) -> None:
         """Note an item whose key belongs to no entity."""
@@ -113,7 +122,6 @@ class PageBuilder:
         """Return the page."""
         page = self.page
         page.tables = {table: b"".join(rows) for table, rows in self.parts.items()}
-        page.row_sizes = {table: list(map(len, rows)) for table, rows in self.parts.items()}
         page.row_counts, page.rest_bytes = dict(self.counts), dict(self.rest_bytes)
         page.normalised = dict(self.normalised)
         return page

@@ -38,6 +38,11 @@ class Difference:
     sql: str = ""
     statement: Statement | None = field(default=None, compare=False)
 
+    @property
+    def is_key(self) -> bool:
+        """Whether it speaks of a key, an index or a foreign key: what a first load takes away for a while."""
+        return self.object.startswith(("primary key ", "unique ", "index ", "foreign key "))
+
     def to_json(self) -> dict[str, Any]:
         """Return the difference as the command line prints it."""
         return {"level": str(self.level), "object": self.object, "what": self.what, "sql": self.sql}

@@ -17,7 +17,10 @@ from kvmigrate.transform.values.json_text import encode_json
 
 NULL = b"\xff\xff\xff\xff"
 length = struct.Struct("!i").pack
-row_head = struct.Struct("!hii").pack
+row_head = struct.Struct("!h").pack
+"""Field count: the start of every row."""
+
+staged_row_head = struct.Struct("!hii").pack
 """Field count, length 4 and the item's ordinal: the start of every staged row."""
 
 POSTGRES_EPOCH = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)

@@ -1,0 +1,157 @@
+"""Between reading and writing: what of a page must be written, and where each of its keys belongs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from kvmigrate.backfill.census import KnownContents
+from kvmigrate.backfill.findings import UNMATCHED_EXAMPLES, PageReport
+from kvmigrate.backfill.names import content_name, name_of, packed
+from kvmigrate.model import MAX_KEY_BYTES, Item, ItemKind, Version
+from kvmigrate.stores.base import Page, ScanRequest
+from kvmigrate.target.base import SURROUNDING_REASONS, Batch, Label, Mark, Target
+from kvmigrate.transform.keys.route import RouteKind
+from kvmigrate.transform.lens import Lens, PageRows
+from kvmigrate.transform.values.content_hash import content_hash
+
+_CLASHING_OR_OWNED = frozenset({RouteKind.ENTITY, RouteKind.AMBIGUOUS})
+
+
+class Sweep(msgspec.Struct, frozen=True):
+    """What a sweep is about: the same for every page, and for every process.
+
+    Attributes:
+        run, epoch, n: The label of what it writes.
+
+        loading: A first load is open: everything is new.
+
+        only: Names of the entities that are chosen; none means all.
+
+        keep_keys: Remember the matched keys themselves.
+
+        ttl: Read expiries.
+    """
+
+    run: int
+    epoch: int
+    n: int
+    loading: bool
+    page_keys: int
+    only: tuple[str, ...] = ()
+    keep_keys: bool = False
+    ttl: bool = True
+
+    @property
+    def label(self) -> Label:
+        """The label as the target takes it."""
+        return Label(self.run, Version(self.epoch, self.n))
+
+
+class Work(NamedTuple):
+    """A page that was transformed. *batch* is what must be written of it."""
+
+    batch: Batch | None
+    report: PageReport
+    size_bytes: int
+
+
+class PageWork:
+    """Does the work on pages of one sweep. `transform` and `write` may be called by two threads."""
+
+    def __init__(self, target: Target, lens: Lens, sweep: Sweep, known: KnownContents) -> None:
+        """Take part in *sweep*; items that are *known* are not written, except in a first load."""
+        self._target, self._lens, self._sweep, self._known = target, lens, sweep, known
+
+    def request(self) -> ScanRequest:
+        """Return what a source should read for this sweep."""
+        return ScanRequest(self._sweep.page_keys, self._wants, self._lens.explodes, ttl=self._sweep.ttl)
+
+    def transform(self, page: Page, mark: Mark | None) -> Work:
+        """Turn what must be written of a page into rows; note where each key belongs."""
+        chosen = self.is_chosen
+        # The later reading of a key that a page has twice is the newer one.
+        items = {item.key: item for item in page.items if chosen(item.key)} if self._sweep.only else _by_key(page.items)
+        too_long = [key for key in items if len(key) > MAX_KEY_BYTES // 4 and len(key.encode()) > MAX_KEY_BYTES]
+        for key in too_long:
+            del items[key]
+        vanished = [key for key in page.vanished if chosen(key)]
+        keys = len(items) + len(too_long) + len(vanished) + len(page.unreadable)
+        to_write = list(items.values()) if self._sweep.loading else self._changed(items.values())
+        rows = self._lens.page(to_write, staged=not self._sweep.loading)
+        matched = _written(rows)
+        if len(to_write) < len(items):
+            matched += items.keys() - {item.key for item in to_write}
+        unmatched = [*rows.unmatched, *too_long]
+        report = PageReport(
+            keys,
+            len(rows.accepted) + len(rows.refused),
+            packed(map(name_of, matched)),
+            packed(map(name_of, [*(left.key for left in rows.left), *(item.key for item in rows.pointers)])),
+            packed([*map(name_of, unmatched), *map(name_of, page.unreadable)]),
+            packed(map(name_of, vanished)),
+            normalised=rows.normalised,
+            left_reasons=dict(Counter(left.reason for left in rows.left)),
+            pointer_keys=[item.key for item in rows.pointers],
+            unmatched_examples=unmatched[:UNMATCHED_EXAMPLES],
+            matched_keys=matched if self._sweep.keep_keys else [],
+        )
+        batch = Batch(to_write, rows, self._sweep.label, mark) if report.items or mark else None
+        return Work(batch, report, sum(map(len, rows.tables.values())))
+
+    def write(self, work: Work) -> PageReport:
+        """Write what must be written, in one transaction; return the page's report.
+
+        Raises:
+            TargetError: nothing of the page was written.
+        """
+        batch, report = work.batch, work.report
+        if batch is None:
+            return report
+        applied = self._target.load(batch) if self._sweep.loading else self._target.apply(batch)
+        report.applied = (applied.written, applied.waiting, applied.quarantined, applied.moved)
+        if not self._sweep.loading:
+            report.touched = packed(map(name_of, _written(batch.rows)))
+        else:
+            report.known = _contents(batch.rows)
+        return report
+
+    def is_chosen(self, key: str) -> bool:
+        """Whether the key's item is of an entity that the sweep is about."""
+        if not self._sweep.only:
+            return True
+        entity = self._lens.route(key).entity
+        return entity is not None and entity.name in self._sweep.only
+
+    def _wants(self, key: str) -> bool:
+        return self._lens.wants(key) and self.is_chosen(key)
+
+    def _changed(self, items: Iterable[Item]) -> list[Item]:
+        has = self._known.has
+        return [
+            item
+            for item in items
+            if item.kind is ItemKind.UNREAD or not has(item.key, content_hash(item)) or not self._is_ours(item.key)
+        ]
+
+    def _is_ours(self, key: str) -> bool:
+        """Whether the key still belongs to an entity: the ledger may know it from another mapping."""
+        return self._lens.route(key).kind in _CLASHING_OR_OWNED
+
+
+def _by_key(items: Sequence[Item]) -> dict[str, Item]:
+    return {item.key: item for item in items}
+
+
+def _contents(rows: PageRows) -> bytes:
+    """Name what the ledger has of a first load's items; those refused for themselves would be refused again."""
+    refused = [item for item, refusal in rows.refused if refusal.reason not in SURROUNDING_REASONS]
+    names = [content_name(each.key, each.content_hash) for each in rows.accepted]
+    return packed([*names, *(content_name(item.key, content_hash(item)) for item in refused)])
+
+
+def _written(rows: PageRows) -> list[str]:
+    return [accepted.key for accepted in rows.accepted] + [item.key for item, _ in rows.refused]
