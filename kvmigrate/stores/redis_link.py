@@ -12,13 +12,15 @@ from kvmigrate.errors import SourceError
 from kvmigrate.stores.position import number
 from kvmigrate.stores.redis_mark import change_mark
 from kvmigrate.stores.redis_read import KeyReader, RedisReader
-from kvmigrate.stores.redis_wire import call
+from kvmigrate.stores.redis_wire import RedisWire, call
 from kvmigrate.stores.url import SourceURL
 
 T = TypeVar("T")
 
 # Reads are safe to repeat. Long enough for a restart or a failover, and never spent on a wrong address.
 PAUSES_S = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+Connect = Callable[[SourceURL], redis.Redis]
 
 LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 """What may pass by itself."""
@@ -56,7 +58,7 @@ class Link(Protocol):
         ...
 
     def incarnation(self) -> str | None:
-        """Return what tells the processes that gave positions from others; ``None`` where it is refused."""
+        """Return what names the processes that answer; ``None`` where they do not tell."""
         ...
 
     def close(self) -> None:
@@ -68,11 +70,14 @@ class RedisLink:
     """A client of one server that opens on first use, and again after `close`."""
 
     def __init__(
-        self, url: SourceURL, connect: Callable[[], redis.Redis], *, database: int, by_slot: bool = False
+        self, url: SourceURL, connect: Callable[[], redis.Redis], *, database: int, is_node: bool = False
     ) -> None:
-        """Open with *connect*; errors name *url*. A node of a cluster is read *by slot*."""
+        """Open with *connect*; errors name *url*.
+
+        A *node* of a cluster is read by slot, and not waited for long: another may take its place.
+        """
         self._url, self._connect = url, connect
-        self._database, self._by_slot = database, by_slot
+        self._database, self._is_node = database, is_node
         self._redis: redis.Redis | None = None
         self._reads: RedisReader | None = None
         self._answered = False
@@ -86,12 +91,12 @@ class RedisLink:
     def reader(self) -> RedisReader:
         """Return what reads values through the client; only within `ask`."""
         if self._reads is None:
-            self._reads = RedisReader(self.client(), by_slot=self._by_slot)
+            self._reads = RedisReader(self.client(), by_slot=self._is_node)
         return self._reads
 
     def ask(self, read: Callable[[], T]) -> T:
         """Read, and again after a dropped connection: everything here only reads."""
-        pauses = PAUSES_S if self._answered else ()
+        pauses = PAUSES_S[: 3 if self._is_node else None] if self._answered else ()
         for pause in (*pauses, None):
             try:
                 answer = read()
@@ -105,6 +110,10 @@ class RedisLink:
                 self._answered = True
                 return answer
         raise AssertionError  # the last pause is None
+
+    def raw(self, *command: str) -> Any:
+        """Return the answer to a command as it comes off the wire."""
+        return self.ask(lambda: RedisWire(self.client()).run([command])[0])
 
     def expiring(self) -> bool:
         """Return whether INFO counts any key with an expiry; ``True`` where INFO is refused."""
@@ -141,8 +150,9 @@ class RedisLink:
         return self.ask(lambda: change_mark(self.client(), self._database))
 
     def incarnation(self) -> str | None:
-        """Return a part of the server's run_id."""
-        return self._process() or None
+        """Return what names the server's process; ``None`` where INFO is refused or does not tell."""
+        found = (self._info("server") or {}).get("run_id")
+        return str(found) if found else None
 
     def close(self) -> None:
         """Close the connection; it opens again when needed."""
@@ -151,8 +161,8 @@ class RedisLink:
         self._redis = self._reads = None
 
     def _process(self) -> str:
-        """Return what tells the server's process from others; nothing where INFO is refused."""
-        return str((self._info("server") or {}).get("run_id", ""))[:12]
+        """Return enough of the server's process for a position."""
+        return (self.incarnation() or "")[:12]
 
     def _info(self, section: str) -> Any:
         """Return a section of INFO, ``None`` where it is refused."""
