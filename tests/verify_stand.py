@@ -45,6 +45,7 @@ class VerifyStand:
     def __init__(self, url: str, folder: Path, mapping_text: str) -> None:
         self.url = url
         self.mapping = load_mapping(mapping_text)
+        self._numbers = self.mapping.ledger_numbers
         self.file = folder / "store.db"
         apply_schema(url, self.mapping)
         self.connection = psycopg.connect(url, autocommit=True)
@@ -80,9 +81,10 @@ class VerifyStand:
     def enter_item(self, item: Item, entity: Entity, *, status: str = "ok", deleted: bool = False) -> None:
         """As `enter`, for an item as a store holds it."""
         self.connection.execute(
-            "INSERT INTO kvmigrate.ledger (scope, key, entity, mapping, run, epoch, n, content_hash, status, deleted)"
-            " VALUES (%s, %s, %s, %s, 1, 0, 1, %s, %s, %s)",
-            [self.scope, item.key, entity.id, self.mapping.number, content_hash(item), status, deleted],
+            "INSERT INTO kvmigrate.ledger"
+            " (scope, key, entity, mapping, content_hash, status, deleted, run, born, epoch, n)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, 1, 1, 0, 1)",
+            [self.scope, item.key, entity.id, self._numbers[entity.id], content_hash(item), status, deleted],
         )
 
     def quarantine(self, key: str) -> None:

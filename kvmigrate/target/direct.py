@@ -29,7 +29,7 @@ from kvmigrate.transform.values.content_hash import content_hash
 Connection = psycopg.Connection[Any]
 
 _start = struct.Struct("!hiii").pack
-_middle = struct.Struct("!iiiiiqiiiq").pack
+_middle = struct.Struct("!iiiiiqiqiiiq").pack
 _length = struct.Struct("!i").pack
 
 
@@ -40,7 +40,7 @@ class DirectLoad:
         """Compose the statements."""
         self._parts = parts
         self._ledger = sql.SQL(
-            "COPY {} (scope, key, entity, mapping, run, epoch, n, content_hash, expires_at, status) "
+            "COPY {} (scope, key, entity, mapping, run, born, epoch, n, content_hash, expires_at, status) "
             "FROM STDIN (FORMAT binary)"
         ).format(parts.ledger_table)
         self._copies = {
@@ -139,16 +139,16 @@ class DirectLoad:
         copy_rows(connection, self._ledger, b"".join(self._ledger_rows(candidates, label, refused)))
 
     def _ledger_rows(self, candidates: Sequence[Candidate], label: Label, refused: LedgerStatus) -> Iterator[bytes]:
-        scope, number = self._parts.scope, self._parts.layout.mapping.number
+        scope, numbers = self._parts.scope, self._parts.layout.numbers
         (run, (epoch, n)), live_status = label, self._statuses[LedgerStatus.OK]
         refused_status = self._statuses[refused]
         for _, key_text, entity, digest, expires_at_ms, live in candidates:
             key, digest = key_text.encode(), digest or b""  # noqa: PLW2901 - bytes of them
             yield b"".join(
                 (
-                    _start(10, 4, scope, len(key)),
+                    _start(11, 4, scope, len(key)),
                     key,
-                    _middle(4, entity, 4, number, 8, run, 4, epoch, 8, n),
+                    _middle(4, entity, 4, numbers[entity], 8, run, 8, run, 4, epoch, 8, n),
                     _length(len(digest)) + digest if digest else b"\xff\xff\xff\xff",
                     pack_expiry(expires_at_ms),
                     live_status if live else refused_status,

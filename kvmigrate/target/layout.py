@@ -69,15 +69,21 @@ class TablePlan:
 
 @dataclass(slots=True)
 class Layout:
-    """All tables of a mapping, in an order in which they can be filled."""
+    """All tables of a mapping, in an order in which they can be filled.
+
+    Attributes:
+        numbers: What items are written under, by their entity's id.
+    """
 
     mapping: Mapping
     plans: list[TablePlan] = field(init=False)
     by_name: dict[str, TablePlan] = field(init=False)
     candidate: sql.Identifier = field(init=False)
+    numbers: dict[int, int] = field(init=False)
 
     def __post_init__(self) -> None:
         number = self.mapping.number
+        self.numbers = self.mapping.ledger_numbers
         self.candidate = sql.Identifier(f"kvm_{number}_candidate")
         targets = {
             key.target_table for _, table in self.mapping.tables() for key in table.foreign_keys if not key.owned
@@ -95,6 +101,14 @@ class Layout:
     def anchors(self, entity: Entity) -> list[TablePlan]:
         """Return the plans whose rows name their item: the root, or a rows_only item's top children."""
         return [plan for plan in self.plans_of(entity) if plan.anchor]
+
+    def number_of(self, entity: sql.Composable) -> sql.Composed:
+        """Return the SQL of what items of *entity*, an id, are written under now."""
+        cases = [
+            sql.SQL("WHEN {} THEN {}").format(sql.Literal(each), sql.Literal(number))
+            for each, number in self.numbers.items()
+        ]
+        return sql.SQL("CASE {} {} END").format(entity, sql.SQL(" ").join(cases))
 
     def owner(self, plan: TablePlan, alias: str) -> tuple[sql.Composed, sql.Composed]:
         """Return joins from *alias* up to the row that names the item, and the item's key as text."""

@@ -20,7 +20,7 @@ UPDATE {candidate} AS c
 SET prior_entity = l.entity,
     moved = l.deleted OR l.content_hash IS DISTINCT FROM c.content_hash,
     same = c.live AND l.status = 'ok' AND NOT l.deleted AND l.content_hash IS NOT DISTINCT FROM c.content_hash
-        AND l.mapping = %(mapping)s
+        AND l.mapping = {number}
         AND NOT EXISTS (SELECT FROM kvmigrate.waiting AS w WHERE w.scope = l.scope AND w.key = l.key)
 FROM (
     SELECT * FROM kvmigrate.ledger
@@ -40,13 +40,14 @@ _GUARD = sql.SQL("""
 _MOVE = """
 WITH moved AS (
     INSERT INTO kvmigrate.ledger AS l
-        (scope, key, entity, mapping, run, epoch, n, content_hash, expires_at, status)
-    SELECT %(scope)s, c.key, c.entity, %(mapping)s, %(run)s, %(epoch)s, %(n)s, c.content_hash, c.expires_at,
+        (scope, key, entity, mapping, run, born, epoch, n, content_hash, expires_at, status)
+    SELECT %(scope)s, c.key, c.entity, {number}, %(run)s, %(run)s, %(epoch)s, %(n)s, c.content_hash, c.expires_at,
         CASE WHEN c.live THEN 'ok' ELSE 'quarantined' END
     FROM {candidate} AS c
     ORDER BY c.key
     ON CONFLICT (scope, key) DO UPDATE SET
         entity = excluded.entity, mapping = excluded.mapping, run = excluded.run,
+        born = CASE WHEN l.deleted AND l.run <> excluded.run THEN excluded.born ELSE l.born END,
         epoch = excluded.epoch, n = excluded.n, content_hash = excluded.content_hash,
         expires_at = excluded.expires_at, deleted = false, kv_dirty = false, status = excluded.status
     WHERE {guard}
@@ -58,7 +59,7 @@ UPDATE {candidate} AS c SET taken = true FROM moved WHERE moved.key = c.key
 _TOMB = """
 UPDATE kvmigrate.ledger AS l
 SET deleted = true, content_hash = NULL, status = 'ok', kv_dirty = false,
-    run = %(run)s, epoch = %(epoch)s, n = %(n)s, mapping = %(mapping)s
+    run = %(run)s, epoch = %(epoch)s, n = %(n)s
 FROM (
     SELECT scope, key FROM kvmigrate.ledger
     WHERE scope = %(scope)s AND key = ANY(%(keys)s) AND NOT deleted
@@ -141,13 +142,14 @@ class Ledger:
     def __init__(self, layout: Layout, scope: int) -> None:
         """Compose the statements for *layout*'s temporary tables."""
         self.scope = scope
-        self.mapping = layout.mapping
+        self._layout = layout
+        number = layout.number_of(sql.SQL("c.entity"))
 
         def compose(text: LiteralString, **parts: sql.Composable) -> sql.Composed:
             return sql.SQL(text).format(candidate=layout.candidate, **parts)
 
-        self._look, self._count = compose(_LOOK), compose(_COUNT)
-        self._move, self._tomb = compose(_MOVE, guard=_GUARD), compose(_TOMB, guard=_GUARD)
+        self._look, self._count = compose(_LOOK, number=number), compose(_COUNT)
+        self._move, self._tomb = compose(_MOVE, number=number, guard=_GUARD), compose(_TOMB, guard=_GUARD)
         self._clear = [compose(_CLEAR, table=sql.Identifier("kvmigrate", name)) for name in ("waiting", "quarantine")]
         self._narrow = compose("UPDATE {candidate} SET live = false WHERE live AND (same OR NOT taken)")
 
@@ -216,19 +218,19 @@ class Ledger:
             **self._values(label),
             "key": item.key,
             "entity": entity,
+            "mapping": self._layout.numbers[entity],
             "payload": payload,
             "kind": kind,
             "expires": None if item.expires_at_ms is None else min(item.expires_at_ms, _LAST_EXPIRY_MS),
             "path": _storable(refusal.path),
             "reason": refusal.reason.value,
             "message": _storable(refusal.message) + kept,
-            "fingerprint": self.mapping.fingerprint,
+            "fingerprint": self._layout.mapping.fingerprint,
         }
 
     def _values(self, label: Label) -> dict[str, Any]:
         return {
             "scope": self.scope,
-            "mapping": self.mapping.number,
             "run": label.run,
             "epoch": label.version.epoch,
             "n": label.version.n,

@@ -116,5 +116,5 @@ def _has_no_row(layout: Layout, entity: Entity) -> sql.Composed | None:
 
 def _written(layout: Layout, scope: int, entity: Entity) -> sql.Composed:
     return _WRITTEN.format(
-        scope=sql.Literal(scope), entity=sql.Literal(entity.id), mapping=sql.Literal(layout.mapping.number)
+        scope=sql.Literal(scope), entity=sql.Literal(entity.id), mapping=sql.Literal(layout.numbers[entity.id])
     )

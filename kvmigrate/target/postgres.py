@@ -63,7 +63,7 @@ _OWN_REASONS = sorted({*Reason} - {*SURROUNDING_REASONS})
 _KNOWN = """
 COPY (
     SELECT l.key, l.content_hash FROM kvmigrate.ledger AS l
-    WHERE l.scope = %s AND l.content_hash IS NOT NULL AND l.mapping = %s AND NOT l.deleted
+    WHERE l.scope = %s AND l.content_hash IS NOT NULL AND l.mapping = ANY(%s) AND NOT l.deleted
         AND (l.status IN ('ok', 'waiting') OR (l.status = 'quarantined' AND EXISTS (
             SELECT FROM kvmigrate.quarantine AS q WHERE q.scope = l.scope AND q.key = l.key AND q.reason = ANY(%s))))
 ) TO STDOUT (FORMAT binary)
@@ -263,7 +263,7 @@ class PostgresTarget:
 
     def known_contents(self) -> Iterator[Sequence[tuple[str, bytes]]]:
         """Yield what need not be applied again; see `Target.known_contents`. Uses the second connection."""
-        values = [self._parts().scope, self._lens.mapping.number, _OWN_REASONS]
+        values = [self._parts().scope, list(self._layout.numbers.values()), _OWN_REASONS]
         # Tried once only: what was yielded cannot be taken back.
         try:
             with self._reader.connection().cursor() as cursor, cursor.copy(_KNOWN, values) as copy:

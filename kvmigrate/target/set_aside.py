@@ -27,8 +27,9 @@ _KNOWN = sql.SQL("SELECT DISTINCT key, entity FROM {} WHERE key = ANY(%s)")
 # One entry for each key, whatever the scan had of it; without a hash, so that nothing is taken for known.
 _LEAVE = sql.SQL("""
 WITH gone AS (DELETE FROM {ledger} WHERE key = ANY(%s) RETURNING *)
-INSERT INTO {ledger} (scope, key, entity, mapping, run, epoch, n, content_hash, expires_at, status)
-SELECT DISTINCT ON (key) scope, key, entity, mapping, run, epoch, n, NULL, expires_at, 'waiting' FROM gone ORDER BY key
+INSERT INTO {ledger} (scope, key, entity, mapping, run, born, epoch, n, content_hash, expires_at, status)
+SELECT DISTINCT ON (key) scope, key, entity, mapping, run, born, epoch, n, NULL, expires_at, 'waiting'
+FROM gone ORDER BY key
 """)
 
 

@@ -11,6 +11,7 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from kvmigrate.transform.entity_number import entity_number, ledger_numbers
 from kvmigrate.transform.keys.pattern import KeyTemplate
 from kvmigrate.transform.path import Path
 from kvmigrate.transform.values.column_type import ColumnType
@@ -240,6 +241,15 @@ class Entity:
     joined_as: str = ""
 
     @property
+    def number(self) -> int:
+        """31 bits of a hash of all that decides this entity's rows; it says nothing of other entities.
+
+        Uniques and indexes do not count, as they refuse items and change none; nor does
+        the order of columns, children or lookups.
+        """
+        return entity_number(self)
+
+    @property
     def tables(self) -> tuple[Table, ...]:
         """The real tables of this entity, parents first."""
         every = tuple(self.root.walk())
@@ -301,8 +311,13 @@ class Mapping:
 
     @property
     def number(self) -> int:
-        """The fingerprint's first 31 bits, as the ledger stores it."""
+        """The fingerprint's first 31 bits, for names."""
         return int(self.fingerprint[:8], 16) & 0x7FFFFFFF
+
+    @property
+    def ledger_numbers(self) -> dict[int, int]:
+        """What items are written under, by their entity's id. See `entity_number.ledger_numbers`."""
+        return ledger_numbers(self)
 
     def entity(self, name: str) -> Entity:
         """Return the entity called *name*. Raises `KeyError`."""

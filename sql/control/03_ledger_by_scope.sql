@@ -12,6 +12,7 @@ CREATE TABLE kvmigrate.ledger (
     entity       int NOT NULL,
     mapping      int NOT NULL,
     run          bigint NOT NULL,
+    born         bigint NOT NULL,
     epoch        int NOT NULL,
     n            bigint NOT NULL,
     content_hash bytea,
@@ -22,6 +23,9 @@ CREATE TABLE kvmigrate.ledger (
     PRIMARY KEY (scope, key)
 ) PARTITION BY LIST (scope);
 COMMENT ON TABLE kvmigrate.ledger IS 'what the tables hold of each item: its state as of version (epoch, n)';
+COMMENT ON COLUMN kvmigrate.ledger.mapping IS 'number of the declaration of its entity that it was written under';
+COMMENT ON COLUMN kvmigrate.ledger.run IS 'the run that wrote it last';
+COMMENT ON COLUMN kvmigrate.ledger.born IS 'the run that wrote it first since it was last absent; 0 where that is not known';
 COMMENT ON COLUMN kvmigrate.ledger.deleted IS 'a tombstone: the item is gone, and an older state must not return';
 CREATE INDEX ledger_kv_dirty_idx ON kvmigrate.ledger (scope, key) WHERE kv_dirty;
 
@@ -51,7 +55,9 @@ COMMENT ON FUNCTION kvmigrate.ledger_of(int) IS 'makes the ledger''s partition o
 REVOKE EXECUTE ON FUNCTION kvmigrate.ledger_of(int) FROM PUBLIC;
 
 SELECT kvmigrate.ledger_of(id) FROM kvmigrate.control ORDER BY id;
-INSERT INTO kvmigrate.ledger SELECT * FROM kvmigrate.ledger_before;
+INSERT INTO kvmigrate.ledger
+SELECT scope, key, entity, mapping, run, 0, epoch, n, content_hash, expires_at, deleted, kv_dirty, status
+FROM kvmigrate.ledger_before;
 DROP TABLE kvmigrate.ledger_before;
 
 DROP TABLE kvmigrate.checkpoint;
@@ -73,3 +79,5 @@ COMMENT ON COLUMN kvmigrate.checkpoint.digest IS 'hash of what the share asked f
 ALTER TABLE kvmigrate.run ADD COLUMN resume_key text NOT NULL DEFAULT '';
 COMMENT ON COLUMN kvmigrate.run.resume_key IS
     'hash of all that its positions depend on: a first load goes on where one with an equal key was cut short';
+
+COMMENT ON COLUMN kvmigrate.control.backfill_run IS 'the newest backfill or undo; older ones may no longer write';

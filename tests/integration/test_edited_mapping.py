@@ -149,3 +149,90 @@ def test_an_entity_that_comes_back_finds_its_items(fill: Fill, database: str, pg
     assert (True, 3, 1) == (back.ok, back.rows["shelves"], sum(sweep.removed for sweep in back.sweeps))
     assert [("0",), ("1",), ("2",)] == pg.execute("SELECT id FROM shelves ORDER BY id").fetchall()
     assert verified(fill, database, GROWN)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        FIRST.replace("name: edited", 'name: edited\npointers: [{key: "author:all", lists: author}]'),
+        FIRST.replace("name: edited", 'name: edited\nleave_in_kv: [{key: "shelf:{id}", reason: later}]'),
+        FIRST + GROWN[GROWN.index("  shelf:") :],
+        FIRST.replace("    indexes: [[name]]", "    indexes: [[name]]\n    unique: [[name]]"),
+    ],
+    ids=["pointer", "leave_in_kv", "entity", "unique"],
+)
+def test_an_edit_that_touches_no_entity_rewrites_nothing(
+    fill: Fill, database: str, pg: PgConnection, after: str
+) -> None:
+    """Their rows are the ones that were there, not even updated."""
+    fill(ITEMS)
+    backfill(fill, database, FIRST)
+    rows = "SELECT id, xmin::text, ctid::text FROM {} ORDER BY id"
+    before = [pg.execute(rows.format(table).encode()).fetchall() for table in ("authors", "books")]
+
+    report = backfill(fill, database, after)
+
+    assert (True, 2) == (report.ok, report.waiting)
+    assert before == [pg.execute(rows.format(table).encode()).fetchall() for table in ("authors", "books")]
+    assert verified(fill, database, after)
+
+
+def test_a_new_column_rewrites_its_entity_alone(fill: Fill, database: str, pg: PgConnection) -> None:
+    """By itself, without any option; the one after has nothing to do."""
+    fill(ITEMS)
+    backfill(fill, database, FIRST)
+    books = pg.execute("SELECT id, xmin::text FROM books ORDER BY id").fetchall()
+    after = FIRST.replace("      name: {", "      born: {path: born, type: integer}\n      name: {")
+
+    report = backfill(fill, database, after)
+
+    assert (True, 10) == (report.ok, report.sweeps[0].applied)
+    assert [(10,)] == pg.execute("SELECT count(*) FROM authors WHERE born > 0").fetchall()
+    assert books == pg.execute("SELECT id, xmin::text FROM books ORDER BY id").fetchall()
+    assert verified(fill, database, after)
+    assert [0] == [sweep.applied for sweep in backfill(fill, database, after).sweeps]
+
+
+def test_an_entity_that_comes_back_unchanged_is_not_rewritten(fill: Fill, database: str, pg: PgConnection) -> None:
+    """Other edits may have come and gone meanwhile."""
+    fill(ITEMS)
+    backfill(fill, database, GROWN)
+    shelves = pg.execute("SELECT id, xmin::text FROM shelves ORDER BY id").fetchall()
+    backfill(fill, database, GROWN[: GROWN.index("  shelf:")])
+
+    report = backfill(fill, database, GROWN.replace("    indexes: [[title]]\n", ""))
+
+    assert (True, [0]) == (report.ok, [sweep.applied for sweep in report.sweeps])
+    assert shelves == pg.execute("SELECT id, xmin::text FROM shelves ORDER BY id").fetchall()
+
+
+def test_an_entity_that_takes_keys_from_another_gets_their_items(fill: Fill, database: str) -> None:
+    """Although the store did not change, and neither did the declaration of who had them."""
+    fill({f"author:{name}": {"name": name} for name in ("a", "b", "7")})
+    backfill(fill, database, FIRST)
+    taker = """\
+  number:
+    keys: ["author:{id=int}"]
+    table: numbers
+    columns: {id: {key: id, type: integer}}
+"""
+    report = backfill(fill, database, FIRST + taker)
+
+    assert (True, {"authors": 2, "books": 0, "numbers": 1}) == (report.ok, report.rows)
+    assert verified(fill, database, FIRST + taker)
+    back = backfill(fill, database, FIRST)
+    assert (True, 3) == (back.ok, back.rows["authors"])
+
+
+def test_tables_in_another_schema_are_filled(fill: Fill, database: str, pg: PgConnection) -> None:
+    """Also back again, where the older rows still stand."""
+    fill(ITEMS)
+    moved = FIRST.replace("name: edited", "name: edited\nschema: elsewhere")
+    pg.execute("CREATE SCHEMA elsewhere")
+    backfill(fill, database, FIRST)
+    assert 10 == backfill(fill, database, moved).rows["authors"]
+    fill({"author:1": {"name": "changed"}})
+    assert backfill(fill, database, moved).ok
+
+    assert backfill(fill, database, FIRST).ok
+    assert [("changed",)] == pg.execute("SELECT name FROM public.authors WHERE id = '1'").fetchall()

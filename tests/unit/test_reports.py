@@ -57,7 +57,11 @@ def backfill(**changes: Any) -> dict[str, Any]:
         "normalised": {"rest: drop": 7},
         "moving": False,
         "complete": True,
-        "sweeps": [],
+        "where": "",
+        "dry_run": False,
+        "resumed_pages": 0,
+        "conflicts": [],
+        "sweeps": [{}, {}],
         "errors": [],
         **changes,
     }
@@ -159,11 +163,13 @@ def test_bins_that_do_not_add_up_are_said() -> None:
     [
         ({}, "found nothing that differed"),
         ({"moving": True}, "As of a moving store"),
-        ({"complete": False, "moving": True}, "Cut short"),
+        ({"complete": False, "moving": True}, "Only a part of the store"),
+        ({"sweeps": [{}]}, "counted no change"),
+        ({"dry_run": True}, "A dry run"),
     ],
 )
 def test_the_report_says_how_sure_it_is(changes: dict[str, Any], said: str) -> None:
-    """Only a second sweep without a finding is a proof."""
+    """A second sweep without a finding is a proof, or the store's own count of changes."""
     assert said in render_text(describe_backfill(backfill(**changes)))
 
 

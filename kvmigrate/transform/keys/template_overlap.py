@@ -13,22 +13,31 @@ Segment = tuple[str | Capture, ...]
 def clashing_templates(templates: Sequence[KeyTemplate]) -> Iterator[tuple[int, int]]:
     """Yield the places of two templates that a key may match while neither constrains strictly more.
 
-    The later one comes first. Only templates with the same fixed first segment, or
-    without one, are compared, so that thousands of prefixes cost no square of that.
+    The later one comes first.
+    """
+    for place, rival in overlapping_templates(templates):
+        one, other = templates[place], templates[rival]
+        if one.text == other.text or (not one.narrows(other) and not other.narrows(one)):
+            yield place, rival
+
+
+def overlapping_templates(templates: Sequence[KeyTemplate]) -> Iterator[tuple[int, int]]:
+    """Yield the places of two templates that a key may match, the later one first.
+
+    Only templates with the same fixed first segment, or without one, are compared, so
+    that thousands of prefixes cost no square of that.
     """
     by_head: dict[str, list[int]] = {}
     anywhere: list[int] = []
     for place, template in enumerate(templates):
         head = _head(template)
         rivals = range(place) if head is None else sorted((*by_head.get(head, ()), *anywhere))
-        yield from ((place, rival) for rival in rivals if _clash(template, templates[rival]))
+        yield from ((place, rival) for rival in rivals if _overlap(template, templates[rival]))
         (anywhere if head is None else by_head.setdefault(head, [])).append(place)
 
 
-def _clash(one: KeyTemplate, other: KeyTemplate) -> bool:
-    return one.text == other.text or (
-        templates_overlap(one, other) and not one.narrows(other) and not other.narrows(one)
-    )
+def _overlap(one: KeyTemplate, other: KeyTemplate) -> bool:
+    return one.text == other.text or templates_overlap(one, other)
 
 
 def _head(template: KeyTemplate) -> str | None:
