@@ -6,7 +6,7 @@ import enum
 from array import array
 from collections.abc import Iterable, Sequence
 
-from kvmigrate.backfill.names import Names, content_name, name_of, packed
+from kvmigrate.backfill.names import Names, name_of, packed, with_content
 
 
 class Place(enum.IntEnum):
@@ -90,7 +90,7 @@ class KnownContents:
 
     def add(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Note pairs of key and content hash."""
-        self.add_names(packed(content_name(key, content) for key, content in items))
+        self.add_names(packed(with_content(name_of(key), content) for key, content in items))
 
     def add_names(self, names: bytes) -> None:
         """Note names of keys with their contents, as `packed` has them."""
@@ -106,7 +106,7 @@ class KnownContents:
 
     def has(self, key: str, content: bytes) -> bool:
         """Return whether the ledger holds the item with this content."""
-        found = content_name(key, content) in self._names
+        found = with_content(name_of(key), content) in self._names
         return found and not (self._doubtful and name_of(key) in self._doubtful)
 
     def to_bytes(self) -> bytes:

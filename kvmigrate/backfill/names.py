@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
@@ -19,9 +20,14 @@ def name_of(key: str | bytes) -> int:
     return xxhash.xxh3_64_intdigest(key.encode() if isinstance(key, str) else key)
 
 
-def content_name(key: str, content: bytes) -> int:
-    """Return the 64-bit hash of a key with a content; *content* is a content hash."""
-    return xxhash.xxh3_64_intdigest(key.encode()) ^ int.from_bytes(content[:8], "little")
+def with_content(name: int, content: bytes) -> int:
+    """Return the 64-bit hash of a key with a content: of the key's name and a content hash."""
+    eight: int
+    (eight,) = _EIGHT_BYTES(content)
+    return name ^ eight
+
+
+_EIGHT_BYTES = struct.Struct("<Q8x").unpack
 
 
 def packed(names: Iterable[int]) -> bytes:

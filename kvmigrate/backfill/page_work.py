@@ -10,7 +10,7 @@ import msgspec
 
 from kvmigrate.backfill.census import KnownContents
 from kvmigrate.backfill.findings import UNMATCHED_EXAMPLES, PageReport
-from kvmigrate.backfill.names import content_name, name_of, packed
+from kvmigrate.backfill.names import name_of, packed, with_content
 from kvmigrate.backfill.where import Where
 from kvmigrate.model import MAX_KEY_BYTES, Item, ItemKind, Version
 from kvmigrate.stores.base import Page, ScanRequest
@@ -93,16 +93,23 @@ class PageWork:
         to_write = list(items.values()) if self._sweep.loading else self._changed(items.values())
         rows = self._lens.page(to_write, staged=not self._sweep.loading)
         matched = _written(rows)
+        names = list(map(name_of, matched))
+        known = _known(names, rows) if self._sweep.loading else b""
+        touched = b"" if self._sweep.loading else packed(names)
         if len(to_write) < len(items):
-            matched += items.keys() - {item.key for item in to_write}
+            same = items.keys() - {item.key for item in to_write}
+            matched += same
+            names += map(name_of, same)
         unmatched = [*rows.unmatched, *too_long]
         report = PageReport(
             keys,
             len(rows.accepted) + len(rows.refused),
-            packed(map(name_of, matched)),
+            packed(names),
             packed(map(name_of, [*(left.key for left in rows.left), *(item.key for item in rows.pointers)])),
             packed([*map(name_of, unmatched), *map(name_of, page.unreadable)]),
             packed(map(name_of, vanished)),
+            known,
+            touched,
             normalised=rows.normalised,
             left_reasons=dict(Counter(left.reason for left in rows.left)),
             pointer_keys=[item.key for item in rows.pointers],
@@ -123,10 +130,6 @@ class PageWork:
             return report
         applied = self._target.load(batch) if self._sweep.loading else self._target.apply(batch)
         report.applied = (applied.written, applied.waiting, applied.quarantined, applied.moved)
-        if not self._sweep.loading:
-            report.touched = packed(map(name_of, _written(batch.rows)))
-        else:
-            report.known = _contents(batch.rows)
         return report
 
     def entity_name(self, key: str) -> str:
@@ -161,11 +164,11 @@ def _by_key(items: Sequence[Item]) -> dict[str, Item]:
     return {item.key: item for item in items}
 
 
-def _contents(rows: PageRows) -> bytes:
+def _known(names: Sequence[int], rows: PageRows) -> bytes:
     """Name what the ledger has of a first load's items; those refused for themselves would be refused again."""
-    refused = [item for item, refusal in rows.refused if refusal.reason not in SURROUNDING_REASONS]
-    names = [content_name(each.key, each.content_hash) for each in rows.accepted]
-    return packed([*names, *(content_name(item.key, content_hash(item)) for item in refused)])
+    hashes = [each.content_hash for each in rows.accepted]
+    hashes += [b"" if refusal.reason in SURROUNDING_REASONS else content_hash(item) for item, refusal in rows.refused]
+    return packed([with_content(name, content) for name, content in zip(names, hashes, strict=True) if content])
 
 
 def _written(rows: PageRows) -> list[str]:

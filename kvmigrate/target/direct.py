@@ -8,8 +8,7 @@ until the keys stand, and is then tried the careful way. Whatever only a key wou
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -21,16 +20,13 @@ from kvmigrate.target.attempt import Parts
 from kvmigrate.target.base import Applied, Batch, Label, Mark
 from kvmigrate.target.layout import TablePlan, names
 from kvmigrate.target.ledger import Wait
+from kvmigrate.target.ledger_rows import COLUMNS, LedgerRows
 from kvmigrate.target.session import is_data_error
-from kvmigrate.target.staging import Candidate, copy_rows, pack_expiry
+from kvmigrate.target.staging import copy_rows
 from kvmigrate.transform.lens import PageRows
 from kvmigrate.transform.values.content_hash import content_hash
 
 Connection = psycopg.Connection[Any]
-
-_start = struct.Struct("!hiii").pack
-_middle = struct.Struct("!iiiiiqiqiiiq").pack
-_length = struct.Struct("!i").pack
 
 
 class DirectLoad:
@@ -39,15 +35,11 @@ class DirectLoad:
     def __init__(self, parts: Parts) -> None:
         """Compose the statements."""
         self._parts = parts
-        self._ledger = sql.SQL(
-            "COPY {} (scope, key, entity, mapping, run, born, epoch, n, content_hash, expires_at, status) "
-            "FROM STDIN (FORMAT binary)"
-        ).format(parts.ledger_table)
+        self._ledger = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(parts.ledger_table, names(COLUMNS))
         self._copies = {
             plan.table.name: sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(plan.name, plan.columns)
             for plan in parts.layout.plans
         }
-        self._statuses = {status: _length(len(status)) + status.encode() for status in LedgerStatus}
 
     def is_done(self, connection: Connection, run: int, mark: Mark) -> bool:
         """Return whether a batch with this mark is in the tables: its commit may have gone through unheard."""
@@ -87,13 +79,13 @@ class DirectLoad:
         return applied
 
     def _load(self, connection: Connection, rows: PageRows, label: Label) -> Applied:
-        candidates = [Candidate(*accepted, live=True) for accepted in rows.accepted]
-        for item, _ in rows.refused:
-            entity = self._parts.entity_id(item.key)
-            candidates.append(Candidate(0, item.key, entity, content_hash(item), item.expires_at_ms, live=False))
-        if not candidates:
+        if not rows.accepted and not rows.refused:
             return Applied()
-        self._copy_ledger(connection, candidates, label, LedgerStatus.QUARANTINED)
+        ledger = LedgerRows(self._parts, label)
+        ledger.add_accepted(rows.accepted)
+        for item, _ in rows.refused:
+            ledger.add(item, content_hash(item), LedgerStatus.QUARANTINED)
+        copy_rows(connection, self._ledger, ledger.packed())
         for plan in self._parts.layout.plans:
             if (packed := rows.tables.get(plan.table.name)) is None:
                 continue
@@ -113,11 +105,11 @@ class DirectLoad:
 
     def _set_aside(self, connection: Connection, item: Item, label: Label) -> Applied:
         """Let one item wait, without rows, for the careful try after the load."""
-        entity = self._parts.entity_id(item.key)
-        candidate = Candidate(0, item.key, entity, None, item.expires_at_ms, live=False)
-        self._copy_ledger(connection, [candidate], label, LedgerStatus.WAITING)
+        ledger = LedgerRows(self._parts, label)
+        ledger.add(item, None, LedgerStatus.WAITING)
+        copy_rows(connection, self._ledger, ledger.packed())
         message = "the database refused it in the first load; it is tried again when the keys stand"
-        wait = Wait("", entity, "", Reason.DATABASE.value, message, due=True)
+        wait = Wait("", self._parts.entity_id(item.key), "", Reason.DATABASE.value, message, due=True)
         self._parts.ledger.wait(connection, {item.key: [wait]})
         return Applied(0, 1, 0, 1)
 
@@ -132,25 +124,3 @@ class DirectLoad:
                 plan.name, plan.columns, plan.staging, names(plan.table.primary_key)
             )
         )
-
-    def _copy_ledger(
-        self, connection: Connection, candidates: Sequence[Candidate], label: Label, refused: LedgerStatus
-    ) -> None:
-        copy_rows(connection, self._ledger, b"".join(self._ledger_rows(candidates, label, refused)))
-
-    def _ledger_rows(self, candidates: Sequence[Candidate], label: Label, refused: LedgerStatus) -> Iterator[bytes]:
-        scope, numbers = self._parts.scope, self._parts.layout.numbers
-        (run, (epoch, n)), live_status = label, self._statuses[LedgerStatus.OK]
-        refused_status = self._statuses[refused]
-        for _, key_text, entity, digest, expires_at_ms, live in candidates:
-            key, digest = key_text.encode(), digest or b""  # noqa: PLW2901 - bytes of them
-            yield b"".join(
-                (
-                    _start(11, 4, scope, len(key)),
-                    key,
-                    _middle(4, entity, 4, numbers[entity], 8, run, 8, run, 4, epoch, 8, n),
-                    _length(len(digest)) + digest if digest else b"\xff\xff\xff\xff",
-                    pack_expiry(expires_at_ms),
-                    live_status if live else refused_status,
-                )
-            )

@@ -125,13 +125,16 @@ def test_a_store_restarted_within_a_sweep_is_read_once_more(
 ) -> None:
     """A cursor of the life before may pass by any key, so that sweep does not count."""
     fill(CLIENTS)
-    lives = iter(["a", "a", "a", "a", "b"])
+    life, scans = ["a"], []
 
-    def first_page_only(pages: Iterator[Page]) -> Iterator[Page]:
-        yield from pages
+    def restarted(pages: Iterator[Page]) -> Iterator[Page]:
+        scans.append(1)
+        for page in pages:
+            life[0] = "b" if len(scans) > 1 else "a"
+            yield page
 
-    monkeypatch.setattr(type(fill.source), "incarnation", lambda _: next(lives, "b"))
-    source = Wrapped(fill.source, first_page_only)
+    monkeypatch.setattr(type(fill.source), "incarnation", lambda _: life[0])
+    source = Wrapped(fill.source, restarted)
     with PostgresTarget.connect(database, shop_lens) as target:
         report = run_backfill(source, target, shop_lens)
 
