@@ -4,9 +4,11 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given
 
 from kvmigrate.model import Item, RowSet
+from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, PageRows, compile_mapping
 from kvmigrate.transform.lens.page import PageBuilder, Routed
 from tests.copy_format import read_rows
@@ -67,6 +69,39 @@ def test_generated_functions_agree_with_the_exact_way(seed: int) -> None:
     lens = compile_mapping(plan.mapping)
     for _ in range(8):
         _agrees(lens, plan, make_item(rnd, plan))
+
+
+NOTE = """
+version: 1
+name: notes
+entities:
+  note:
+    keys: ["note:{id}"]
+    table: notes
+    columns:
+      id: {key: id, type: text}
+      text: {path: text, type: text}
+      data: {path: data, type: jsonb}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "taken"),
+    [
+        (r'{"text": "a", "data": "b"}', ["plain", "odd"]),
+        (r'{"text": "\ud83d\ude00", "data": {"\uD83D\uDE00": [0.5, 1e3]}, "more": "\ud83d\ude00"}', ["odd"]),
+        (r'{"text": "\ud83d", "data": null}', []),
+        (r'{"text": "", "data": "\ude00\ud83d"}', []),
+        (r'{"text": "", "data": "\u0000"}', []),
+        (r'{"text": "", "data": 1e131073}', []),
+        ('{"text": "", "data": ' + "9" * 5_000 + "}", ["plain"]),
+    ],
+)
+def test_what_postgres_cannot_hold_is_for_the_exact_way(text: str, taken: list[str]) -> None:
+    """Escaped pairs of surrogates are usual text; lone ones, U+0000 and vast numbers are never packed unseen."""
+    plan = Plan(NOTE, load_mapping(NOTE))
+
+    assert taken == _agrees(compile_mapping(plan.mapping), plan, Item("note:1", text.encode()))
 
 
 def test_both_functions_are_met_by_many_items() -> None:

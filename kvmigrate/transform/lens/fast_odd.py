@@ -47,6 +47,10 @@ class OddGenerator(PlainGenerator):
     def _decoder(self) -> Callable[[bytes], Any]:
         return decode_exactly
 
+    def _forbidden(self) -> str:
+        """Lone surrogates are refused by the decoder, which reads everything."""
+        return r'b"\\u0000" in b'
+
     def _takes_expiry(self) -> bool:
         return self.plan.entity.expires in {Expires.COLUMN, Expires.IGNORE}
 
@@ -93,18 +97,19 @@ class OddGenerator(PlainGenerator):
         aliases = {path[0] for each in table.aliased for path in each.column.paths}
         left, name = self._left({*members.by_name, *aliases}, holder), f"r{number}"
         self.names[f"rest_{number}"] = odd_rest(table)
-        self._emit(depth, f"left = {left}", f"{name} = NULL")
-        self._emit(depth, f"if left or notes_{number}:")
-        self._emit(depth + 1, f"{name} = rest_{number}(left, notes_{number}, lost)")
+        self._emit(depth, f"{name} = NULL")
+        self._emit(depth, f"if kept_{holder} or notes_{number} or not {holder}.keys() <= claimed_{holder}:")
+        self._emit(depth + 1, f"left = {left}", f"if left or notes_{number}:")
+        self._emit(depth + 2, f"{name} = rest_{number}(left, notes_{number}, lost)")
         if number in self.kept:
-            self._emit(depth + 1, f"size_{number} += len({name}) - 5")
+            self._emit(depth + 2, f"size_{number} += len({name}) - 5")
         for each in rest:
             self.copies[number, each.position] = name
 
     def _left(self, claimed: set[str], holder: str) -> str:
-        """What no column takes of an object; nulls stay."""
+        """What no column takes of an object."""
         self.names[f"claimed_{holder}"] = frozenset(claimed)
-        test = f"n not in claimed_{holder} or x is None or n in kept_{holder}"
+        test = f"n not in claimed_{holder} or n in kept_{holder}"
         return f"{{n: x for n, x in {holder}.items() if {test}}}"
 
     def _emit_members(self, depth: int, table: TablePlan, members: Members, holder: str) -> None:
@@ -153,11 +158,11 @@ class OddGenerator(PlainGenerator):
             self._emit(depth, f"v = {holder}.get({name!r})")
             self.names[f"odd_{variable}"] = odd_column(table, plan)
             exactly = f"{variable} = odd_{variable}(v, {name!r}, {holder}, kept_{holder}, lost)"
-            self._emit_value(depth, plan, variable, exactly)
+            self._emit_value(depth, plan, variable, exactly, f"; kept_{holder}.add({name!r})")
 
-    def _emit_value(self, depth: int, plan: ColumnPlan, variable: str, exactly: str) -> None:
-        """Pack ``v``: spelt as usual, null, or by the exact rules."""
-        none = "raise Slow" if plan.column.not_null else f"{variable} = NULL"
+    def _emit_value(self, depth: int, plan: ColumnPlan, variable: str, exactly: str, keep: str = "") -> None:
+        """Pack ``v``: spelt as usual, null or missing, or by the exact rules."""
+        none = "raise Slow" if plan.column.not_null else f"{variable} = NULL{keep}"
         found = exact_lines(plan, variable, self.names)
         if found is None:
             self._emit(depth, f"if v is None: {none}", f"else: {exactly}")
@@ -172,17 +177,16 @@ class OddGenerator(PlainGenerator):
         array = f"a{number}"
         self._emit(depth, f"{array} = {holder}.get({name!r})", f"if type({array}) is list and {array}:")
         self._emit_rows(depth + 1, parent, child, array)
-        policy = child.table.on_bad_value
-        self._emit(depth, f"elif {array} is not None:")
+        policy, keep = child.table.on_bad_value, f"kept_{holder}.add({name!r})"
+        self._emit(depth, "else:", f"    {keep}")
         if policy is OnBadValue.KEEP_RAW:
-            self._emit(depth + 1, f"kept_{holder}.add({name!r})")
             return
-        self._emit(depth + 1, f"if type({array}) is list: kept_{holder}.add({name!r})")
+        self._emit(depth + 1, f"if {array} is not None and type({array}) is not list:")
         if policy is OnBadValue.NULL:
             loss = f"on_bad_value null: {child.table.name}"
-            self._emit(depth + 1, f"else: lost.append({loss!r}); {holder}[{name!r}] = None")
+            self._emit(depth + 2, f"lost.append({loss!r})", f"{holder}[{name!r}] = None")
         else:
-            self._emit(depth + 1, "else: raise Slow")
+            self._emit(depth + 2, "raise Slow")
 
     def _emit_element(self, depth: int, child: TablePlan, value: str) -> None:
         if child.whole is None:

@@ -1,7 +1,7 @@
 """What the generated code for odd items calls: the exact rules for one member, and `rest`.
 
-A member stays in `rest` when its name is in *kept*, or when it is null. Whatever refuses
-the item raises `Slow`: the exact path finds the same, and says why.
+A member stays in `rest` when its name is in *kept*, whether it is there or not. Whatever
+refuses the item raises `Slow`: the exact path finds the same, and says why.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ OddColumn = Callable[[Any, str, dict[str, Any], set[str], list[str]], bytes]
 
 def _exact_number(text: str) -> Decimal:
     """Longer numbers and exponents may be more than PostgreSQL holds."""
-    if len(text) > _NUMBER_CHARS or len(text.lower().partition("e")[2]) > _EXPONENT_CHARS:
-        raise Slow
-    return Decimal(text)
+    usual = len(text) <= _NUMBER_CHARS and "e" not in text and "E" not in text
+    if usual or (len(text.lower().partition("e")[2]) <= _EXPONENT_CHARS and len(text) <= _NUMBER_CHARS):
+        return Decimal(text)
+    raise Slow
 
 
 decode_exactly = msgspec.json.Decoder(float_hook=_exact_number).decode
@@ -50,13 +51,12 @@ def odd_column(table: TablePlan, plan: ColumnPlan) -> OddColumn:
         try:
             found = plan.read(value, as_text=False)
         except ValueRefused as exc:
-            if column.on_bad_value is OnBadValue.KEEP_RAW:
-                kept.add(name)
-            elif column.on_bad_value is OnBadValue.NULL:
+            if column.on_bad_value is OnBadValue.QUARANTINE:
+                raise Slow from exc
+            if column.on_bad_value is OnBadValue.NULL:
                 lost.append(loss)
                 holder[name] = None
-            else:
-                raise Slow from exc
+            kept.add(name)
             return without(NULL)
         if not plan.agrees(value, found, as_text=False):
             kept.add(name)
@@ -77,11 +77,12 @@ def odd_aliases(
         if taken is None:
             if column.not_null:
                 raise Slow
+            kept.update(names)
             return NULL
         others = [name for name in names if name != taken and name in holder]
         packed = odd(holder[taken], taken, holder, kept, lost)
         kept.update(others)
-        if taken not in kept and holder[taken] is not None and (others or taken != names[0]):
+        if taken not in kept and (others or taken != names[0]):
             notes.setdefault("at", {})[column.name] = format_path((taken,))
         return packed
 

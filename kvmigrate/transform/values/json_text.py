@@ -142,6 +142,8 @@ def _plain_numbers(value: Any) -> Any:
 
 def json_equal(one: Any, other: Any) -> bool:
     """Return JSON equality: numbers by value, a bool is no number, member order is nothing."""
+    if isinstance(one, str):
+        return bool(one == other)
     pairs = [(one, other)]
     while pairs:
         left, right = pairs.pop()

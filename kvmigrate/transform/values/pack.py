@@ -60,13 +60,12 @@ def _fixed(code: str) -> Callable[[Any], bytes]:
 
 def pack_numeric(value: Decimal) -> bytes:
     """Pack an exact decimal: base-10000 digits, weight of the first, sign, display scale."""
-    sign, digits, exponent = value.as_tuple()
-    assert isinstance(exponent, int)  # noqa: S101 - JSON has no NaN or infinity
+    # Written without an exponent; `as_tuple` would make an object of each digit.
+    text = f"{value:f}"
+    whole, _, fraction = text.removeprefix("-").partition(".")
+    scale = len(fraction)
     if not value:
-        return _sized(_numeric_head(0, 0, 0, max(0, -exponent)))
-    text = "".join(map(str, digits)) + "0" * max(0, exponent)
-    scale = max(0, -exponent)
-    whole, fraction = (text[:-scale], text[-scale:].rjust(scale, "0")) if scale else (text, "")
+        return _sized(_numeric_head(0, 0, 0, scale))
     whole = whole.lstrip("0")
     whole = whole.rjust(-(-len(whole) // 4) * 4, "0")
     groups = whole + fraction.ljust(-(-len(fraction) // 4) * 4, "0")
@@ -78,7 +77,7 @@ def pack_numeric(value: Decimal) -> bytes:
     while words and not words[-1]:
         words.pop()
     body = struct.pack(f"!{len(words)}H", *words)
-    return _sized(_numeric_head(len(words), weight, 0x4000 if sign else 0, scale) + body)
+    return _sized(_numeric_head(len(words), weight, 0x4000 if text[0] == "-" else 0, scale) + body)
 
 
 def pack_text(value: str) -> bytes:

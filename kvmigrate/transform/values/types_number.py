@@ -54,22 +54,28 @@ def _integer(kind: ColumnType) -> Callable[[Number], int]:
 
 def _numeric(kind: ColumnType) -> Callable[[Number], Decimal]:
     precision, scale = kind.precision, kind.scale
+    quantum = Decimal(1).scaleb(-(scale or 0))
 
     def parse(value: Number) -> Decimal:
         exact = value if isinstance(value, Decimal) else Decimal(value)
         check_numeric(exact)
         if precision is None or scale is None or not exact:
             return exact
-        _, digits, exponent = exact.as_tuple()
-        assert isinstance(exponent, int)  # noqa: S101 - JSON has no NaN or infinity
-        zeros = len(digits) - len("".join(map(str, digits)).rstrip("0"))
-        if -(exponent + zeros) > scale:
+        if not exact.same_quantum(quantum) and _decimals(exact) > scale:
             raise ValueRefused(Reason.RANGE, f"a number with more than {scale} decimals is not {kind.sql}")
         if exact.adjusted() >= precision - scale:
             raise ValueRefused(Reason.RANGE, f"a number too large for {kind.sql}")
         return exact
 
     return parse
+
+
+def _decimals(number: Decimal) -> int:
+    """How many decimals a number has, without zeros at their end."""
+    _, digits, exponent = number.as_tuple()
+    assert isinstance(exponent, int)  # noqa: S101 - JSON has no NaN or infinity
+    zeros = len(digits) - len("".join(map(str, digits)).rstrip("0"))
+    return -(exponent + zeros)
 
 
 def _double(_kind: ColumnType) -> Callable[[Number], float]:

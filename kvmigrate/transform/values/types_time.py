@@ -88,7 +88,7 @@ def _offset(text: str | None) -> str:
 def format_instant(value: dt.datetime) -> str:
     """Return ``YYYY-MM-DDTHH:MM:SS.mmmZ``, with six decimals when three would lose some."""
     spec = "microseconds" if value.microsecond % _US_PER_MS else "milliseconds"
-    return value.astimezone(dt.UTC).replace(tzinfo=None).isoformat(timespec=spec) + "Z"
+    return value.astimezone(dt.UTC).isoformat(timespec=spec).removesuffix("+00:00") + "Z"
 
 
 def _instant(kind: ColumnType) -> Pair:
