@@ -17,7 +17,7 @@ from kvmigrate.consistency.compare import Compared, compare_item
 from kvmigrate.consistency.difference import Difference
 from kvmigrate.consistency.json_exact import JSON_NULL, compact, loads_column, number_text
 from kvmigrate.consistency.plan import EntityPlan, PlanCache
-from kvmigrate.consistency.quick import Candidate, agreeing, is_candidate
+from kvmigrate.consistency.quick import agreeing, candidates_of
 from kvmigrate.consistency.quick_plan import QuickTable, quick_entity
 from kvmigrate.consistency.rebuild import Rows
 from kvmigrate.consistency.report import VerifyReport
@@ -212,8 +212,10 @@ def cross_check(connection: PgConnection, lens: Lens, items: Sequence[Item]) -> 
 def agrees_quickly(plan: EntityPlan, item: Item, rows: Rows) -> bool:
     """Return what the quick way makes of one item and its rows, which are spelled here as PostgreSQL would."""
     quick = quick_entity(plan)
-    captured = plan.captured(item.key)
-    if quick is None or not is_candidate(quick, item, captured):
+    if quick is None:
+        return False
+    candidates, _ = candidates_of(quick, [item], [plan.captured(item.key)])
+    if not candidates.items:
         return False
     spelled: dict[str, list[tuple[Any, ...]]] = {table.name: [] for table in quick.root.walk()}
 
@@ -231,7 +233,7 @@ def agrees_quickly(plan: EntityPlan, item: Item, rows: Rows) -> bool:
     for table in quick.root.walk():
         depth = len(spelled[table.name][0]) - len(table.columns) if spelled[table.name] else 0
         spelled[table.name].sort(key=lambda row, depth=depth: row[:depth])  # type: ignore[misc]
-    return agreeing(quick, [Candidate(item, captured)], spelled) == [True]
+    return agreeing(quick, candidates, spelled) == [True]
 
 
 def _spelled(value: Any, spelling: Spelling) -> Any:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from typing import NamedTuple
 
 from kvmigrate.consistency.plan import EntityPlan, PlanCache
-from kvmigrate.consistency.quick import Candidate, SpelledRows, finders, is_candidate
+from kvmigrate.consistency.quick import Candidates, SpelledRows, candidates_of, finders
 from kvmigrate.consistency.quick_plan import QuickEntity, quick_entity
 from kvmigrate.consistency.rebuild import Rows
 from kvmigrate.consistency.routing import Destination, Router
 from kvmigrate.model import Item, LedgerStatus
 from kvmigrate.stores.base import Page
-from kvmigrate.target.reader_base import Awaited, LedgerEntry, LedgerMark, RowReader
+from kvmigrate.target.reader_base import Awaited, LedgerEntry, RowReader
 from kvmigrate.transform.mapping import Entity
 from kvmigrate.transform.mapping import Mapping as MappingFile
 
@@ -43,7 +44,7 @@ class QuickRead(NamedTuple):
     """Items of one entity whose rows were read for the quick way."""
 
     quick: QuickEntity
-    candidates: Sequence[Candidate]
+    candidates: Candidates
     rows: SpelledRows
 
 
@@ -69,6 +70,14 @@ class PageRead(NamedTuple):
     sides: Sides = Sides({}, {}, {})
 
 
+class _Group(NamedTuple):
+    """The items of a page that are of one entity, and the captures of their keys."""
+
+    plan: EntityPlan | None
+    items: list[Item]
+    captured: list[Mapping[str, str]]
+
+
 class TableSide:
     """Reads the tables for items of one mapping, in one thread at a time."""
 
@@ -79,24 +88,29 @@ class TableSide:
         self._quick: dict[int, QuickEntity | None] = {}
         self._pauses: dict[int, int] = {}
 
-    def read(self, page: Page, after: str, page_keys: int) -> PageRead:
-        """Read what the tables tell of the items of *page*, which follows the key *after*."""
+    def read(self, page: Page, after: str, through: str, page_keys: int) -> PageRead:
+        """Read what the tables tell of the items of *page*, all that the store holds behind *after* up to *through*."""
         outside = {"vanished": len(page.vanished), "unmatched": len(page.unreadable)}
-        inside: dict[str, tuple[Planned, Mapping[str, str]]] = {}
+        groups: dict[int, _Group] = {}
         for item in page.items:
             destination, entity, captured = self.router.route(item.key)
             if destination in OUTSIDE:
                 name = OUTSIDE[destination]
                 outside[name] = outside.get(name, 0) + 1
             elif self.only is None or entity is self.only:
-                inside[item.key] = Planned(item, self.plans(entity) if entity else None), captured
-        if not page.items:
+                group = groups.get(entity.id if entity else 0)
+                if group is None:
+                    group = groups[entity.id if entity else 0] = _Group(self.plans(entity) if entity else None, [], [])
+                group.items.append(item)
+                group.captured.append(captured)
+        if not through:
             return PageRead("", 0, outside)
-        through = page.items[-1].key
         with self.reader.snapshot():
             marks = self._marks(after, through, page_keys)
-            unheld = [key for key, mark in marks.items() if key not in inside and self.concerns(mark.entity)]
-            quick, long = self._sorted_out(inside, marks)
+            inside = {item.key for group in groups.values() for item in group.items}
+            unheld = [key for key, entity, _ in marks if key not in inside and self.concerns(entity)]
+            plain = {key: entity for key, entity, is_plain in marks if is_plain}
+            quick, long = self._sorted_out(groups.values(), plain)
             sides = self.sides({each.item.key: each.plan for each in long})
         return PageRead(through, len(page.items), outside, unheld, quick, long, sides)
 
@@ -134,46 +148,34 @@ class TableSide:
         """Send the items of some pages the long way at once, since the quick one helps few of them."""
         self._pauses[entity.id] = _PAUSE_PAGES
 
-    def _marks(self, after: str, through: str, page_keys: int) -> dict[str, LedgerMark]:
-        marks: dict[str, LedgerMark] = {}
+    def _marks(self, after: str, through: str, page_keys: int) -> Sequence[tuple[str, int, bool]]:
+        marks: list[tuple[str, int, bool]] = []
         while True:
             found = self.reader.ledger_marks(after, through, page_keys + 1)
-            marks.update((mark.key, mark) for mark in found)
+            marks += found
             if len(found) <= page_keys:
                 return marks
-            after = found[-1].key
+            after = found[-1][0]
 
-    def _sorted_out(
-        self, inside: Mapping[str, tuple[Planned, Mapping[str, str]]], marks: Mapping[str, LedgerMark]
-    ) -> tuple[list[QuickRead], list[Planned]]:
+    def _sorted_out(self, groups: Iterable[_Group], plain: Mapping[str, int]) -> tuple[list[QuickRead], list[Planned]]:
         """Read the rows of items that the quick way may look at; return those and the others."""
-        chosen: dict[int, list[Candidate]] = {}
+        quick: list[QuickRead] = []
         long: list[Planned] = []
-        plans = {planned.plan.entity.id: planned.plan for planned, _ in inside.values() if planned.plan}
-        quick = {number: self._quick_entity(plan.entity) for number, plan in plans.items()}
-        for key, (planned, captured) in inside.items():
-            mark = marks.get(key)
-            prepared = quick[planned.plan.entity.id] if planned.plan else None
-            if (
-                prepared is not None
-                and mark is not None
-                and mark.plain
-                and mark.entity == prepared.entity.id
-                and is_candidate(prepared, planned.item, captured)
-            ):
-                chosen.setdefault(prepared.entity.id, []).append(Candidate(planned.item, captured))
-            else:
-                long.append(planned)
-        found = []
-        for number, candidates in chosen.items():
+        for plan, items, captured in groups:
+            prepared = self._quick_entity(plan.entity) if plan else None
+            if plan is None or prepared is None:
+                long += [Planned(item, plan) for item in items]
+                continue
+            known = [plain.get(item.key) == plan.entity.id for item in items]
+            chosen, others = candidates_of(prepared, list(compress(items, known)), list(compress(captured, known)))
+            others += [item for item, is_known in zip(items, known, strict=True) if not is_known]
             # One of every page goes the long way all the same: a fault of the quick way could not hide for long.
-            long.append(Planned(candidates[0].item, plans[number]))
-            prepared = quick[number]
-            if prepared is not None and len(candidates) > 1:
-                found.append(self._quick_read(prepared, candidates[1:]))
-        return found, long
+            long += [Planned(item, plan) for item in (*others, *chosen.items[:1])]
+            if len(chosen.items) > 1:
+                quick.append(self._quick_read(prepared, Candidates(chosen.items[1:], chosen.captured[1:])))
+        return quick, long
 
-    def _quick_read(self, quick: QuickEntity, candidates: Sequence[Candidate]) -> QuickRead:
+    def _quick_read(self, quick: QuickEntity, candidates: Candidates) -> QuickRead:
         rows = self.reader.spelled_rows(quick.entity, finders(quick, candidates), quick.spellings)
         return QuickRead(quick, candidates, rows)
 

@@ -8,7 +8,7 @@ answer "agrees" means that `compare_item` finds a match is tested as a property.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import repeat
+from itertools import compress, repeat
 from typing import Any, NamedTuple
 
 from kvmigrate.consistency.quick_plan import QuickColumn, QuickEntity, QuickTable
@@ -23,29 +23,34 @@ SpelledRows = Mapping[str, Sequence[Sequence[Any]]]
 """By table, as `RowReader.spelled_rows` gives them."""
 
 
-class Candidate(NamedTuple):
-    """An item that the quick way may look at, and the captures of its key."""
+class Candidates(NamedTuple):
+    """Items of one entity that the quick way may look at, and the captures of their keys."""
 
-    item: Item
-    captured: Mapping[str, str]
-
-
-def is_candidate(entity: QuickEntity, item: Item, captured: Mapping[str, str]) -> bool:
-    """Whether the quick way may know something of *item*."""
-    return (
-        item.kind is ItemKind.JSON
-        and item.expires_at_ms is None
-        and type(item.value) is bytes
-        and entity.takes(item.key, captured)
-    )
+    items: Sequence[Item]
+    captured: Sequence[Mapping[str, str]]
 
 
-def finders(entity: QuickEntity, candidates: Sequence[Candidate]) -> list[list[str]]:
+def candidates_of(
+    entity: QuickEntity, items: Sequence[Item], captured: Sequence[Mapping[str, str]]
+) -> tuple[Candidates, list[Item]]:
+    """Return those of *items* that the quick way may know something of, and the others."""
+    taken = entity.takes([item.key for item in items], captured)
+    fit = [
+        takes and item.expires_at_ms is None and item.kind is ItemKind.JSON and type(item.value) is bytes
+        for takes, item in zip(taken, items, strict=True)
+    ]
+    if all(fit):
+        return Candidates(items, captured), []
+    chosen = Candidates(list(compress(items, fit)), list(compress(captured, fit)))
+    return chosen, [item for item, fits in zip(items, fit, strict=True) if not fits]
+
+
+def finders(entity: QuickEntity, candidates: Candidates) -> list[list[str]]:
     """Return the values that find the candidates' rows: a list for each column of the primary key."""
-    return [[each.captured[name] for each in candidates] for name in entity.finders]
+    return [[each[name] for each in candidates.captured] for name in entity.finders]
 
 
-def agreeing(entity: QuickEntity, candidates: Sequence[Candidate], rows: SpelledRows) -> list[bool]:
+def agreeing(entity: QuickEntity, candidates: Candidates, rows: SpelledRows) -> list[bool]:
     """Return for each candidate whether its rows certainly tell the same item."""
     return _Page(entity, candidates, rows).run()
 
@@ -86,7 +91,7 @@ class _Above(NamedTuple):
 class _Page:
     """One page of items of one entity."""
 
-    def __init__(self, entity: QuickEntity, candidates: Sequence[Candidate], rows: SpelledRows) -> None:
+    def __init__(self, entity: QuickEntity, candidates: Candidates, rows: SpelledRows) -> None:
         self.entity, self.candidates, self.rows = entity, candidates, rows
         self.odd: set[int] = set()
         self.top: _Above | None = None
@@ -94,21 +99,23 @@ class _Page:
     def run(self) -> list[bool]:
         """Compare the tables from the top down."""
         decoded = self._decoded()
-        items = tuple(number for number, value in enumerate(decoded, 1) if value is not None)
-        elements = [value for value in decoded if value is not None]
-        self._compare(self.entity.root, _Level(elements, items, [], items), None)
-        return [number not in self.odd for number in range(1, len(decoded) + 1)]
+        items: Sequence[int] = tuple(range(1, len(decoded) + 1))
+        if self.odd:
+            items = [number for number in items if number not in self.odd]
+            decoded = [decoded[number - 1] for number in items]
+        self._compare(self.entity.root, _Level(decoded, tuple(items), [], items), None)
+        return [number not in self.odd for number in range(1, len(self.candidates.items) + 1)]
 
     def _decoded(self) -> Sequence[Any]:
         decode: Any = self.entity.decode
         try:
-            return [decode(each.item.value) for each in self.candidates]
+            return [decode(item.value) for item in self.candidates.items]
         except NOT_EXACT:
             pass
         found: list[Any] = []
-        for number, each in enumerate(self.candidates, 1):
+        for number, item in enumerate(self.candidates.items, 1):
             try:
-                found.append(decode(each.item.value))
+                found.append(decode(item.value))
             except NOT_EXACT:
                 found.append(None)
                 self.odd.add(number)
@@ -156,7 +163,8 @@ class _Page:
                 values = members[each.path] if table.members and each.path is not None else tuple(level.elements)
                 return pairs_that_disagree(each.quick, values, stored, nullable=each.nullable)
             case Role.KEY:
-                texts = tuple(self.candidates[item - 1].captured[each.plan.column.source] for item in level.items)
+                captured, name = self.candidates.captured, each.plan.column.source
+                texts = tuple([captured[item - 1][name] for item in level.items])
                 wrong = _unequal(texts, stored)
                 if each.path is not None:
                     wrong += _unequal(texts, _texts(members[each.path]))

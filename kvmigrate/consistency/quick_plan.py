@@ -16,6 +16,8 @@ from kvmigrate.transform.mapping import Decode, Role
 from kvmigrate.transform.path import Path
 
 _UUID_FORM = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_HEX_DIGITS = str.maketrans("123456789abcdef", "0" * 15)
+_UUID_SHAPE = "00000000-0000-0000-0000-000000000000"
 _BITS = {"smallint": 15, "integer": 31, "bigint": 63}
 _KEY_TYPES = frozenset(("text", "enum", "uuid", *_BITS))
 _EMPTY = (Role.SOURCE_KEY, Role.EXPIRES, Role.REST)
@@ -190,17 +192,22 @@ class QuickEntity:
         self.finders = [by_name[name] for name in plan.entity.root.primary_key]
         self.fits = {name: _fits(each) for name, each in keys.items()}
         self._render = template.render
-        # The common case, one capture between two texts, is rendered without a loop.
-        head, *rest = ["", *template.parts] if isinstance(template.parts[0], Capture) else template.parts
-        self._single = [*map(str, rest[1:]), ""][0] if len(captures) == len(template.captures) == 1 else None
-        self._head = str(head)
+        # The common case, a UUID between two texts, is checked for all keys of a page at once.
+        parts = template.parts
+        at = next((place for place, part in enumerate(parts) if isinstance(part, Capture)), 0)
+        self._around = "".join(map(str, parts[:at])), "".join(map(str, parts[at + 1 :]))
+        self._uuid = self.finders[0] if len(template.captures) == 1 and _are_uuids(keys, self.finders) else ""
 
-    def takes(self, key: str, captured: Mapping[str, str]) -> bool:
-        """Whether the columns tell *key* by the first pattern, as they are spelled."""
-        if self._single is not None and len(captured) == 1:
-            for name, fits in self.fits.items():
-                text = captured.get(name)
-                return text is not None and self._head + text + self._single == key and bool(fits(text))
+    def takes(self, keys: Sequence[str], captured: Sequence[Mapping[str, str]]) -> Sequence[bool]:
+        """Whether the columns tell each key by the first pattern, as they are spelled."""
+        if self._uuid:
+            texts = [each.get(self._uuid, "") for each in captured]
+            before, behind = self._around
+            if _all_uuids(texts) and [before + text + behind for text in texts] == keys:
+                return [True] * len(keys)
+        return [self._takes(key, each) for key, each in zip(keys, captured, strict=True)]
+
+    def _takes(self, key: str, captured: Mapping[str, str]) -> bool:
         try:
             rendered = self._render({name: captured[name] for name in self.fits})
         except KeyError:
@@ -222,6 +229,14 @@ def _check_child(plan: TablePlan) -> None:
     place = plan.map_key if plan.is_map else plan.ordinal
     if place is None or not plan.each or (plan.whole and (plan.members or plan.children or len(plan.whole) > 1)):
         raise Unsupported
+
+
+def _are_uuids(keys: Mapping[str, ColumnPlan], finders: Sequence[str]) -> bool:
+    return len(keys) == len(finders) == 1 and keys[finders[0]].column.type.base == "uuid"
+
+
+def _all_uuids(texts: Sequence[str]) -> bool:
+    return "\n".join(texts).translate(_HEX_DIGITS) == "\n".join([_UUID_SHAPE] * len(texts))
 
 
 def _fits(each: ColumnPlan) -> Any:

@@ -119,8 +119,8 @@ def _text(column: Column) -> QuickType:
 
 def _same_number_texts(members: Sequence[Any], stored: Sequence[str]) -> bool:
     mine, theirs = b",".join(members).decode(), ",".join(stored)
-    if mine == theirs:
-        # The column's texts hold no comma, so with as many commas in all the members hold none.
+    # Many a language spells 12 as 12.0. The column's texts hold no comma, so with as many in all the members hold none.
+    if f"{mine},".replace(".0,", ",") == f"{theirs},":
         return True
     try:
         # Of JSON's values only numbers are texts of decimals.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kvmigrate.consistency.difference import Difference
+from kvmigrate.consistency.difference import Cause, Difference
 
 MAX_EXAMPLES = 50
+COUNTS = ("compared", "matched", "missing", "extra", "different", "tolerated", "pending", "not_comparable")
 _PER_CAUSE = 10
 
 
@@ -73,9 +75,29 @@ class VerifyReport:
     def note(self, difference: Difference, *, items: int = 1) -> None:
         """Count a difference's cause and keep it as an example while there are few of its cause."""
         self.causes[str(difference.cause)] += items
+        self._keep(difference)
+
+    def _keep(self, difference: Difference) -> None:
         kept = sum(each.cause is difference.cause for each in self.examples)
         if kept < _PER_CAUSE and len(self.examples) < MAX_EXAMPLES:
             self.examples.append(difference)
+
+    def merge(self, other: VerifyReport) -> None:
+        """Add what *other* found of other keys."""
+        for name in COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for mine, theirs in (
+            (self.outside, other.outside),
+            (self.tolerances, other.tolerances),
+            (self.causes, other.causes),
+        ):
+            mine.update(theirs)
+        for entity, counts in other.entities.items():
+            self.entities.setdefault(entity, Counter()).update(counts)
+        for difference in other.examples:
+            self._keep(difference)
+        self.verified_up_to = max(self.verified_up_to, other.verified_up_to)
+        self.complete = self.complete and other.complete
 
     def to_json(self) -> dict[str, Any]:
         """Return the report's fields for the JSON envelope."""
@@ -96,3 +118,11 @@ class VerifyReport:
             "verified_up_to": self.verified_up_to,
             "complete": self.complete,
         }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> VerifyReport:
+        """Return the report that `to_json` gave these fields: how a report passes between processes."""
+        examples = [Difference(**{**each, "cause": Cause(each["cause"])}) for each in fields["examples"]]
+        counters = {name: Counter(fields[name]) for name in ("outside", "tolerances", "causes")}
+        entities = {name: Counter(counts) for name, counts in fields["entities"].items()}
+        return cls(**{**fields, **counters, "entities": entities, "examples": examples})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from typing import Generic, NamedTuple, TypeVar
 
 from kvmigrate.model import ADDRESS_SEPARATOR, MAX_KEY_BYTES
@@ -15,6 +14,7 @@ from kvmigrate.transform.mapping import Mapping as MappingFile
 
 T = TypeVar("T")
 _ROUTES = 16_384
+_NOTHING: tuple[None, Mapping[str, str], bool] = (None, {}, False)
 
 
 class Destination(enum.StrEnum):
@@ -48,8 +48,6 @@ class _Pattern(Generic[T]):
 
     def captured(self, key: str) -> dict[str, str] | None:
         """The captures by name; a name that stands twice must capture the same text."""
-        if not key.startswith(self.prefix):
-            return None
         found = self.match(key)
         if found is None:
             return None
@@ -78,17 +76,24 @@ class Templates(Generic[T]):
             self._by_head[head] = [each for each in patterns if _head(each.prefix) in {head, ""}]
         self._loose = self._by_head.pop("", [])
 
+    def alone(self) -> dict[str, tuple[Callable[[str], re.Match[str] | None], str, T]]:
+        """Return, for heads of one pattern with one capture, how it matches, its capture, and what it stands for."""
+        return {
+            head: (patterns[0].match, patterns[0].names[0], patterns[0].value)
+            for head, patterns in self._by_head.items()
+            if len(patterns) == 1 == len(patterns[0].names)
+        }
+
     def best(self, key: str) -> tuple[T | None, Mapping[str, str], bool]:
         """Return what the pattern that constrains most stands for, its captures, and whether two tie.
 
         ``(None, {}, False)`` when no pattern matches.
         """
         patterns = self._by_head.get(key[: key.find(":") + 1], self._loose)
-        matches = []
-        for pattern in patterns:
-            texts = pattern.captured(key)
-            if texts is not None:
-                matches.append((pattern, texts))
+        if len(patterns) == 1:
+            texts = patterns[0].captured(key)
+            return _NOTHING if texts is None else (patterns[0].value, texts, False)
+        matches = [(pattern, texts) for pattern in patterns if (texts := pattern.captured(key)) is not None]
         if len(matches) > 1:
             matches = [
                 (pattern, texts)
@@ -97,7 +102,7 @@ class Templates(Generic[T]):
             ]
             if not matches:
                 return None, {}, True
-        return (matches[0][0].value, matches[0][1], False) if matches else (None, {}, False)
+        return (matches[0][0].value, matches[0][1], False) if matches else _NOTHING
 
 
 class Router:
@@ -110,16 +115,31 @@ class Router:
         every += [(pointer.key, pointer) for pointer in mapping.pointers]
         every += [(left.key, left) for left in mapping.leave_in_kv]
         self._templates = Templates(every)
+        self._alone = self._templates.alone()
         self._hashes = [
             re.compile(_hash_regex(template), re.DOTALL).fullmatch for template, _ in every if template.hash_field
         ]
-        # A key is asked for several times while its page is read and compared.
-        self.route: Callable[[str], Routed] = lru_cache(_ROUTES)(self._route)
+        self._known: dict[str, Routed] = {}
+
+    def route(self, key: str) -> Routed:
+        """Return where *key* goes; one with NUL, or too long for an index, matches nothing."""
+        found = self._known.get(key)
+        if found is None:
+            # A key is asked for when the store is read and when its page is compared, soon after.
+            if len(self._known) >= _ROUTES:
+                self._known.clear()
+            found = self._known[key] = self._route(key)
+        return found
 
     def _route(self, key: str) -> Routed:
-        """Return where *key* goes; one with NUL, or too long for an index, matches nothing."""
         if "\0" in key or (len(key) > MAX_KEY_BYTES // 4 and len(key.encode()) > MAX_KEY_BYTES):
             return Routed(Destination.UNMATCHED)
+        alone = self._alone.get(key[: key.find(":") + 1])
+        if alone is not None and isinstance(alone[2], Entity):
+            found = alone[0](key)
+            return (
+                Routed(Destination.ENTITY, alone[2], {alone[1]: found[1]}) if found else Routed(Destination.UNMATCHED)
+            )
         value, captured, ambiguous = self._templates.best(key)
         if ambiguous:
             return Routed(Destination.AMBIGUOUS)

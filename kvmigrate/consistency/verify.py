@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from kvmigrate.consistency.ahead import Ahead
-from kvmigrate.consistency.difference import Cause, Difference
-from kvmigrate.consistency.home import tells_home
-from kvmigrate.consistency.judge import EXTRA, MATCHED, OUTSIDE, PENDING, Judge, Verdict, leaves_in_kv
+from kvmigrate.consistency.judge import MATCHED, OUTSIDE, PENDING, Judge, Verdict, leaves_in_kv
 from kvmigrate.consistency.page_read import PageRead, Planned, QuickRead, Sides, TableSide
 from kvmigrate.consistency.plan import EntityPlan
 from kvmigrate.consistency.quick import agreeing
 from kvmigrate.consistency.report import VerifyReport
 from kvmigrate.consistency.routing import Destination, Router
+from kvmigrate.consistency.strays import StrayRows
 from kvmigrate.errors import ConfigError, SourceError
-from kvmigrate.model import Item
+from kvmigrate.model import Item, ItemKind
 from kvmigrate.stores.base import KVSource, Page, ScanRequest
-from kvmigrate.target.reader_base import LedgerEntry, Owner, RowReader
+from kvmigrate.target.reader_base import RowReader
 from kvmigrate.transform.mapping import Entity, Mapping
 
 Progress = Callable[[str, int, int | None], None]
 """Called with the phase (``compare`` or ``rows``), how many are done, and of how many if known."""
 
 _ROUNDS = 2
+_PAGES_OF_OBJECTS = 500_000
 
 
 def run_verify(
@@ -33,7 +35,7 @@ def run_verify(
     reader: RowReader,
     mapping: Mapping,
     *,
-    page_keys: int = 1000,
+    page_keys: int = 2000,
     progress: Progress | None = None,
     show_values: bool = False,
     limit: int | None = None,
@@ -72,10 +74,20 @@ def run_verify(
 
         TargetError: PostgreSQL failed. Nothing was written on either side.
     """
-    only = _entity(mapping, entity)
-    return _Verification(source, reader, mapping, only, show_values=show_values, settle_s=settle_s).run(
-        page_keys=page_keys, limit=limit, progress=progress or _no_progress
-    )
+    run = Verification(source, reader, mapping, _entity(mapping, entity), show_values=show_values, settle_s=settle_s)
+    with _rare_collections():
+        return run.run(page_keys=page_keys, limit=limit, progress=progress or _no_progress)
+
+
+class Part(NamedTuple):
+    """Keys of the store, in order and without a gap, as `Verification.parts` names them.
+
+    Attributes:
+        after: The key before the first; "" for the first part.
+    """
+
+    after: str
+    keys: Sequence[str]
 
 
 class _Suspect(NamedTuple):
@@ -85,7 +97,7 @@ class _Suspect(NamedTuple):
     seen: Item | None
 
 
-class _Verification:
+class Verification:
     """One run: what its steps share, and the report that they fill.
 
     One thread reads the store, one the tables, both a little ahead of this one, which compares.
@@ -120,17 +132,48 @@ class _Verification:
                 self._compare_page(read)
                 progress("compare", self.done, total)
                 self._settle(at_least=page_keys)
-        if self.report.complete:
-            self._surplus(page_keys)
+        return self.conclude(page_keys, progress) if self.report.complete else self.finish()
+
+    # In parts, so that several processes may share the work: one names them, each compares some
+
+    def parts(self, page_keys: int = 2000) -> Iterator[Part]:
+        """Yield the store's keys in order, no value read. Keys that are no text are counted here."""
+        request = ScanRequest(page_keys=page_keys, wants=lambda _: False, explodes=self.router.explodes)
+        after = ""
+        for page in self._in_order(request):
+            self.report.outside["unmatched"] += len(page.unreadable)
+            if page.items:
+                yield Part(after, [item.key for item in page.items])
+                after = page.items[-1].key
+
+    def compare(self, part: Part) -> None:
+        """Compare the items under these keys, and find what the ledger has between them."""
+        wanted = [key for key in part.keys if self._wants(key)]
+        found = dict(zip(wanted, self.source.get_many(wanted), strict=True))
+        items = [found.get(key, Item(key, None, ItemKind.UNREAD)) for key in part.keys]
+        vanished = [key for key, item in found.items() if item is None]
+        page = Page([item for item in items if item is not None], vanished)
+        self._compare_page(self.tables.read(page, part.after, part.keys[-1], len(part.keys)))
+        self._settle(at_least=len(part.keys))
+
+    def finish(self) -> VerifyReport:
+        """Look again at what differed; return what was found so far, to be merged with what others found."""
         self._settle(at_least=1)
-        if self.report.complete:
-            self._compare_owners(page_keys, progress)
+        return self.report
+
+    def conclude(self, page_keys: int = 2000, progress: Progress | None = None) -> VerifyReport:
+        """Find what only the tables know. Every part must have been compared, and merged into the report."""
+        self._surplus(page_keys)
+        self._settle(at_least=1)
+        StrayRows(self.source, self.tables, self.report, self.settle_s).look(page_keys, progress or _no_progress)
         return self.report
 
     # The store and the ledger, merged by key
 
     def _pages(self, page_keys: int) -> Iterator[Page]:
-        request = ScanRequest(page_keys=page_keys, wants=self._wants, explodes=self.router.explodes)
+        return self._in_order(ScanRequest(page_keys=page_keys, wants=self._wants, explodes=self.router.explodes))
+
+    def _in_order(self, request: ScanRequest) -> Iterator[Page]:
         pages = self.source.scan_sorted(request)
         last = ""
         while True:
@@ -160,7 +203,7 @@ class _Verification:
                 yield None
                 return
             with self.tables_lock:
-                read = self.tables.read(page, after, page_keys)
+                read = self.tables.read(page, after, page.items[-1].key if page.items else "", page_keys)
             yield read
             after = read.through or after
 
@@ -179,7 +222,7 @@ class _Verification:
         matched = sum(agree)
         for name in (MATCHED, "compared"):
             self.report.count(name, plan.entity.name, items=matched)
-        left = [Planned(each.item, plan) for each, same in zip(read.candidates, agree, strict=True) if not same]
+        left = [Planned(item, plan) for item, same in zip(read.candidates.items, agree, strict=True) if not same]
         if left:
             with self.tables_lock, self.reader.snapshot():
                 sides = self.tables.sides({item.key: plan for item, _ in left})
@@ -257,68 +300,16 @@ class _Verification:
         for difference in verdict.differences:
             report.note(difference)
 
-    # Rows that no ledger entry accounts for
 
-    def _compare_owners(self, page_keys: int, progress: Progress) -> None:
-        done = 0
-        for entity in self.tables.entities.values():
-            if self.only is not None and entity is not self.only:
-                continue
-            for page in self.reader.owners(entity, page_keys, unaccounted=tells_home(entity)):
-                self._check_owners(self.tables.plans(entity), page)
-                done += len(page)
-                progress("rows", done, None)
-            for table, count in self.reader.orphans(entity).items():
-                text = f"{count} rows have no parent row"
-                self._note_extra(entity, Difference("", "$", table, "", Cause.EXTRA_ROW, text), rows=count)
-
-    def _check_owners(self, plan: EntityPlan, page: Sequence[Owner]) -> None:
-        strays: dict[str, str] = {}
-        keyed: dict[str, str] = {}
-        for owner in page:
-            key = _address(plan, owner)
-            if key is None:
-                text = "a row tells no key that it could be rebuilt to"
-                self._note_extra(plan.entity, Difference("", "$", owner.table, "", Cause.EXTRA_ROW, text))
-            else:
-                (keyed if _is_at_home(plan, owner, key) else strays)[key] = owner.table
-        known = self.reader.ledger(list(keyed))
-        unknown = [key for key in keyed if not _accounts_for(known.get(key), plan.entity)]
-        if unknown:
-            time.sleep(self.settle_s)
-            known = self.reader.ledger(unknown)
-            rows = self.tables.rows((key, plan) for key in unknown)
-            items = self.source.get_many(unknown)
-            for key, item in zip(unknown, items, strict=True):
-                # An item that the store holds was judged, as missing from the ledger, on the way there.
-                is_gone = item is None or self.router.route(key).entity is not plan.entity
-                if is_gone and rows.get(key) and not _accounts_for(known.get(key), plan.entity):
-                    strays[key] = keyed[key]
-        for key, table in strays.items():
-            text = "the row belongs to no item that the ledger knows"
-            self._note_extra(plan.entity, Difference(key, "$", table, "", Cause.EXTRA_ROW, text))
-
-    def _note_extra(self, entity: Entity, difference: Difference, *, rows: int = 1) -> None:
-        self.report.count(EXTRA, entity.name, items=rows)
-        self.report.note(difference, items=rows)
-
-
-def _address(plan: EntityPlan, owner: Owner) -> str | None:
-    if owner.source_key is not None:
-        return owner.source_key
-    return plan.first_key([owner.values.get(each.name) for each in plan.root.columns])
-
-
-def _is_at_home(plan: EntityPlan, owner: Owner, key: str) -> bool:
-    """Whether the row stands where the item with this key has its row."""
-    if plan.entity.owned_by_source_key:
-        return True
-    here = tuple(owner.values.get(name) for name in plan.entity.root.primary_key)
-    return plan.primary_key(plan.captured(key)) == here
-
-
-def _accounts_for(entry: LedgerEntry | None, entity: Entity) -> bool:
-    return entry is not None and not entry.deleted and entry.entity == entity.id
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let the collector of cycles run seldom: a page is many small objects, none of them in a cycle."""
+    threshold = gc.get_threshold()
+    gc.set_threshold(_PAGES_OF_OBJECTS, *threshold[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*threshold)
 
 
 def _same_content(one: Item | None, other: Item | None) -> bool:

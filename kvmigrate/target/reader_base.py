@@ -37,18 +37,6 @@ class LedgerEntry(NamedTuple):
     expired: bool
 
 
-class LedgerMark(NamedTuple):
-    """A ledger entry in brief.
-
-    Attributes:
-        plain: The item's rows are written, and it waits for nothing.
-    """
-
-    key: str
-    entity: int
-    plain: bool
-
-
 class Spelling(enum.StrEnum):
     """How a column's values are asked for where they are read by the page."""
 
@@ -93,8 +81,12 @@ class Owner(NamedTuple):
 class RowReader(Protocol):
     """Reads what the tables hold. Every method may raise `TargetError` and `SchemaError`."""
 
-    def snapshot(self) -> AbstractContextManager[None]:
-        """Make all reads inside see the database as of one moment."""
+    def snapshot(self, shared: str = "") -> AbstractContextManager[None]:
+        """Make all reads inside see the database as of one moment; of that which `share` named *shared*, if any."""
+        ...
+
+    def share(self) -> str:
+        """Return the name of the snapshot that this reader is in, for others, as long as it stays in it."""
         ...
 
     def ledger(self, keys: Sequence[str]) -> dict[str, LedgerEntry]:
@@ -111,8 +103,11 @@ class RowReader(Protocol):
         """
         ...
 
-    def ledger_marks(self, after: str, through: str, limit: int) -> list[LedgerMark]:
-        """Return what `ledger_between` does, in brief."""
+    def ledger_marks(self, after: str, through: str, limit: int) -> Sequence[tuple[str, int, bool]]:
+        """Return what `ledger_between` does in brief: key, entity, and whether the entry is plain.
+
+        Of a plain entry the rows are written, and it waits for nothing.
+        """
         ...
 
     def awaited(self, keys: Sequence[str]) -> dict[str, list[Awaited]]:

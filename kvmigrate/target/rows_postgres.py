@@ -7,7 +7,7 @@ import json
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import psycopg
 from psycopg import sql
@@ -20,7 +20,7 @@ from psycopg.types.json import set_json_loads
 from kvmigrate.errors import NotSupportedError
 from kvmigrate.target.counts import named_ids
 from kvmigrate.target.layout import owner_key, value_part
-from kvmigrate.target.reader_base import Awaited, LedgerEntry, LedgerMark, Owner, Spelling
+from kvmigrate.target.reader_base import Awaited, LedgerEntry, Owner, Spelling
 from kvmigrate.target.rows_spelled import MICROS_LOADER, chains, joined, key_is_odd, odd_columns, select_spelled
 from kvmigrate.target.session import Session, house_error, never_migrated
 from kvmigrate.transform.mapping import Entity, ForeignKey, OnMissing, Role, Table
@@ -106,12 +106,19 @@ class PostgresRowReader:
         return bool(finished)
 
     @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """Make all reads inside see the database as of one moment."""
+    def snapshot(self, shared: str = "") -> Iterator[None]:
+        """Make all reads inside see the database as of one moment, be it that of another reader."""
         connection = self._connection()
         with _house_errors(), connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            if shared:
+                connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(shared))
             yield
+
+    def share(self) -> str:
+        """Return the name of the snapshot that this reader is in."""
+        [(name,)] = self._fetch(sql.SQL("SELECT pg_export_snapshot()"), [])
+        return str(name)
 
     def ledger(self, keys: Sequence[str]) -> dict[str, LedgerEntry]:
         """Return the entries of those *keys* that the ledger knows."""
@@ -124,9 +131,12 @@ class PostgresRowReader:
         """Return entries with ``after < key <= through`` in COLLATE "C" order; no end if ``None``."""
         return [LedgerEntry(*row) for row in self._fetch(_BETWEEN, self._range(after, through, limit, unnamed=unnamed))]
 
-    def ledger_marks(self, after: str, through: str, limit: int) -> list[LedgerMark]:
-        """Return what `ledger_between` does, in brief."""
-        return list(map(LedgerMark._make, self._fetch(_MARKS, self._range(after, through, limit, unnamed=False))))
+    def ledger_marks(self, after: str, through: str, limit: int) -> Sequence[tuple[str, int, bool]]:
+        """Return what `ledger_between` does in brief: key, entity, and whether the entry is plain."""
+        return cast(
+            "list[tuple[str, int, bool]]",
+            self._fetch(_MARKS, self._range(after, through, limit, unnamed=False)),
+        )
 
     def _range(self, after: str, through: str | None, limit: int, *, unnamed: bool) -> dict[str, Any]:
         return {

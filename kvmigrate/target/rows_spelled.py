@@ -36,12 +36,13 @@ def select_spelled(
     schema: str, entity: Entity, chain: Sequence[Table], spellings: Mapping[str, Spelling]
 ) -> sql.Composed:
     """Return the query for the rows of the last table of *chain*, with one JSON array of texts per key column."""
+    chain, key = _shortened(entity, chain)
     last = len(chain) - 1
-    key = entity.root.primary_key
+    places = [place_of(table, f"t{depth}") for depth, table in enumerate(chain) if table is not entity.root]
     names = [sql.Identifier(f"k{position}") for position in range(len(key))]
     owned = sql.SQL(" AND ").join(
         sql.SQL("t0.{} = k.{}::{}").format(
-            sql.Identifier(name), alias, sql.SQL(cast("Any", entity.root.column(name).type.sql))
+            sql.Identifier(name), alias, sql.SQL(cast("Any", chain[0].column(name).type.sql))
         )
         for name, alias in zip(key, names, strict=True)
     )
@@ -52,7 +53,6 @@ def select_spelled(
         for depth, table in enumerate(chain)
         if depth
     ]
-    places = [place_of(table, f"t{depth}") for depth, table in enumerate(chain) if depth]
     columns = [
         sql.SQL(cast("Any", _FORMS[spelling])).format(sql.Identifier(f"t{last}", name))
         for name, spelling in spellings.items()
@@ -70,6 +70,13 @@ def select_spelled(
         joins=sql.Composed(joins),
         order=sql.SQL(", ").join(sql.Literal(number) for number in range(1, len(places) + 2)),
     )
+
+
+def _shortened(entity: Entity, chain: Sequence[Table]) -> tuple[Sequence[Table], Sequence[str]]:
+    """Leave the root out where its child's copies of the primary key find the rows; return that key's columns, too."""
+    key = entity.root.primary_key
+    copies = {theirs: own for own, theirs in chain[1].parent} if len(chain) == 2 else {}
+    return (chain[1:], [copies[name] for name in key]) if set(key) == copies.keys() else (chain, key)
 
 
 def place_of(table: Table, alias: str) -> sql.Composable:

@@ -9,7 +9,7 @@ import pytest
 
 from kvmigrate.consistency.json_exact import loads_column
 from kvmigrate.consistency.plan import EntityPlan
-from kvmigrate.consistency.quick import Candidate, agreeing, finders, is_candidate
+from kvmigrate.consistency.quick import agreeing, candidates_of, finders
 from kvmigrate.consistency.quick_plan import quick_entity
 from kvmigrate.consistency.routing import Router
 from kvmigrate.stores.base import ScanRequest
@@ -227,11 +227,10 @@ def agreed(stand: VerifyStand) -> dict[str, bool]:
     items = [item for page in source.scan_sorted(ScanRequest()) for item in page.items]
     source.close()
     router = Router(stand.mapping)
-    candidates = [Candidate(item, router.route(item.key).captured) for item in items]
-    candidates = [each for each in candidates if is_candidate(quick, *each)]
+    candidates, _ = candidates_of(quick, items, [router.route(item.key).captured for item in items])
     with PostgresRowReader.open(stand.url, stand.mapping, json_loads=loads_column) as reader:
         rows = reader.spelled_rows(quick.entity, finders(quick, candidates), quick.spellings)
-    return dict(zip([each.item.key for each in candidates], agreeing(quick, candidates, rows), strict=True))
+    return dict(zip([item.key for item in candidates.items], agreeing(quick, candidates, rows), strict=True))
 
 
 TABLES = ("things", "lines", "notes", "facts")
