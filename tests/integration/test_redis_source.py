@@ -82,17 +82,19 @@ def redis_6() -> Path:
 
 @pytest.mark.parametrize("scan", ["scan", "scan_sorted"])
 def test_every_type_is_told(source: RedisSource, redis_client: redis.Redis, scan: str) -> None:
-    """Strings and hashes are read; lists, sets, sorted sets and streams are named, so that none is overlooked."""
+    """Strings, hashes, lists and sets are read; sorted sets and streams are named, so that none is overlooked."""
     redis_client.set("string", b'{"a":1}')
     redis_client.hset("hash", mapping={b"f": b"1", b"\xff": b"\xfe"})
-    redis_client.rpush("list", "a")
-    redis_client.sadd("set", "a")
+    redis_client.rpush("list", "b", "a", b"\xff", "a")
+    redis_client.sadd("set", "b", "a", b"\xff", "")
     redis_client.zadd("zset", {"a": 1})
     redis_client.xadd("stream", {"a": 1})
     expected = {
         "string": Item("string", b'{"a":1}'),
         "hash": Item("hash", {b"f": b"1", b"\xff": b"\xfe"}, ItemKind.HASH),
-        **{name: Item(name, name, ItemKind.OTHER) for name in ("list", "set", "zset", "stream")},
+        "list": Item("list", (b"b", b"a", b"\xff", b"a"), ItemKind.LIST),
+        "set": Item("set", (b"", b"a", b"b", b"\xff"), ItemKind.SET),
+        **{name: Item(name, name, ItemKind.OTHER) for name in ("zset", "stream")},
     }
 
     assert expected == by_key(getattr(source, scan)(ScanRequest()))
