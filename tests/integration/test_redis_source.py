@@ -34,6 +34,7 @@ from kvmigrate.stores.redis_expiry import ByExpireTime, ByScript, ByTimeLeft
 from kvmigrate.stores.redis_read import RedisReader
 from kvmigrate.stores.url import parse_source_url
 from tests.need import need
+from tests.redis_user import as_user
 
 EXPIRES_AT_MS = 4_000_000_000_123
 
@@ -117,14 +118,6 @@ def test_expiries_are_absolute_and_exact(source: RedisSource, redis_client: redi
         assert expected == {key: item.expires_at_ms for key, item in by_key(pages).items()}
     fetched = source.get_many(list(expected))
     assert list(expected.values()) == [item.expires_at_ms if item else "gone" for item in fetched]
-
-
-def as_user(url: str, client: redis.Redis, *commands: str) -> str:
-    """Return the URL of a user who may do everything but these commands."""
-    refused = [f"-{command}" for command in commands]
-    client.acl_setuser("reader", enabled=True, passwords=["+pw"], keys=["*"], commands=["+@all", *refused])
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=f"reader:pw@{parts.hostname}:{parts.port}"))
 
 
 @pytest.mark.parametrize(("refused", "way"), [([], ByScript), (["eval"], ByTimeLeft)], ids=["script", "no script"])
