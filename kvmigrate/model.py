@@ -22,11 +22,17 @@ class ItemKind(enum.StrEnum):
     HASH = "hash"
     """A Redis hash: field names and values, both raw bytes."""
 
+    LIST = "list"
+    """A Redis list: its elements in order, raw bytes."""
+
+    SET = "set"
+    """A Redis set: its elements in the order of their bytes."""
+
     NULL = "null"
     """A SQL NULL in a key-value table: not the same as the JSON text ``null``."""
 
     OTHER = "other"
-    """A type that no mapping reads (list, set, stream ...); `Item.value` is its name."""
+    """A type that no mapping reads (sorted set, stream ...); `Item.value` is its name."""
 
     UNREAD = "unread"
     """The value was not read because nothing asked for it (`ScanRequest.wants`)."""
@@ -40,14 +46,14 @@ class Item(NamedTuple):
     Attributes:
         key: The address: the store's key, or key, `ADDRESS_SEPARATOR`, field.
 
-        value: ``bytes`` for JSON, ``dict[bytes, bytes]`` for a hash, the type's
-            name (``str``) for `ItemKind.OTHER`, else ``None``.
+        value: ``bytes`` for JSON, ``dict[bytes, bytes]`` for a hash, ``tuple[bytes, ...]``
+            for a list or set, the type's name (``str``) for `ItemKind.OTHER`, else ``None``.
 
         expires_at_ms: Absolute expiry in milliseconds since 1970, or ``None``.
     """
 
     key: str
-    value: bytes | Mapping[bytes, bytes] | str | None
+    value: bytes | Mapping[bytes, bytes] | tuple[bytes, ...] | str | None
     kind: ItemKind = ItemKind.JSON
     expires_at_ms: int | None = None
 
@@ -57,6 +63,8 @@ def item_bytes(item: Item) -> int:
     value = item.value
     if isinstance(value, bytes):
         return len(value)
+    if isinstance(value, tuple):
+        return sum(map(len, value))
     return sum(map(len, value)) + sum(map(len, value.values())) if isinstance(value, dict) else 0
 
 

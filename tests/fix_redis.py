@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
@@ -46,6 +47,27 @@ def redis_client(redis_url: str) -> Iterator[redis.Redis]:
     """A client of this test's own empty logical database; it answers bytes."""
     with redis.Redis.from_url(redis_url) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def valkey_server(repository: Path) -> Iterator[RedisServer]:
+    """A Valkey of this worker's own: the server that `make servers` fetched."""
+    program = repository / ".cache" / "valkey-server"
+    if not program_version(program):
+        pytest.skip("needs Valkey (make servers, on Linux x86_64)")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("kvmigrate.embedded.redis.find_redis", lambda: program)
+        server = RedisServer.start()
+    with server:
+        yield server
+
+
+@pytest.fixture
+def valkey_url(valkey_server: RedisServer) -> str:
+    """The URL of an empty Valkey."""
+    with redis.Redis.from_url(valkey_server.url) as client:
+        client.flushall()
+    return valkey_server.url
 
 
 def pytest_report_header() -> str:

@@ -60,6 +60,8 @@ def column_text(column: Column, text: str) -> str:
 
 
 def _value(item: Item) -> Any:
+    if isinstance(item.value, tuple):
+        return [element.decode(errors="replace") for element in item.value]
     if not isinstance(item.value, bytes):
         return None
     try:

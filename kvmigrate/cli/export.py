@@ -55,8 +55,8 @@ def export(
     """Write every item as a line, from either side.
 
     It is NDJSON in the order of the keys. From the target no store is needed.
-    Ends with 3 if a value could not be written: lists, sets, sorted sets and streams
-    are only named; so is what is not in the tables, with --from target.
+    Ends with 3 if a value could not be written: sorted sets and streams are only
+    named; so is what is not in the tables, with --from target.
     """
     from kvmigrate.migration import Migration
     from kvmigrate.report.export import describe_export

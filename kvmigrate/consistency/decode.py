@@ -11,6 +11,7 @@ from kvmigrate.transform.mapping import Decode, Entity
 
 DOUBLE_JSON = "double-json"
 HASH = "hash"
+_TYPED = {Decode.HASH, Decode.LIST, Decode.SET}
 NUL = "nul"
 
 _ESCAPE = "\u241b"
@@ -27,7 +28,7 @@ class Decoded(NamedTuple):
 
         stored: The same as columns and rest hold it: escaped where *flags* say "nul".
 
-        flags: How the stored bytes differ from plain JSON: double-json, hash, nul.
+        flags: How the stored bytes differ from plain JSON: double-json, hash, list, set, nul.
 
         texts: The value is a hash: its members are texts of the columns' values.
     """
@@ -48,9 +49,12 @@ def decode_item(entity: Entity, item: Item) -> Decoded | Undecodable:
     """Return what *item* means to *entity*, or why it means nothing."""
     try:
         if item.kind is ItemKind.HASH and isinstance(item.value, dict):
-            value, flags, texts = _hash(entity, item.value), {HASH}, True
+            value: Any = _hash(entity, item.value)
+            flags, texts = {HASH}, True
             if entity.decode is Decode.HASH:
                 flags = set()
+        elif isinstance(item.value, tuple):
+            value, flags, texts = *_elements(entity, item.value, item.kind), False
         elif item.kind is ItemKind.JSON and isinstance(item.value, bytes):
             value, flags, texts = *_json(entity, item.value), False
         else:
@@ -101,9 +105,19 @@ def _hash(entity: Entity, fields: dict[bytes, bytes]) -> dict[str, str]:
         raise JsonError("a field of the hash is not UTF-8") from exc
 
 
+def _elements(entity: Entity, elements: tuple[bytes, ...], kind: ItemKind) -> tuple[list[str], set[str]]:
+    if entity.decode is not Decode.AUTO and entity.decode.value != kind.value:
+        raise JsonError(f"the store holds a {kind.value}, and the mapping decodes none here")
+    try:
+        texts = [element.decode() for element in elements]
+    except UnicodeDecodeError as exc:
+        raise JsonError(f"an element of the {kind.value} is not UTF-8") from exc
+    return texts, {kind.value} if entity.decode is Decode.AUTO else set()
+
+
 def _json(entity: Entity, raw: bytes) -> tuple[Any, set[str]]:
-    if entity.decode is Decode.HASH:
-        raise JsonError("the store holds no hash")
+    if entity.decode in _TYPED:
+        raise JsonError(f"the store holds no {entity.decode.value}")
     value = loads(raw)
     if entity.decode is Decode.DOUBLE_JSON:
         if not isinstance(value, str):

@@ -143,6 +143,10 @@ def _hash(item: Item, expires_at_ms: int | None) -> bytes:
             for part in (name, text):
                 hasher.update(len(part).to_bytes(8, "big"))
                 hasher.update(part)
+    elif isinstance(item.value, tuple):
+        for element in item.value:
+            hasher.update(len(element).to_bytes(8, "big"))
+            hasher.update(element)
     if item.kind is not ItemKind.JSON:
         hasher.update(b"\xffkind" + item.kind.value.encode())
     if expires_at_ms is not None:

@@ -29,7 +29,7 @@ class Rebuilt(NamedTuple):
 
         value: The JSON value, numbers exact.
 
-        flags: How the stored bytes differ from plain JSON: double-json, hash, nul.
+        flags: How the stored bytes differ from plain JSON: double-json, hash, list, set, nul.
 
         stored: *value* as the columns hold it: escaped where *flags* say "nul".
     """

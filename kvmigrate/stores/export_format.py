@@ -8,6 +8,9 @@ not UTF-8) and one member for what stands under it:
 ``raw_base64``         bytes that are not JSON, or nested too deeply
 ``hash``               the fields of a Redis hash, as text
 ``hash_base64``        the same where a field is not UTF-8
+``list``, ``set``      the elements of a Redis list or set, as text
+``list_base64``        the same where an element is not UTF-8
+``set_base64``
 ``unsupported_type``   the name of a type that is not exported
 ``sql_null``           true: a SQL NULL
 ``unread``             true: there is such a key, its value was not read
@@ -20,7 +23,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from typing import Any, cast
 
@@ -39,6 +42,10 @@ _STEP = {byte: 1 if byte in b"[{" else -1 for byte in b"[]{}"}
 _LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
 
 
+# Under another name, as a field of a line is called list.
+Elements = list[str]
+
+
 class _Line(msgspec.Struct, forbid_unknown_fields=True):
     key: str | None = None
     key_base64: str | None = None
@@ -46,6 +53,10 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
     raw_base64: str | None = None
     hash: dict[str, str] | None = None
     hash_base64: dict[str, str] | None = None
+    list: Elements | None = None
+    list_base64: Elements | None = None
+    set: Elements | None = None
+    set_base64: Elements | None = None
     unsupported_type: str | None = None
     sql_null: bool = False
     unread: bool = False
@@ -99,6 +110,8 @@ def _member(item: Item) -> bytes:
             return _value_member(cast("bytes", item.value))
         case ItemKind.HASH:
             return _hash_member(cast("Mapping[bytes, bytes]", item.value))
+        case ItemKind.LIST | ItemKind.SET:
+            return _elements_member(item.kind.value, cast("tuple[bytes, ...]", item.value))
         case ItemKind.OTHER:
             return b'"unsupported_type":%b' % _encode(item.value)
         case ItemKind.NULL:
@@ -140,6 +153,13 @@ def _hash_member(fields: Mapping[bytes, bytes]) -> bytes:
     return b'"hash":%b' % _encode(text)
 
 
+def _elements_member(name: str, elements: tuple[bytes, ...]) -> bytes:
+    try:
+        return b'"%b":%b' % (name.encode(), _encode([element.decode() for element in elements]))
+    except UnicodeDecodeError:
+        return b'"%b_base64":%b' % (name.encode(), _encode([b64encode(element).decode() for element in elements]))
+
+
 def _content(read: _Line) -> tuple[Any, ItemKind]:
     found: list[tuple[Any, ItemKind]] = []
     if read.value is not msgspec.UNSET:
@@ -151,6 +171,12 @@ def _content(read: _Line) -> tuple[Any, ItemKind]:
     if read.hash_base64 is not None:
         pairs = read.hash_base64.items()
         found.append(({b64decode(f, validate=True): b64decode(v, validate=True) for f, v in pairs}, ItemKind.HASH))
+    for kind in (ItemKind.LIST, ItemKind.SET):
+        texts, coded = getattr(read, kind.value), getattr(read, f"{kind.value}_base64")
+        if texts is not None:
+            found.append((_in_order(kind, (text.encode() for text in texts)), kind))
+        if coded is not None:
+            found.append((_in_order(kind, (b64decode(text, validate=True) for text in coded)), kind))
     if read.unsupported_type is not None:
         found.append((read.unsupported_type, ItemKind.OTHER))
     if read.sql_null:
@@ -158,6 +184,11 @@ def _content(read: _Line) -> tuple[Any, ItemKind]:
     if read.unread:
         found.append((None, ItemKind.UNREAD))
     if len(found) != 1:
-        message = f"it has {len(found)} of value, raw_base64, hash, hash_base64, unsupported_type, sql_null, unread"
+        message = f"it has {len(found)} of value, raw_base64, hash, list, set, unsupported_type, sql_null, unread"
         raise ValueError(message)
     return found[0]
+
+
+def _in_order(kind: ItemKind, elements: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Return elements as an item has them: a set's sorted, each once."""
+    return tuple(sorted(set(elements))) if kind is ItemKind.SET else tuple(elements)

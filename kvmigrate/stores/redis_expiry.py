@@ -75,7 +75,7 @@ class ExpiryReader:
         keys = [[key for ask in group for key in ask.keys] for group in groups]
         if not any(keys):
             return [[] for _ in groups]
-        way = self._way_for(next(part[0] for part in keys if part))
+        way = self.way_for(next(part[0] for part in keys if part))
         sent = [
             [*(ask.command for ask in group), *way.commands(part)] for group, part in zip(groups, keys, strict=True)
         ]
@@ -90,7 +90,7 @@ class ExpiryReader:
             found.append(paired)
         return found
 
-    def _way_for(self, key: bytes) -> Way:
+    def way_for(self, key: bytes) -> Way:
         """Try the ways, the cheapest first: versions of forks tell nothing, and an administrator may refuse any."""
         if self._way is None:
             knows = self._can(("PEXPIRETIME", key))

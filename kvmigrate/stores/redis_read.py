@@ -11,19 +11,28 @@ from redis.crc import key_slot
 
 from kvmigrate.model import ItemKind
 from kvmigrate.stores.redis_expiry import Ask, ExpiryReader
-from kvmigrate.stores.redis_wire import RedisWire
+from kvmigrate.stores.redis_wire import Command, RedisWire, Send
 
 Table = tuple[Mapping[bytes, bytes], int | None]
 """The fields of a hash, and when it expires."""
 
-_READ_BY_TYPE = {b"string": "GET", b"hash": "HGETALL", b"ReJSON-RL": "JSON.GET"}
+_READ_BY_TYPE: Mapping[bytes, tuple[str, tuple[int, ...]]] = {
+    b"string": ("GET", ()),
+    b"hash": ("HGETALL", ()),
+    b"list": ("LRANGE", (0, -1)),
+    b"set": ("SMEMBERS", ()),
+    b"ReJSON-RL": ("JSON.GET", ()),
+}
+_COUNT_BY_TYPE = {b"list": "LLEN", b"set": "SCARD"}
 _ROUNDS = 5
+STEP_ELEMENTS = 10_000
+"""A list or set of more elements is read in steps, so that it does not hold up the server."""
 
 
 class Held(NamedTuple):
     """What stands under one key: the fields of an `Item` behind its key."""
 
-    value: bytes | Mapping[bytes, bytes] | str | None
+    value: bytes | Mapping[bytes, bytes] | tuple[bytes, ...] | str | None
     kind: ItemKind = ItemKind.JSON
     expires_at_ms: int | None = None
 
@@ -145,8 +154,13 @@ class RedisReader:
     def _read_typed(self, keys: Sequence[bytes], held: dict[bytes, Held], *, ttl: bool) -> list[bytes]:
         """Read each key by its type into *held*; return those that changed in between."""
         types = {key: type_ for key, type_ in zip(keys, self.types(keys), strict=True) if type_ != b"none"}
-        asks = [Ask((_READ_BY_TYPE.get(type_, "TYPE"), key), [key]) for key, type_ in types.items()]
         again: list[bytes] = []
+        for key in self._large(types):
+            value = self._read_in_steps(key, types[key], ttl=ttl)
+            if value is not None:
+                held[key] = value
+                del types[key]
+        asks = [Ask(_read_command(key, type_), [key]) for key, type_ in types.items()]
         for (key, type_), (answer, [expiry]) in zip(types.items(), self._together(asks, ttl=ttl), strict=True):
             value = _held(type_, answer, expiry)
             if value is None:
@@ -154,6 +168,25 @@ class RedisReader:
             else:
                 held[key] = value
         return again
+
+    def _large(self, types: Mapping[bytes, bytes]) -> list[bytes]:
+        """Return those lists and sets that are to be read in steps."""
+        asked = [(key, _COUNT_BY_TYPE[type_]) for key, type_ in types.items() if type_ in _COUNT_BY_TYPE]
+        counts = self._wire.run([(command, key) for key, command in asked])
+        pairs = zip(asked, counts, strict=True)
+        return [key for (key, _), count in pairs if isinstance(count, int) and count > STEP_ELEMENTS]
+
+    def _read_in_steps(self, key: bytes, type_: bytes, *, ttl: bool) -> Held | None:
+        """Return a large list or set as of one moment, ``None`` if it changed at every try: then it is read at once."""
+        way = self._expiries.way_for(key) if ttl else None
+        last = [("TYPE", key), *(way.commands([key]) if way else ())]
+        steps = _list_steps if type_ == b"list" else _set_steps
+        for _ in range(_ROUNDS):
+            found = self._wire.watched(key, steps, last)
+            if found is not None and found[1][0] == type_:
+                elements, (_, *moments) = found
+                return _held(type_, elements, way.expiries(moments, [key])[0] if way else None)
+        return None
 
     def _together(self, asks: Sequence[Ask], *, ttl: bool) -> list[tuple[Any, Sequence[int | None]]]:
         """Run *asks*, and ask when their keys expire, each answer and its expiries as of one moment."""
@@ -166,6 +199,30 @@ class RedisReader:
         return [pair for group in self._expiries.together(groups) for pair in group]
 
 
+def _read_command(key: bytes, type_: bytes) -> Command:
+    command, arguments = _READ_BY_TYPE.get(type_, ("TYPE", ()))
+    return (command, key, *arguments)
+
+
+def _list_steps(send: Send, key: bytes) -> list[bytes]:
+    found: list[bytes] = []
+    while True:
+        part = send(("LRANGE", key, len(found), len(found) + STEP_ELEMENTS - 1))
+        found += part
+        if len(part) < STEP_ELEMENTS:
+            return found
+
+
+def _set_steps(send: Send, key: bytes) -> set[bytes]:
+    found: set[bytes] = set()
+    cursor = -1
+    while cursor:
+        following, part = send(("SSCAN", key, max(cursor, 0), "COUNT", STEP_ELEMENTS))
+        cursor = int(following)
+        found.update(part)
+    return found
+
+
 def _held(type_: bytes, answer: Any, expiry: int | None) -> Held | None:
     """Return the answer to the command for *type_*, or ``None`` if the key is no longer of it."""
     if isinstance(answer, Exception) or not (answer or answer == b""):
@@ -175,6 +232,10 @@ def _held(type_: bytes, answer: Any, expiry: int | None) -> Held | None:
         return Held(type_.decode("utf-8", "replace"), ItemKind.OTHER, expiry) if unchanged else None
     if type_ == b"hash":
         return Held(_pairs(answer), ItemKind.HASH, expiry)
+    if type_ == b"list":
+        return Held(tuple(answer), ItemKind.LIST, expiry)
+    if type_ == b"set":
+        return Held(tuple(sorted(answer)), ItemKind.SET, expiry)
     return Held(answer, ItemKind.JSON, expiry)
 
 

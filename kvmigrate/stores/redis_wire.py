@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import redis
 
+T = TypeVar("T")
 Command = tuple[str | bytes | int, ...]
+Send = Callable[[Command], Any]
+"""Send one command and return its answer."""
 
 
 def call(client: redis.Redis, *command: str | bytes | int) -> Any:
@@ -41,20 +45,57 @@ class RedisWire:
             found.append(_without_errors(done if isinstance(done, list) else [*queued, done]))
         return found
 
+    def watched(
+        self, key: bytes, read: Callable[[Send, bytes], T], last: Sequence[Command]
+    ) -> tuple[T, list[Any]] | None:
+        """Return what *read* found of *key* by many commands, and the answers to the *last* ones, as of one moment.
+
+        ``None`` if the key was changed meanwhile, or is of another type.
+        """
+        with self._connected() as connection:
+
+            def send(command: Command) -> Any:
+                [answer] = _exchanged(connection, [command])
+                if isinstance(answer, Exception):
+                    raise answer
+                return answer
+
+            send(("WATCH", key))
+            try:
+                found = read(send, key)
+            except redis.exceptions.ResponseError as exc:
+                send(("UNWATCH",))
+                if _is_wrong_type(exc):
+                    return None
+                raise
+            *queued, done = _exchanged(connection, [("MULTI",), *last, ("EXEC",)])
+            if done is None:
+                return None
+            return found, _without_errors(done if isinstance(done, list) else [*queued, done])
+
     def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         if not commands:
             return []
+        with self._connected() as connection:
+            return _exchanged(connection, commands)
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
         pool: Any = self._client.connection_pool
         connection = pool.get_connection()
         try:
-            connection.send_packed_command(connection.pack_commands(commands))
-            return [_answer(connection) for _ in commands]
+            yield connection
         except BaseException:
             # Answers that nobody read would be taken for those to the next commands.
             connection.disconnect()
             raise
         finally:
             pool.release(connection)
+
+
+def _exchanged(connection: Any, commands: Sequence[Command]) -> list[Any]:
+    connection.send_packed_command(connection.pack_commands(commands))
+    return [_answer(connection) for _ in commands]
 
 
 def _answer(connection: Any) -> Any:

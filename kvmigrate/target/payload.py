@@ -19,12 +19,14 @@ def encode_payload(item: Item) -> tuple[bytes | None, str]:
     """Return the payload column and its kind.
 
     JSON items are kept byte for byte; of a hash a JSON object of base64 field names
-    and values; of an unread type its name.
+    and values, of a list or set a JSON array of base64 elements; of an unread type its name.
     """
     value = item.value
     if isinstance(value, Mapping):
         coded = {b64encode(field).decode(): b64encode(held).decode() for field, held in sorted(value.items())}
         payload: bytes | None = json.dumps(coded, separators=(",", ":")).encode()
+    elif isinstance(value, tuple):
+        payload = json.dumps([b64encode(element).decode() for element in value], separators=(",", ":")).encode()
     else:
         payload = value.encode() if isinstance(value, str) else value
     if payload is not None and len(payload) > MAX_PAYLOAD_BYTES:
@@ -42,4 +44,6 @@ def decode_payload(key: str, payload: bytes | None, kind: str, expires_at_ms: in
     if item_kind is ItemKind.HASH:
         fields = {b64decode(field): b64decode(held) for field, held in json.loads(payload).items()}
         return Item(key, fields, item_kind, expires_at_ms)
+    if item_kind in {ItemKind.LIST, ItemKind.SET}:
+        return Item(key, tuple(map(b64decode, json.loads(payload))), item_kind, expires_at_ms)
     return Item(key, payload.decode() if item_kind is ItemKind.OTHER else payload, item_kind, expires_at_ms)

@@ -74,6 +74,8 @@ class Decode(enum.StrEnum):
     JSON = "json"
     DOUBLE_JSON = "double-json"
     HASH = "hash"
+    LIST = "list"
+    SET = "set"
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,12 +41,12 @@ def test_a_value_that_is_no_json_is_shown_as_text(cli: CommandLine) -> None:
     assert '"/w=="' in cli("quarantine", "show", "client:4", "--target", cli.target).out
 
 
-def test_a_list_is_told_to_be_one(cli: CommandLine, redis_client: "redis.Redis") -> None:
+def test_a_stream_is_told_to_be_one(cli: CommandLine, redis_client: "redis.Redis") -> None:
     """Of a type that is not read nothing was kept, so no bytes are counted."""
-    redis_client.rpush("client:5", "a")
+    redis_client.xadd("client:5", {"a": "1"})
     cli.backfill()
 
-    assert "a list: its content is not read" in cli("quarantine", "show", "client:5", "--target", cli.target).out
+    assert "a stream: its content is not read" in cli("quarantine", "show", "client:5", "--target", cli.target).out
 
 
 def test_blanks_of_a_value_are_shown(cli: CommandLine) -> None:

@@ -153,10 +153,10 @@ def _export_store(kind: str, path: Path) -> Store:
     return Store(kind, f"file://{file}", put, put_odd)
 
 
-TEXT_KINDS = ["redis", "redis-resp3", "redis-cluster", "text", "bytea", "sqlite", "sqlite-blob", "export"]
-BINARY_KINDS = ["redis", "redis-resp3", "redis-cluster", "bytea", "sqlite-blob", "export"]
+TEXT_KINDS = ["redis", "redis-resp3", "valkey", "redis-cluster", "text", "bytea", "sqlite", "sqlite-blob", "export"]
+BINARY_KINDS = ["redis", "redis-resp3", "valkey", "redis-cluster", "bytea", "sqlite-blob", "export"]
 NULL_KINDS = ["jsonb", "json", "text", "bytea", "sqlite", "sqlite-blob", "export"]
-DIVISIBLE_KINDS = ["redis", "redis-resp3", "redis-cluster", "jsonb", "json", "text", "bytea"]
+DIVISIBLE_KINDS = ["redis", "redis-resp3", "valkey", "redis-cluster", "jsonb", "json", "text", "bytea"]
 KINDS = [*DIVISIBLE_KINDS, "sqlite", "sqlite-blob", "export"]
 
 
@@ -166,6 +166,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     kind: str = request.param
     if kind == "redis-cluster":
         return _cluster_store(kind, request.getfixturevalue("cluster"))
+    if kind == "valkey":
+        return _redis_store(kind, request.getfixturevalue("valkey_url"))
     if kind.startswith("redis"):
         return _redis_store(kind, request.getfixturevalue("redis_url"))
     if kind.startswith("sqlite"):

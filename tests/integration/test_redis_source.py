@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import signal
 import socket
@@ -33,6 +34,7 @@ from kvmigrate.stores.redis_expiry import ByExpireTime, ByScript, ByTimeLeft
 from kvmigrate.stores.redis_read import RedisReader
 from kvmigrate.stores.url import parse_source_url
 from tests.need import need
+from tests.redis_user import as_user
 
 EXPIRES_AT_MS = 4_000_000_000_123
 
@@ -82,17 +84,19 @@ def redis_6() -> Path:
 
 @pytest.mark.parametrize("scan", ["scan", "scan_sorted"])
 def test_every_type_is_told(source: RedisSource, redis_client: redis.Redis, scan: str) -> None:
-    """Strings and hashes are read; lists, sets, sorted sets and streams are named, so that none is overlooked."""
+    """Strings, hashes, lists and sets are read; sorted sets and streams are named, so that none is overlooked."""
     redis_client.set("string", b'{"a":1}')
     redis_client.hset("hash", mapping={b"f": b"1", b"\xff": b"\xfe"})
-    redis_client.rpush("list", "a")
-    redis_client.sadd("set", "a")
+    redis_client.rpush("list", "b", "a", b"\xff", "a")
+    redis_client.sadd("set", "b", "a", b"\xff", "")
     redis_client.zadd("zset", {"a": 1})
     redis_client.xadd("stream", {"a": 1})
     expected = {
         "string": Item("string", b'{"a":1}'),
         "hash": Item("hash", {b"f": b"1", b"\xff": b"\xfe"}, ItemKind.HASH),
-        **{name: Item(name, name, ItemKind.OTHER) for name in ("list", "set", "zset", "stream")},
+        "list": Item("list", (b"b", b"a", b"\xff", b"a"), ItemKind.LIST),
+        "set": Item("set", (b"", b"a", b"b", b"\xff"), ItemKind.SET),
+        **{name: Item(name, name, ItemKind.OTHER) for name in ("zset", "stream")},
     }
 
     assert expected == by_key(getattr(source, scan)(ScanRequest()))
@@ -114,14 +118,6 @@ def test_expiries_are_absolute_and_exact(source: RedisSource, redis_client: redi
         assert expected == {key: item.expires_at_ms for key, item in by_key(pages).items()}
     fetched = source.get_many(list(expected))
     assert list(expected.values()) == [item.expires_at_ms if item else "gone" for item in fetched]
-
-
-def as_user(url: str, client: redis.Redis, *commands: str) -> str:
-    """Return the URL of a user who may do everything but these commands."""
-    refused = [f"-{command}" for command in commands]
-    client.acl_setuser("reader", enabled=True, passwords=["+pw"], keys=["*"], commands=["+@all", *refused])
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=f"reader:pw@{parts.hostname}:{parts.port}"))
 
 
 @pytest.mark.parametrize(("refused", "way"), [([], ByScript), (["eval"], ByTimeLeft)], ids=["script", "no script"])
@@ -559,21 +555,37 @@ def test_only_the_database_of_the_url_is_read(redis_url: str, redis_client: redi
         assert {key} == set(by_key(source.scan(ScanRequest())))
 
 
-def test_redis_json_is_read_as_json() -> None:
+def redis_json(repository: Path) -> str:
+    """Return the module of RedisJSON; skip the test where it, or a Redis that takes it, is missing."""
+    fetched = repository / ".cache" / "rejson.so"
+    module = os.environ.get("KVMIGRATE_TEST_REJSON") or (str(fetched) if fetched.exists() else "")
+    program = find_redis()
+    if not module or program is None or int(program_version(program).split(".")[0]) < 7:
+        pytest.skip("needs RedisJSON (CI=true make servers) and a Redis 7 that takes it")
+    return module
+
+
+def test_redis_json_is_read_as_json(repository: Path) -> None:
     """A document of RedisJSON is its root value, with its expiry; null is a value too."""
-    module = os.environ.get("KVMIGRATE_TEST_REJSON")
-    if not module:
-        pytest.skip("name the module rejson.so with KVMIGRATE_TEST_REJSON")
-    with RedisServer.start(settings={"loadmodule": module}) as server, redis.Redis.from_url(server.url) as client:
-        for key, value in (("doc", '{"a":[1,"é"]}'), ("null", "null")):
+    documents = {"doc": '{"a":[1,"é"],"n":1.50}', "null": "null", "text": '"\\u0000"', "array": "[]"}
+    with (
+        RedisServer.start(settings={"loadmodule": redis_json(repository)}) as server,
+        redis.Redis.from_url(server.url) as client,
+    ):
+        for key, value in documents.items():
             client.execute_command("JSON.SET", key, "$", value)
         client.pexpireat("doc", EXPIRES_AT_MS)
         for protocol in ("", "?protocol=3"):
             with closing(opened(server.url + protocol)) as source:
-                items = by_key(source.scan(ScanRequest()))
+                found = by_key(source.scan(ScanRequest()))
+                fetched = source.get_many(["doc"])
 
-            assert Item("doc", '{"a":[1,"é"]}'.encode(), expires_at_ms=EXPIRES_AT_MS) == items["doc"]
-            assert Item("null", b"null") == items["null"]
+            assert fetched == [found["doc"]]
+            assert found["doc"].expires_at_ms == EXPIRES_AT_MS
+            assert {key: json.loads(value) for key, value in documents.items()} == {
+                key: json.loads(item.value) for key, item in found.items() if isinstance(item.value, bytes)
+            }
+            assert {ItemKind.JSON} == {item.kind for item in found.values()}
 
 
 def restarted(server: RedisServer, data_dir: Path, settings: dict[str, str]) -> RedisServer:

@@ -137,6 +137,10 @@ class _Backward:
         if self.plan.entity.decode is Decode.HASH and value is not None:
             message = f"{self.key}: a hash cannot hold {json_type(value)}"
             raise LensError(message, key=self.key, hint="correct the row's column: it holds the whole value")
+        for kind in (ItemKind.LIST, ItemKind.SET):
+            if value is not None and (self.plan.entity.decode == kind.value or kind.value in self.flags):
+                texts = unescape_strings(value) if "nul" in self.flags else value
+                return Item(self.key, _elements(texts, kind, self.key), kind, expires_at_ms)
         data = encode_json(value)
         if "nul" in self.flags:
             data = _ESCAPED.sub(_unescape, data.decode()).encode()
@@ -320,6 +324,20 @@ def _field(text: Any, key: str) -> bytes:
         return b"null"
     message = f"{key}: a hash's fields are texts, and the row holds {json_type(text)}"
     raise LensError(message, key=key, hint="write the member as text in the row's column or rest")
+
+
+def _elements(value: Any, kind: ItemKind, key: str) -> tuple[bytes, ...]:
+    """The elements of a list or set."""
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        message = f"{key}: the elements of a {kind} are texts, and the rows hold other values"
+        raise LensError(message, key=key, hint="write each element as text")
+    elements = tuple(text.encode() for text in value)
+    if kind is ItemKind.LIST:
+        return elements
+    if len(set(elements)) < len(elements):
+        message = f"{key}: the rows hold an element twice, and a set holds each once"
+        raise LensError(message, key=key, hint="delete one of its rows")
+    return tuple(sorted(elements))
 
 
 def _unescape(found: re.Match[str]) -> str:

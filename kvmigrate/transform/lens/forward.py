@@ -31,6 +31,9 @@ Missing = Collection[tuple[str, str, Any]]
 _LAST_MS = 253_402_300_799_999
 
 
+_STORE_TYPES = {Decode.HASH, Decode.LIST, Decode.SET}
+
+
 def decode_item(item: Item, entity_decode: Decode, *, escape: bool) -> tuple[Any, list[str]]:
     """Return the item's JSON value and the flags that its encoding needs on the way back.
 
@@ -44,9 +47,15 @@ def decode_item(item: Item, entity_decode: Decode, *, escape: bool) -> tuple[Any
         value: Any = _decode_hash(item.value)
         if entity_decode is Decode.AUTO:
             flags.append("hash")
+    elif isinstance(item.value, tuple):
+        if entity_decode not in {Decode.AUTO, Decode(item.kind.value)}:
+            raise ValueRefused(Reason.STORE_TYPE, f"a {item.kind}, and decode is {entity_decode}")
+        value = _decode_elements(item.value)
+        if entity_decode is Decode.AUTO:
+            flags.append(item.kind.value)
     elif item.kind is ItemKind.JSON and isinstance(item.value, bytes):
-        if entity_decode is Decode.HASH:
-            raise ValueRefused(Reason.STORE_TYPE, "a string, and decode is hash")
+        if entity_decode in _STORE_TYPES:
+            raise ValueRefused(Reason.STORE_TYPE, f"a string, and decode is {entity_decode}")
         value = _decode_text(item.value, entity_decode, flags)
     elif item.kind is ItemKind.NULL:
         raise ValueRefused(Reason.SQL_NULL, "the store holds SQL NULL, which no JSON value is")
@@ -92,6 +101,13 @@ def _decode_hash(fields: Mapping[bytes, bytes]) -> dict[str, str]:
         return {name.decode(): text.decode() for name, text in fields.items()}
     except UnicodeDecodeError as exc:
         raise ValueRefused(Reason.NOT_UTF8, "a hash field that is not UTF-8") from exc
+
+
+def _decode_elements(elements: tuple[bytes, ...]) -> list[str]:
+    try:
+        return [element.decode() for element in elements]
+    except UnicodeDecodeError as exc:
+        raise ValueRefused(Reason.NOT_UTF8, "an element that is not UTF-8") from exc
 
 
 def forward_item(plan: EntityPlan, item: Item, captured: Mapping[str, str], missing: Missing = ()) -> RowSet:
@@ -193,7 +209,9 @@ class _Forward:
     def _flag_first_row(self, flags: list[str]) -> None:
         if not self.rows:
             raise ValueRefused(Reason.NOT_CANONICAL, "an empty collection with an encoding that no row can remember")
-        table = next(each for each in self._tables(self.plan.root) if each.table.name == self.rows[0].table)
+        # Not the root, which has no rows, and may be called like one of its children.
+        below = (each for child in self.plan.root.children for each in self._tables(child))
+        table = next(each for each in below if each.table.name == self.rows[0].table)
         at = self._flagged(table)
         first = self.rows[at]
         rest = table.by_role(Role.REST)

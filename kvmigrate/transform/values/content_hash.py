@@ -15,7 +15,8 @@ digest = xxhash.xxh3_128_digest
 def content_hash(item: Item) -> bytes:
     """Return XXH3-128 of the stored bytes: 16 bytes.
 
-    A hash's fields are taken in order of their names, each length before its bytes.
+    A hash's fields are taken in order of their names, and the elements of a list or set
+    as they stand, each length before its bytes.
     The kind counts too, unless it is JSON: a SQL NULL is not an empty text. So does
     the expiry, when there is one: a changed TTL is a changed item.
     """
@@ -27,6 +28,9 @@ def content_hash(item: Item) -> bytes:
         for name in sorted(value):
             for part in (name, value[name]):
                 hasher.update(len(part).to_bytes(8, "big") + part)
+    elif isinstance(value, tuple):
+        for part in value:
+            hasher.update(len(part).to_bytes(8, "big") + part)
     elif isinstance(value, str):
         hasher.update(value.encode())
     if item.kind is not ItemKind.JSON:
