@@ -18,6 +18,7 @@ from kvmigrate.backfill.progress import Progress
 from kvmigrate.backfill.quarantine import QuarantineStore, ReplayReport
 from kvmigrate.backfill.report import BackfillReport
 from kvmigrate.backfill.runner import PAGE_KEYS, run_backfill
+from kvmigrate.backfill.undo import UndoReport, run_undo
 from kvmigrate.backfill.where import read_where
 from kvmigrate.config import Settings, mask_url, read_settings
 from kvmigrate.consistency.json_exact import loads_column
@@ -287,6 +288,10 @@ class Migration:
         """Try quarantined items again; the store is read where it is named. See `QuarantineStore.replay`."""
         source = self.source if self.settings.source else None
         return self.quarantine.replay(source, keys=tuple(keys), reason=reason, every=every, progress=progress)
+
+    def undo(self, run: int, *, dry_run: bool = False, progress: Progress | None = None) -> UndoReport:
+        """Take out of the tables what a run brought. See `run_undo`."""
+        return run_undo(self.target, run, dry_run=dry_run, progress=progress)
 
     def payload_line(self, entry: QuarantineEntry) -> str:
         """Return the value of a quarantined item as a line of an export; "" where it was not kept."""

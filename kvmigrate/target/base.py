@@ -27,6 +27,10 @@ SURROUNDING_REASONS = (
 """Reasons that lie outside the item and its mapping: the same bytes may pass the next time."""
 
 
+KEPT_EXAMPLES = 100
+"""So many keys are named of each kind of item that an undo keeps."""
+
+
 class Label(NamedTuple):
     """What an observation is written as: the run that made it and its place in the order."""
 
@@ -106,6 +110,54 @@ class Applied(NamedTuple):
     def plus(self, other: Applied) -> Applied:
         """Return the sum, field by field."""
         return Applied(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Undoable:
+    """What a run wrote, as far as nobody wrote it again since.
+
+    Attributes:
+        entities: Id to number of items that the run brought, in the order in which to take them out.
+
+        existed_before: Items that an earlier run had brought. They stay as this run wrote them.
+
+        removed_by_run: Items that this run removed as gone from the store.
+
+        before_examples, removed_examples: Some keys of these two.
+    """
+
+    entities: Mapping[int, int]
+    existed_before: int
+    removed_by_run: int
+    before_examples: Sequence[str]
+    removed_examples: Sequence[str]
+
+    @property
+    def items(self) -> int:
+        """How many items there are to take out."""
+        return sum(self.entities.values())
+
+
+class TakenOut(NamedTuple):
+    """What became of a page of items.
+
+    Attributes:
+        undone: Items taken out, those that refer to the page's items among them.
+
+        rows: Table to rows deleted.
+
+        held: Items that must be kept, and what refers to them: a key or a table.
+
+        put_off: Items of the page that more items refer to than could be looked at.
+
+        last: The page's last key; ``None`` where there was nothing left.
+    """
+
+    undone: int = 0
+    rows: Mapping[str, int] = {}
+    held: Mapping[str, str] = {}
+    put_off: int = 0
+    last: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,6 +432,53 @@ class Target(Protocol):
         self, *, after: str, limit: int, reason: str | None, entity: str | None, keys: Sequence[str], payload: bool
     ) -> list[QuarantineEntry]:
         """Return the next quarantined items behind *after*, in COLLATE "C" order of the key."""
+        ...
+
+    def undoable(self, run: int) -> Undoable:
+        """Return what of a run can be taken out, and what will be kept. Writes nothing.
+
+        Raises:
+            ConfigError: this mapping has no such run, or the run wrote under another version of it.
+
+            FenceError: this scope is live, or a first load is open.
+        """
+        ...
+
+    def foresee_undo(self, run: int) -> TakenOut:
+        """Return what taking out *run* would come to, counted without writing.
+
+        All items are counted; `TakenOut.put_off` is how many would be held.
+        """
+        ...
+
+    def take_out(self, run: int, by: int, entity: int, before: str | None, *, limit: int, most: int) -> TakenOut:
+        """Delete, in one transaction, items that *run* brought, with all that is known of them.
+
+        Args:
+            run: Whose items.
+
+            by: The run that does it; a newer backfill ends its right to. Its report counts
+                what was taken out, in the same transaction.
+
+            entity: Id of the entity, from `undoable`.
+
+            before: Only keys before this one; pages go from the last key to the first.
+
+            limit: Items of a page.
+
+            most: Items looked at together, because they refer to each other.
+
+        Raises:
+            FenceError: another run, epoch or authority took over; nothing of the page was deleted.
+        """
+        ...
+
+    def forget_passing(self, run: int, by: int) -> None:
+        """Forget the items that both came and went within *run*."""
+        ...
+
+    def taken_out(self, by: int) -> TakenOut:
+        """Return how many items and rows the run *by* took out, as its report has them."""
         ...
 
     def close(self) -> None:

@@ -24,7 +24,9 @@ from kvmigrate.target.base import (
     ListedIds,
     QuarantineEntry,
     ResumePoint,
+    TakenOut,
     Tally,
+    Undoable,
 )
 from kvmigrate.target.circles import find_circles
 from kvmigrate.target.control_schema import INSTALL_LOCK, install_control, lock_down
@@ -36,11 +38,13 @@ from kvmigrate.target.layout import Layout
 from kvmigrate.target.ledger import Wait
 from kvmigrate.target.listed import compare_listed
 from kvmigrate.target.load_end import LoadEnd
-from kvmigrate.target.lost_rows import forget_contents, forget_lost_rows
+from kvmigrate.target.lost_rows import forget_contents, forget_lost_rows, refresh_statistics
 from kvmigrate.target.quarantined import select_quarantined
 from kvmigrate.target.resume import take_over
 from kvmigrate.target.schema_postgres import apply_schema
 from kvmigrate.target.session import Session, house_error, is_data_error, never_migrated
+from kvmigrate.target.undo import UNDO, Undo, count_taken_out, note_taken_out, undoable
+from kvmigrate.target.undo_forecast import forecast
 from kvmigrate.target.waiting import Waiting
 from kvmigrate.target.waiting_list import WaitingEntry, select_waiting
 from kvmigrate.transform.lens import Lens
@@ -52,6 +56,9 @@ OFFLINE_EPOCH = 0
 """Offline runs write at this epoch, so that every live epoch wins."""
 
 BACKFILL = "backfill"
+
+_EXCLUSIVE = [BACKFILL, UNDO]
+"""Kinds of runs of which a newer one ends the right to write of an older one."""
 
 _WRITER_LOCK = 0x6B766D32
 """Class of the advisory lock that makes the writers of one scope take turns, so that no
@@ -157,10 +164,11 @@ class PostgresTarget:
                     [scope, kind, self._lens.mapping.fingerprint, source, resume_key],
                 )
                 run = int(found.fetchall()[0][0])
-                if kind == BACKFILL:
+                if kind in _EXCLUSIVE:
                     connection.execute(
                         "UPDATE kvmigrate.control SET backfill_run = %s, updated_at = now() WHERE id = %s", [run, scope]
                     )
+                if kind == BACKFILL:
                     forget_lost_rows(connection, self._layout, scope, made=self._made)
                 return run
 
@@ -397,6 +405,44 @@ class PostgresTarget:
             )
         )
 
+    def undoable(self, run: int) -> Undoable:
+        """Return what of a run can be taken out, and what will be kept; see `Target.undoable`."""
+        parts = self._parts()
+        return self._writer.run(lambda connection: undoable(connection, parts, run))
+
+    def foresee_undo(self, run: int) -> TakenOut:
+        """Return what taking out *run* would come to; see `Target.foresee_undo`."""
+        parts = self._parts()
+
+        def work(connection: Connection) -> TakenOut:
+            with connection.transaction(force_rollback=True):
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                return forecast(connection, parts, run)
+
+        return self._writer.run(work)
+
+    def take_out(self, run: int, by: int, entity: int, before: str | None, *, limit: int, most: int) -> TakenOut:
+        """Delete a page of items that *run* brought; see `Target.take_out`."""
+        parts = self._parts()
+
+        def work(connection: Connection) -> TakenOut:
+            if before is None:
+                refresh_statistics(connection, parts.layout, parts.scope)
+            out = Undo(connection, parts, run).page(entity, before, limit=limit, most=most)
+            note_taken_out(connection, by, out)
+            return out
+
+        return self._in_turn(work, run=by)
+
+    def forget_passing(self, run: int, by: int) -> None:
+        """Forget the items that both came and went within *run*."""
+        parts = self._parts()
+        self._in_turn(lambda connection: Undo(connection, parts, run).forget_passing(), run=by)
+
+    def taken_out(self, by: int) -> TakenOut:
+        """Return how many items and rows the run *by* took out, as its report has them."""
+        return self._writer.run(lambda connection: count_taken_out(connection, by))
+
     def unnamed_items(self, run: int) -> int:
         """Return how many items of entities that the mapping lost are in the ledger, or left it in *run*."""
         known = named_ids(self._lens.mapping)
@@ -466,15 +512,15 @@ class PostgresTarget:
 
     def _check_newest(self, connection: Connection, run: int, *, phase: Phase) -> None:
         """Stop an older backfill, since what it read may be out of date, and whoever takes the phase for another."""
-        [(newest, found_phase)] = connection.execute(
-            "SELECT (SELECT c.backfill_run FROM kvmigrate.run AS r "
-            "WHERE r.id = %s AND r.kind = %s AND c.backfill_run > r.id), c.phase "
-            "FROM kvmigrate.control AS c WHERE c.id = %s",
-            [run, BACKFILL, self._parts().scope],
+        [(newest, kind, found_phase)] = connection.execute(
+            "SELECT n.id, n.kind, c.phase FROM kvmigrate.control AS c "
+            "LEFT JOIN kvmigrate.run AS r ON r.id = %s AND r.kind = ANY(%s) "
+            "LEFT JOIN kvmigrate.run AS n ON n.id = c.backfill_run AND n.id > r.id WHERE c.id = %s",
+            [run, _EXCLUSIVE, self._parts().scope],
         ).fetchall()
         if newest is not None:
             raise FenceError(
-                f"backfill {newest} of {self._lens.mapping.name!r} began after this one (run {run}) and took over",
+                f"{kind} {newest} of {self._lens.mapping.name!r} began after this one (run {run}) and took over",
                 hint="let the newer one finish; nothing that this one wrote is lost",
             )
         if found_phase != phase:

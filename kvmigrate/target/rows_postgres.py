@@ -96,11 +96,15 @@ class PostgresRowReader:
         return self._session.name
 
     def is_backfill_finished(self) -> bool:
-        """Return whether the last backfill of this mapping came to its end, and any ever read the whole store."""
+        """Return whether the last backfill of this mapping came to its end, and any ever read the whole store.
+
+        It counts no more once an undo took something out.
+        """
         query = sql.SQL(
-            "SELECT coalesce((array_agg(finished_at IS NOT NULL ORDER BY id DESC))[1], false)"
+            "SELECT coalesce((array_agg(finished_at IS NOT NULL AND kind = 'backfill' ORDER BY id DESC))[1], false)"
             " AND bool_or(finished_at IS NOT NULL AND coalesce(report ->> 'complete', 'true') = 'true')"
-            " FROM kvmigrate.run WHERE scope = %(scope)s AND kind = 'backfill'"
+            " FROM kvmigrate.run WHERE scope = %(scope)s AND (kind = 'backfill'"
+            " OR kind = 'undo' AND coalesce(report ->> 'undone', '') <> '0')"
         )
         [(finished,)] = self._fetch(query, {"scope": self._scope_id()})
         return bool(finished)
