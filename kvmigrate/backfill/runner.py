@@ -9,13 +9,16 @@ from collections.abc import Collection, Iterable, Iterator
 
 import xxhash
 
+from kvmigrate.backfill.budget import Budget
 from kvmigrate.backfill.census import Census, KnownContents, Place
 from kvmigrate.backfill.crew import Begin, Crew, Task, share_digest
 from kvmigrate.backfill.findings import Findings, PageReport
+from kvmigrate.backfill.pace import Knobs
+from kvmigrate.backfill.pacer import Pacer
 from kvmigrate.backfill.page_work import PageWork, Sweep
 from kvmigrate.backfill.pipeline import Pipeline, marked_pages
 from kvmigrate.backfill.pointers import reconcile_pointers
-from kvmigrate.backfill.progress import Meter, Progress
+from kvmigrate.backfill.progress import Meter, Progress, counted
 from kvmigrate.backfill.rare_collections import rare_collections
 from kvmigrate.backfill.report import BackfillReport, PointerReport, SweepReport
 from kvmigrate.backfill.reread import Reread, Rereader
@@ -46,6 +49,8 @@ def run_backfill(
     accept_deletes: bool = False,
     rewrite: bool = False,
     crew: Crew | None = None,
+    knobs: Knobs | None = None,
+    budget: Budget | None = None,
     progress: Progress | None = None,
 ) -> BackfillReport:
     """Copy every item that the mapping matches into tables, and account for every key.
@@ -81,6 +86,10 @@ def run_backfill(
         crew: Worker processes to read and write with, where the store can be divided
             and no limit is set. None means this process alone.
 
+        knobs: Limits of the pace at its beginning; they can be changed while it runs.
+
+        budget: How many items may be quarantined. None means any number.
+
         progress: Told a few times per second how far each phase is.
 
     Returns:
@@ -96,11 +105,13 @@ def run_backfill(
         SchemaError: existing tables do not fit the mapping.
 
         CheckFailedError: the source lacks so many items that it may be a part of the
-            store; what was written stays, nothing was deleted.
+            store, so nothing was deleted; or *budget* is exceeded. What was written stays.
     """
-    reread = Rereader(source, target, lens, page_keys=page_keys, accept_deletes=accept_deletes)
+    pacer = Pacer(target, knobs or Knobs(), budget, progress, page_keys=page_keys)
+    reread = Rereader(source, target, lens, pacer, page_keys=page_keys, accept_deletes=accept_deletes)
     run = _Run(
         reread,
+        pacer,
         source,
         target,
         lens,
@@ -108,9 +119,8 @@ def run_backfill(
         page_keys=page_keys,
         only=tuple(only),
         limit_keys=limit_keys,
-        progress=progress,
     )
-    with rare_collections():
+    with rare_collections(), pacer:
         return run.run(1 if limit_keys is not None else sweeps, rewrite=rewrite)
 
 
@@ -120,6 +130,7 @@ class _Run:
     def __init__(
         self,
         reread: Rereader,
+        pacer: Pacer,
         source: KVSource,
         target: Target,
         lens: Lens,
@@ -128,10 +139,10 @@ class _Run:
         page_keys: int,
         only: tuple[str, ...],
         limit_keys: int | None,
-        progress: Progress | None,
     ) -> None:
         self._source, self._target, self._lens, self._crew = source, target, lens, crew
-        self._page_keys, self._only, self._limit_keys, self._progress = page_keys, only, limit_keys, progress
+        self._page_keys, self._only, self._limit_keys = page_keys, only, limit_keys
+        self._pacer, self._progress = pacer, pacer.progress
         self._reread = reread
         self._normalised: Counter[str] = Counter()
         self._moving = True
@@ -152,6 +163,7 @@ class _Run:
             first_load=self._target.begin_first_load(),
             complete=self._limit_keys is None,
         )
+        self._pacer.begin(report.run_id)
         resume = self._resume(report, resume_key)
         if rewrite:
             self._target.forget(self._only or [entity.name for entity in self._lens.mapping.entities])
@@ -161,12 +173,14 @@ class _Run:
             resume = None
             if is_last:
                 break
+        self._pacer.finishing()
         report.moving = sweeps == 1 or self._moving
         report.pointers = self._reconcile(findings)
         report.normalised = dict(sorted(self._normalised.items()))
         self._count(report, findings)
         report.duration_s = round(time.monotonic() - started, 3)
         self._target.finish_run(report.run_id, report.to_json())
+        self._pacer.check_end(report.written + report.waiting + report.quarantined)
         return report
 
     def _resume_key(self) -> str:
@@ -190,6 +204,7 @@ class _Run:
             report.first_load = False
         elif found.number:
             report.resumed_pages = found.number
+            self._pacer.resume()
         return found
 
     def _sweep(
@@ -212,6 +227,7 @@ class _Run:
         life = self._source.incarnation()
         report.complete = self._pass(sweep, resume, findings, meter)
         duration_s = meter.finish()
+        self._pacer.check_stopped()
         self._remember(findings)
         if resume is not None:
             self._finish_load()
@@ -235,23 +251,27 @@ class _Run:
         work = PageWork(self._target, self._lens, sweep, self._reread.known)
         after = resume.position if resume else ""
         shared = divisible(self._source) if self._crew is not None else None
-        if shared is None or self._crew is None:
-
-            def read(keys: int) -> bool:
-                meter.add(keys)
-                return self._limit_keys is None or meter.done < self._limit_keys
-
-            pages = marked_pages(self._source.scan(work.request(), after=after), resume)
-            return Pipeline(work, findings.add).run(pages, read)
 
         def found(page: PageReport) -> None:
             findings.add(page)
+            self._pacer.through(page)
             meter.add(page.keys)
+
+        if shared is None or self._crew is None:
+            keys_read = 0
+
+            def read(keys: int) -> bool:
+                nonlocal keys_read
+                keys_read += keys
+                return self._limit_keys is None or keys_read < self._limit_keys
+
+            pages = marked_pages(self._source.scan(work.request(), after=after), resume)
+            return Pipeline(work, found).run(self._pacer.over(pages, meter), read)
 
         known = self._reread.known
         begin = Begin(sweep, b"" if sweep.loading else known.to_bytes(), known.doubtful)
         tasks = self._tasks(shared.shares(work.request(), after=after), sweep, resume)
-        self._crew.sweep(begin, tasks, found)
+        self._crew.sweep(begin, self._pacer.over(tasks, meter), found)
         return True
 
     def _tasks(self, shares: Iterable[Share], sweep: Sweep, resume: ResumePoint | None) -> Iterator[Task]:
@@ -286,11 +306,8 @@ class _Run:
         findings.known, findings.touched = [], []
 
     def _finish_load(self) -> None:
-        def told(what: str, done: int, total: int) -> None:
-            if self._progress is not None:
-                self._progress(what, done, total, 0.0)
-
-        self._target.finish_load(sessions=max(2, len(self._crew) if self._crew else 0), told=told)
+        sessions = max(2, len(self._crew) if self._crew else 0)
+        self._target.finish_load(sessions=sessions, told=counted(self._progress))
 
     def _settle(self, label: Label, census: Census, *, absent_too: bool) -> Reread:
         done = Reread()
