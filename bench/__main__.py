@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from bench import backfill, lens
+from bench import bulk, lens, verify
 
 if __name__ == "__main__":
     lens.main()
     print()
-    backfill.main()
+    bulk.main(["--scale", "0.05", "--rounds", "3", "--scenarios", "first", "again", "merge", "verify"])
+    print()
+    verify.main()

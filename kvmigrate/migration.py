@@ -15,10 +15,12 @@ import structlog
 from kvmigrate.backfill.budget import Budget
 from kvmigrate.backfill.crew import Crew, Setup
 from kvmigrate.backfill.pace import Knobs
+from kvmigrate.backfill.preview import preview_backfill
 from kvmigrate.backfill.progress import Progress, counted
 from kvmigrate.backfill.quarantine import QuarantineStore, ReplayReport
 from kvmigrate.backfill.report import BackfillReport
-from kvmigrate.backfill.runner import run_backfill
+from kvmigrate.backfill.runner import PAGE_KEYS, run_backfill
+from kvmigrate.backfill.where import read_where
 from kvmigrate.config import Settings, mask_url, read_settings
 from kvmigrate.consistency.json_exact import loads_column
 from kvmigrate.consistency.report import VerifyReport
@@ -105,6 +107,7 @@ class Migration:
         self,
         *,
         only: Sequence[str] = (),
+        where: str | None = None,
         limit_keys: int | None = None,
         accept_deletes: bool = False,
         rewrite: bool = False,
@@ -127,6 +130,7 @@ class Migration:
                 self.target,
                 self.lens,
                 only=tuple(only),
+                where=read_where(where, self.mapping) if where else None,
                 limit_keys=limit_keys,
                 accept_deletes=accept_deletes,
                 rewrite=rewrite,
@@ -146,6 +150,26 @@ class Migration:
             CheckFailedError: none is running.
         """
         return retune(self.settings.need_target(), self.mapping.name, changes)
+
+    def preview(
+        self,
+        *,
+        only: Sequence[str] = (),
+        where: str | None = None,
+        limit_keys: int | None = None,
+        progress: Progress | None = None,
+    ) -> BackfillReport:
+        """Tell what `backfill` would do, without a database. See `preview_backfill`."""
+        self.check_entities(only)
+        return preview_backfill(
+            self.source,
+            self.lens,
+            page_keys=PAGE_KEYS,
+            only=tuple(only),
+            where=read_where(where, self.mapping) if where else None,
+            limit_keys=limit_keys,
+            progress=progress,
+        )
 
     def _processes(self, wanted: int | None) -> int:
         if wanted == 1 or divisible(self.source) is None:

@@ -1,9 +1,11 @@
 """A database whose rows a test writes itself, beside a real store, for tests of the verifier."""
 
+import datetime as dt
 import json
 import sqlite3
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +15,17 @@ from psycopg.types.json import set_json_loads
 
 from kvmigrate.consistency.compare import Compared, compare_item
 from kvmigrate.consistency.difference import Difference
-from kvmigrate.consistency.json_exact import loads_column
-from kvmigrate.consistency.plan import PlanCache
+from kvmigrate.consistency.json_exact import JSON_NULL, compact, loads_column, number_text
+from kvmigrate.consistency.plan import EntityPlan, PlanCache
+from kvmigrate.consistency.quick import Candidate, agreeing, is_candidate
+from kvmigrate.consistency.quick_plan import QuickTable, quick_entity
+from kvmigrate.consistency.rebuild import Rows
 from kvmigrate.consistency.report import VerifyReport
 from kvmigrate.consistency.verify import run_verify
 from kvmigrate.model import Item, Reason, Refusal
 from kvmigrate.stores.open import open_source
 from kvmigrate.target.control_schema import install_control
+from kvmigrate.target.reader_base import Spelling
 from kvmigrate.target.rows_postgres import PostgresRowReader
 from kvmigrate.target.schema_postgres import apply_schema
 from kvmigrate.transform.declaration.mapping_file import load_mapping
@@ -160,11 +166,12 @@ def copy_into_stage(
 
 
 class Crossed(NamedTuple):
-    """What lens and verifier make of a page: comparisons by key, and what the lens refused."""
+    """What lens and verifier make of a page: comparisons by key, what the lens refused, and what was read back."""
 
     compared: dict[str, Compared]
     refused: dict[str, Refusal]
     differences: list[Difference]
+    rows: dict[str, tuple[EntityPlan, Rows]]
 
 
 def cross_check(connection: PgConnection, lens: Lens, items: Sequence[Item]) -> Crossed:
@@ -190,12 +197,56 @@ def cross_check(connection: PgConnection, lens: Lens, items: Sequence[Item]) -> 
             connection.execute(sql.SQL("DROP TABLE {}").format(stage))
     compared = {}
     plans = PlanCache()
+    read: dict[str, tuple[EntityPlan, Rows]] = {}
     for accepted in page.accepted:
         entity = next(each for each in mapping.entities if each.id == accepted.entity)
         item = items[accepted.ordinal]
+        read[item.key] = plans(entity), rows[accepted.ordinal]
         compared[item.key] = compare_item(plans(entity), item, rows[accepted.ordinal], show_values=True)
     found = [difference for result in compared.values() for difference in result.differences]
-    return Crossed(compared, {item.key: refusal for item, refusal in page.refused}, found)
+    return Crossed(compared, {item.key: refusal for item, refusal in page.refused}, found, read)
+
+
+def agrees_quickly(plan: EntityPlan, item: Item, rows: Rows) -> bool:
+    """Return what the quick way makes of one item and its rows, which are spelled here as PostgreSQL would."""
+    quick = quick_entity(plan)
+    captured = plan.captured(item.key)
+    if quick is None or not is_candidate(quick, item, captured):
+        return False
+    spelled: dict[str, list[tuple[Any, ...]]] = {table.name: [] for table in quick.root.walk()}
+
+    def walk(table: QuickTable, chosen: Iterable[Sequence[Any]], places: tuple[Any, ...]) -> None:
+        place = table.plan.ordinal or table.plan.map_key
+        for row in chosen:
+            here = (*places, row[place.index]) if table.plan.parent and place else places
+            values = [_spelled(row[each.plan.index], each.spelling) for each in table.columns]
+            spelled[table.name].append((1, *here, *values))
+            for child in table.children:
+                below = rows.get(child.name, ())
+                walk(child, [each for each in below if child.plan.group_of(each) == child.plan.group_under(row)], here)
+
+    walk(quick.root, rows.get(quick.root.name, ()), ())
+    for table in quick.root.walk():
+        depth = len(spelled[table.name][0]) - len(table.columns) if spelled[table.name] else 0
+        spelled[table.name].sort(key=lambda row, depth=depth: row[:depth])  # type: ignore[misc]
+    return agreeing(quick, [Candidate(item, captured)], spelled) == [True]
+
+
+def _spelled(value: Any, spelling: Spelling) -> Any:
+    if spelling is Spelling.PRESENT:
+        return value is not None
+    if value is None or spelling is Spelling.VALUE:
+        return value
+    if spelling is Spelling.MICROS:
+        return (value - dt.datetime(2000, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
+    if spelling is Spelling.NUMBER:
+        return number_text(value)
+    return compact(value) if value is JSON_NULL or isinstance(value, dict | list | Decimal) else _plain_text(value)
+
+
+def _plain_text(value: Any) -> str:
+    # A jsonb column may hold a text or a boolean, too; no other column that is read as text holds either.
+    return json.dumps(value) if isinstance(value, bool | str) else str(value)
 
 
 def _text(value: Any) -> str:

@@ -11,6 +11,7 @@ import msgspec
 from kvmigrate.backfill.census import KnownContents
 from kvmigrate.backfill.findings import UNMATCHED_EXAMPLES, PageReport
 from kvmigrate.backfill.names import content_name, name_of, packed
+from kvmigrate.backfill.where import Where
 from kvmigrate.model import MAX_KEY_BYTES, Item, ItemKind, Version
 from kvmigrate.stores.base import Page, ScanRequest
 from kvmigrate.target.base import SURROUNDING_REASONS, Batch, Label, Mark, Target
@@ -31,6 +32,8 @@ class Sweep(msgspec.Struct, frozen=True):
 
         only: Names of the entities that are chosen; none means all.
 
+        where: Which items of theirs are chosen; none means all.
+
         keep_keys: Remember the matched keys themselves.
 
         ttl: Read expiries.
@@ -42,6 +45,7 @@ class Sweep(msgspec.Struct, frozen=True):
     loading: bool
     page_keys: int
     only: tuple[str, ...] = ()
+    where: Where | None = None
     keep_keys: bool = False
     ttl: bool = True
 
@@ -62,9 +66,12 @@ class Work(NamedTuple):
 class PageWork:
     """Does the work on pages of one sweep. `transform` and `write` may be called by two threads."""
 
-    def __init__(self, target: Target, lens: Lens, sweep: Sweep, known: KnownContents) -> None:
-        """Take part in *sweep*; items that are *known* are not written, except in a first load."""
-        self._target, self._lens, self._sweep, self._known = target, lens, sweep, known
+    def __init__(self, target: Target | None, lens: Lens, sweep: Sweep, known: KnownContents | None) -> None:
+        """Take part in *sweep*; items that are *known* are not written, except in a first load.
+
+        Without a *target* there is only `transform`.
+        """
+        self._target, self._lens, self._sweep, self._known = target, lens, sweep, known or KnownContents()
 
     def request(self) -> ScanRequest:
         """Return what a source should read for this sweep."""
@@ -75,6 +82,9 @@ class PageWork:
         chosen = self.is_chosen
         # The later reading of a key that a page has twice is the newer one.
         items = {item.key: item for item in page.items if chosen(item.key)} if self._sweep.only else _by_key(page.items)
+        if self._sweep.where is not None:
+            where, lens = self._sweep.where, self._lens
+            items = {key: item for key, item in items.items() if where.has(lens, item)}
         too_long = [key for key in items if len(key) > MAX_KEY_BYTES // 4 and len(key.encode()) > MAX_KEY_BYTES]
         for key in too_long:
             del items[key]
@@ -109,7 +119,7 @@ class PageWork:
             TargetError: nothing of the page was written.
         """
         batch, report = work.batch, work.report
-        if batch is None:
+        if batch is None or self._target is None:
             return report
         applied = self._target.load(batch) if self._sweep.loading else self._target.apply(batch)
         report.applied = (applied.written, applied.waiting, applied.quarantined, applied.moved)
@@ -118,6 +128,11 @@ class PageWork:
         else:
             report.known = _contents(batch.rows)
         return report
+
+    def entity_name(self, key: str) -> str:
+        """Return the name of the key's entity, "" where it belongs to none or to several."""
+        entity = self._lens.route(key).entity
+        return entity.name if entity is not None else ""
 
     def is_chosen(self, key: str) -> bool:
         """Whether the key's item is of an entity that the sweep is about."""

@@ -79,7 +79,13 @@ class BackfillReport:
         moving: The store changed while it was read, or was read only once: then the
             tables are as of several moments.
 
-        complete: Every key was scanned; false with a limit.
+        complete: Every key was scanned, and every item chosen; false with a limit or a condition.
+
+        where: The condition by which items were chosen, or "".
+
+        dry_run: Nothing was written: *written* counts what would be tried.
+
+        conflicts: Only of a dry run: what in the data will not fit; see `transform.conflicts`.
 
         resumed_pages: Pages of the first sweep that a run which was cut short had
             written, and that were not read again for it.
@@ -113,6 +119,9 @@ class BackfillReport:
     first_load: bool = False
     moving: bool = True
     complete: bool = True
+    where: str = ""
+    dry_run: bool = False
+    conflicts: list[dict[str, Any]] = field(default_factory=list)
     resumed_pages: int = 0
     sweeps: list[SweepReport] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)

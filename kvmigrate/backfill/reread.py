@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from kvmigrate.backfill.pacer import Pacer
 from kvmigrate.backfill.progress import Meter
 from kvmigrate.model import Item
 from kvmigrate.stores.base import KVSource
-from kvmigrate.target.base import Applied, Batch, Label, Target
+from kvmigrate.target.base import SURROUNDING_REASONS, Applied, Batch, Label, Target
 from kvmigrate.transform.lens import Lens
 
 CIRCLE_ITEMS = 20_000
@@ -88,6 +89,25 @@ class Rereader:
             if keys:
                 total = total.plus(self._bring_up_to_date(keys, label, census, found_now=True))
             meter.add(count)
+        return total
+
+    def retry_refused(
+        self, label: Label, census: Census, meter: Meter, *, entities: tuple[str, ...], remove: bool
+    ) -> Reread:
+        """Apply again, once, the items that were quarantined for their surroundings: these may have come since.
+
+        *entities* restricts them by name; none means all.
+        """
+        total = Reread()
+        for reason, entity in itertools.product(SURROUNDING_REASONS, entities or (None,)):
+            after = ""
+            while page := self._target.quarantined(
+                after=after, limit=self._page_keys, reason=reason.value, entity=entity, keys=(), payload=False
+            ):
+                after = page[-1].key
+                keys = [entry.key for entry in page]
+                total = total.plus(self._bring_up_to_date(keys, label, census, found_now=False, remove=remove))
+                meter.add(len(keys))
         return total
 
     def _absent(self, census: Census, entities: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:

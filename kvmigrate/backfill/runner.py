@@ -6,6 +6,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from typing import TypeVar
 
 import xxhash
 
@@ -22,10 +23,13 @@ from kvmigrate.backfill.progress import Meter, Progress, counted
 from kvmigrate.backfill.rare_collections import rare_collections
 from kvmigrate.backfill.report import BackfillReport, PointerReport, SweepReport
 from kvmigrate.backfill.reread import Reread, Rereader
+from kvmigrate.backfill.where import Where
 from kvmigrate.model import Bin
 from kvmigrate.stores.base import KVSource, Share, divisible
 from kvmigrate.target.base import Batch, Label, Mark, ResumePoint, Tally, Target
 from kvmigrate.transform.lens import Lens
+
+T = TypeVar("T")
 
 PAGE_KEYS = 2000
 """Keys per page and so per transaction: large enough to hide round trips, small enough to lose little."""
@@ -45,6 +49,7 @@ def run_backfill(
     page_keys: int = PAGE_KEYS,
     sweeps: int = 2,
     only: Collection[str] = (),
+    where: Where | None = None,
     limit_keys: int | None = None,
     accept_deletes: bool = False,
     rewrite: bool = False,
@@ -73,6 +78,9 @@ def run_backfill(
             left out where the store itself can tell that nothing changed.
 
         only: Names of entities; no other item is read or counted. None means all.
+
+        where: Only these items are read and counted, and nothing is taken for deleted:
+            for a pilot with a part of the store. There is one sweep.
 
         limit_keys: Stop after about so many keys. Then there is one sweep, and nothing
             is taken for deleted.
@@ -118,10 +126,11 @@ def run_backfill(
         crew if limit_keys is None else None,
         page_keys=page_keys,
         only=tuple(only),
+        where=where,
         limit_keys=limit_keys,
     )
     with rare_collections(), pacer:
-        return run.run(1 if limit_keys is not None else sweeps, rewrite=rewrite)
+        return run.run(1 if run.is_partial else sweeps, rewrite=rewrite)
 
 
 class _Run:
@@ -138,12 +147,14 @@ class _Run:
         *,
         page_keys: int,
         only: tuple[str, ...],
+        where: Where | None,
         limit_keys: int | None,
     ) -> None:
         self._source, self._target, self._lens, self._crew = source, target, lens, crew
         self._page_keys, self._only, self._limit_keys = page_keys, only, limit_keys
         self._pacer, self._progress = pacer, pacer.progress
-        self._reread = reread
+        self._reread, self._where = reread, where
+        self.is_partial = limit_keys is not None or where is not None
         self._normalised: Counter[str] = Counter()
         self._moving = True
         for name in only:
@@ -161,7 +172,8 @@ class _Run:
             source=self._source.name,
             target=self._target.name,
             first_load=self._target.begin_first_load(),
-            complete=self._limit_keys is None,
+            complete=not self.is_partial,
+            where=f"{self._where.column}={self._where.value}" if self._where else "",
         )
         self._pacer.begin(report.run_id)
         resume = self._resume(report, resume_key)
@@ -186,10 +198,10 @@ class _Run:
     def _resume_key(self) -> str:
         """Hash all that the positions of a scan depend on; "" where that is not known.
 
-        A limited run ends anywhere, so nothing goes on behind it.
+        What read a part of the store is nothing to go on behind.
         """
         life = self._source.incarnation()
-        if self._limit_keys is not None or life is None:
+        if self.is_partial or life is None:
             return ""
         parts = [self._lens.mapping.fingerprint, self._source.name, life, str(self._page_keys), *self._only]
         return xxhash.xxh3_128_hexdigest("\0".join(parts).encode())
@@ -220,12 +232,13 @@ class _Run:
             resume is not None,
             self._page_keys,
             self._only,
-            self._limit_keys is not None,
+            self._where,
+            self.is_partial,
             expiring,
         )
         meter = Meter(self._progress, f"sweep {number}", self._limit_keys or self._source.count())
         life = self._source.incarnation()
-        report.complete = self._pass(sweep, resume, findings, meter)
+        report.complete = self._pass(sweep, resume, findings, meter, life) and not self.is_partial
         duration_s = meter.finish()
         self._pacer.check_stopped()
         self._remember(findings)
@@ -235,7 +248,7 @@ class _Run:
         # Of a store that began anew a scan may have missed any key; of one that always does, so would the next.
         restarted = life != self._source.incarnation()
         is_last = (is_last and (not restarted or number >= MOST_SWEEPS)) or unchanged
-        later = self._settle(label, findings.census, absent_too=is_last and report.complete)
+        later = self._settle(label, findings.census, absent_too=is_last and report.complete, refused_too=unchanged)
         changed = findings.applied.moved + later.applied.moved
         self._moving = bool(restarted or changed or later.removed or (not expiring and self._source.has_ttl()))
         if unchanged and mark == self._source.change_mark():
@@ -246,7 +259,9 @@ class _Run:
         )
         return findings, is_last
 
-    def _pass(self, sweep: Sweep, resume: ResumePoint | None, findings: Findings, meter: Meter) -> bool:
+    def _pass(
+        self, sweep: Sweep, resume: ResumePoint | None, findings: Findings, meter: Meter, life: str | None
+    ) -> bool:
         """Read the store once, and write what must be written; return whether it came to its end."""
         work = PageWork(self._target, self._lens, sweep, self._reread.known)
         after = resume.position if resume else ""
@@ -265,14 +280,26 @@ class _Run:
                 keys_read += keys
                 return self._limit_keys is None or keys_read < self._limit_keys
 
-            pages = marked_pages(self._source.scan(work.request(), after=after), resume)
-            return Pipeline(work, found).run(self._pacer.over(pages, meter), read)
+            pages = self._source.scan(work.request(), after=after)
+            marked = marked_pages(self._of_life(pages, life) if resume else pages, resume)
+            return Pipeline(work, found).run(self._pacer.over(marked, meter), read)
 
         known = self._reread.known
         begin = Begin(sweep, b"" if sweep.loading else known.to_bytes(), known.doubtful)
-        tasks = self._tasks(shared.shares(work.request(), after=after), sweep, resume)
+        shares = shared.shares(work.request(), after=after)
+        tasks = self._tasks(self._of_life(shares, life) if resume else shares, sweep, resume)
         self._crew.sweep(begin, self._pacer.over(tasks, meter), found)
         return True
+
+    def _of_life(self, parts: Iterable[T], life: str | None) -> Iterator[T]:
+        """Yield what is read until the store is restarted: then a scan begins anew, and names all keys again.
+
+        That is for a sweep that compares; a first load would write every item twice.
+        """
+        for part in parts:
+            if self._source.incarnation() != life:
+                return
+            yield part
 
     def _tasks(self, shares: Iterable[Share], sweep: Sweep, resume: ResumePoint | None) -> Iterator[Task]:
         number = resume.number if resume else 0
@@ -309,11 +336,18 @@ class _Run:
         sessions = max(2, len(self._crew) if self._crew else 0)
         self._target.finish_load(sessions=sessions, told=counted(self._progress))
 
-    def _settle(self, label: Label, census: Census, *, absent_too: bool) -> Reread:
+    def _settle(self, label: Label, census: Census, *, absent_too: bool, refused_too: bool) -> Reread:
+        """Settle what a sweep leaves. *refused_too*: no other sweep looks again at what its surroundings refused."""
         done = Reread()
         if absent_too:
             meter = Meter(self._progress, "absent keys", None)
             done = self._reread.settle_absent(label, census, meter, entities=self._only)
+            meter.finish()
+        if refused_too:
+            meter = Meter(self._progress, "refused items", None)
+            # Under a later label: what this sweep itself refused is not written again under its own.
+            label = self._target.begin_sweep(label.run)
+            done = done.plus(self._reread.retry_refused(label, census, meter, entities=self._only, remove=absent_too))
             meter.finish()
         meter = Meter(self._progress, "waiting items", None)
         done = done.plus(self._reread.retry_waiting(label, census, meter, remove=absent_too))
@@ -321,7 +355,7 @@ class _Run:
         return done
 
     def _reconcile(self, findings: Findings) -> list[PointerReport]:
-        if self._only or self._limit_keys is not None:
+        if self._only or self.is_partial:
             return []
         keys = list(findings.pointer_keys)
         return reconcile_pointers(self._source, self._target, self._lens, keys, page_keys=self._page_keys)

@@ -31,6 +31,7 @@ from kvmigrate.cli.pace import (
     budget_of,
     change,
     changes_of,
+    check_preview,
     first_knobs,
     limits,
 )
@@ -58,6 +59,13 @@ _RewriteOption = Annotated[
     bool, typer.Option("--rewrite", help="Write every item again: mends rows that were edited in the tables.")
 ]
 
+_WhereOption = Annotated[
+    str | None,
+    typer.Option("--where", metavar="COLUMN=VALUE", help="Only items with this value; tenant=... for a tenant."),
+]
+
+_DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Read and tell; write nothing, need no database.")]
+
 _ProcessesOption = Annotated[
     int | None,
     typer.Option(
@@ -74,7 +82,9 @@ def backfill(
     target: TargetOption = None,
     config: ConfigOption = None,
     entity: EntitiesOption = None,
+    where: _WhereOption = None,
     limit: LimitOption = None,
+    dry_run: _DryRunOption = False,
     accept_deletes: _AcceptDeletesOption = False,
     rewrite: _RewriteOption = False,
     processes: _ProcessesOption = None,
@@ -104,25 +114,32 @@ def backfill(
     if (changes := changes_of(context, typed, pause=pause, unpause=unpause, retune=retune)) is not None:
         with Migration.open(settings) as migration:
             change(call, migration, changes)
+    if dry_run:
+        check_preview(typed, budget)
     if report:
         check_folder(report)
     with Migration.open(settings) as migration:
         with call.progress() as progress:
-            done = migration.backfill(
-                only=entity or (),
-                limit_keys=limit,
-                accept_deletes=accept_deletes,
-                rewrite=rewrite,
-                processes=processes,
-                knobs=first_knobs(typed),
-                budget=budget,
-                progress=progress,
+            done = (
+                migration.preview(only=entity or (), where=where, limit_keys=limit, progress=progress)
+                if dry_run
+                else migration.backfill(
+                    only=entity or (),
+                    where=where,
+                    limit_keys=limit,
+                    accept_deletes=accept_deletes,
+                    rewrite=rewrite,
+                    processes=processes,
+                    knobs=first_knobs(typed),
+                    budget=budget,
+                    progress=progress,
+                )
             )
         envelope = call.envelope(
             done.to_json(),
             mapping=migration.mapping,
-            warnings=[*_warnings(done.unmatched), *_left_behind(migration, done)],
-            next_commands=_next_commands(settings, refused=bool(done.quarantined)),
+            warnings=[*_warnings(done.unmatched), *([] if dry_run else _left_behind(migration, done))],
+            next_commands=_next_commands(settings, done),
             ok=done.ok,
         )
     document = describe_backfill(envelope)
@@ -153,8 +170,10 @@ def _left_behind(migration: Migration, done: BackfillReport) -> list[str]:
     return warnings
 
 
-def _next_commands(settings: Settings, *, refused: bool) -> list[str]:
+def _next_commands(settings: Settings, done: BackfillReport) -> list[str]:
+    if done.dry_run:
+        return [next_command(settings, "backfill", "source", "target")]
     commands = [next_command(settings, "verify", "source", "target")]
-    if refused:
+    if done.quarantined:
         commands.append(next_command(settings, "quarantine list", "target"))
     return commands

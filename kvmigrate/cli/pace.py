@@ -79,6 +79,12 @@ def limits(rate: Any, max_lag: Any, max_active: Any) -> dict[str, Any]:
     return {name: None if value == _NONE else value for name, value in typed.items() if value is not None}
 
 
+def check_preview(typed: dict[str, Any], budget: Budget | None) -> None:
+    """Refuse limits for a run that writes nothing. Raises `ConfigError`."""
+    if typed or budget:
+        raise ConfigError("--dry-run writes nothing, so it has no pace and no budget", hint="leave the limits away")
+
+
 def first_knobs(typed: dict[str, Any]) -> Knobs:
     """Return the knobs that a backfill begins with."""
     from kvmigrate.backfill.pace import Knobs

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Generic, NamedTuple, TypeVar
 
 from kvmigrate.model import ADDRESS_SEPARATOR, MAX_KEY_BYTES
@@ -13,6 +14,7 @@ from kvmigrate.transform.mapping import Entity, LeaveInKV, Pointer
 from kvmigrate.transform.mapping import Mapping as MappingFile
 
 T = TypeVar("T")
+_ROUTES = 16_384
 
 
 class Destination(enum.StrEnum):
@@ -51,24 +53,42 @@ class _Pattern(Generic[T]):
         found = self.match(key)
         if found is None:
             return None
+        if len(self.names) == 1:
+            return {self.names[0]: found[1]}
         texts = dict(zip(self.names, found.groups(), strict=True))
         if self.repeats and any(texts[name] != text for name, text in zip(self.names, found.groups(), strict=True)):
             return None
         return texts
 
 
+def _head(prefix: str) -> str:
+    """The text up to the first colon, with it; "" without one."""
+    return prefix[: prefix.find(":") + 1]
+
+
 class Templates(Generic[T]):
     """Key patterns and what each stands for."""
 
     def __init__(self, templates: Iterable[tuple[KeyTemplate, T]]) -> None:
-        self._patterns = [_Pattern(template, value) for template, value in templates]
+        self._loose: list[_Pattern[T]] = []
+        self._by_head: dict[str, list[_Pattern[T]]] = {}
+        patterns = [_Pattern(template, value) for template, value in templates]
+        for head in {_head(pattern.prefix) for pattern in patterns}:
+            # Among the patterns in their order, those that a key with this head may match.
+            self._by_head[head] = [each for each in patterns if _head(each.prefix) in {head, ""}]
+        self._loose = self._by_head.pop("", [])
 
     def best(self, key: str) -> tuple[T | None, Mapping[str, str], bool]:
         """Return what the pattern that constrains most stands for, its captures, and whether two tie.
 
         ``(None, {}, False)`` when no pattern matches.
         """
-        matches = [(pattern, texts) for pattern in self._patterns if (texts := pattern.captured(key)) is not None]
+        patterns = self._by_head.get(key[: key.find(":") + 1], self._loose)
+        matches = []
+        for pattern in patterns:
+            texts = pattern.captured(key)
+            if texts is not None:
+                matches.append((pattern, texts))
         if len(matches) > 1:
             matches = [
                 (pattern, texts)
@@ -93,8 +113,10 @@ class Router:
         self._hashes = [
             re.compile(_hash_regex(template), re.DOTALL).fullmatch for template, _ in every if template.hash_field
         ]
+        # A key is asked for several times while its page is read and compared.
+        self.route: Callable[[str], Routed] = lru_cache(_ROUTES)(self._route)
 
-    def route(self, key: str) -> Routed:
+    def _route(self, key: str) -> Routed:
         """Return where *key* goes; one with NUL, or too long for an index, matches nothing."""
         if "\0" in key or (len(key) > MAX_KEY_BYTES // 4 and len(key.encode()) > MAX_KEY_BYTES):
             return Routed(Destination.UNMATCHED)
@@ -113,7 +135,7 @@ class Router:
 
     def explodes(self, key: str) -> bool:
         """Whether a hash under *key* is a table of records."""
-        return any(match(key) is not None for match in self._hashes)
+        return bool(self._hashes) and any(match(key) is not None for match in self._hashes)
 
 
 def _hash_regex(template: KeyTemplate) -> str:

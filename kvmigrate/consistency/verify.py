@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from kvmigrate.consistency.ahead import Ahead
 from kvmigrate.consistency.difference import Cause, Difference
-from kvmigrate.consistency.judge import EXTRA, OUTSIDE, PENDING, Judge, Verdict, leaves_in_kv
-from kvmigrate.consistency.plan import EntityPlan, PlanCache
-from kvmigrate.consistency.rebuild import Rows
+from kvmigrate.consistency.home import tells_home
+from kvmigrate.consistency.judge import EXTRA, MATCHED, OUTSIDE, PENDING, Judge, Verdict, leaves_in_kv
+from kvmigrate.consistency.page_read import PageRead, Planned, QuickRead, Sides, TableSide
+from kvmigrate.consistency.plan import EntityPlan
+from kvmigrate.consistency.quick import agreeing
 from kvmigrate.consistency.report import VerifyReport
 from kvmigrate.consistency.routing import Destination, Router
 from kvmigrate.errors import ConfigError, SourceError
-from kvmigrate.model import Item, LedgerStatus
+from kvmigrate.model import Item
 from kvmigrate.stores.base import KVSource, Page, ScanRequest
-from kvmigrate.target.reader_base import Awaited, LedgerEntry, Owner, RowReader
+from kvmigrate.target.reader_base import LedgerEntry, Owner, RowReader
 from kvmigrate.transform.mapping import Entity, Mapping
 
 Progress = Callable[[str, int, int | None], None]
 """Called with the phase (``compare`` or ``rows``), how many are done, and of how many if known."""
 
-_OUTSIDE = {
-    Destination.POINTER: "pointers",
-    Destination.LEFT_IN_KV: "left_in_kv",
-    Destination.UNMATCHED: "unmatched",
-}
 _ROUNDS = 2
 
 
@@ -87,7 +86,10 @@ class _Suspect(NamedTuple):
 
 
 class _Verification:
-    """One run: what its steps share, and the report that they fill."""
+    """One run: what its steps share, and the report that they fill.
+
+    One thread reads the store, one the tables, both a little ahead of this one, which compares.
+    """
 
     def __init__(
         self,
@@ -100,12 +102,9 @@ class _Verification:
         settle_s: float,
     ) -> None:
         self.source, self.reader, self.only, self.settle_s = source, reader, only, settle_s
-        self.router, self.plans, self.judge = (
-            Router(mapping),
-            PlanCache(len(mapping.entities) + 1),
-            Judge(show_values=show_values),
-        )
-        self.entities = {each.id: each for each in mapping.entities}
+        self.router, self.judge = Router(mapping), Judge(show_values=show_values)
+        self.tables = TableSide(reader, mapping, self.router, only)
+        self.store_lock, self.tables_lock = threading.Lock(), threading.Lock()
         self.report = VerifyReport()
         self.suspects: list[_Suspect] = []
         self.done = 0
@@ -113,13 +112,14 @@ class _Verification:
     def run(self, *, page_keys: int, limit: int | None, progress: Progress) -> VerifyReport:
         """Verify both directions."""
         total = self.source.count()
-        for page in _limited(self._pages(page_keys), limit):
-            if page is None:
-                self.report.complete = False
-                break
-            self._compare_page(page, page_keys)
-            progress("compare", self.done, total)
-            self._settle(at_least=page_keys)
+        with Ahead(_limited(self._pages(page_keys), limit)) as pages, Ahead(self._reads(pages, page_keys)) as reads:
+            for read in reads:
+                if read is None:
+                    self.report.complete = False
+                    break
+                self._compare_page(read)
+                progress("compare", self.done, total)
+                self._settle(at_least=page_keys)
         if self.report.complete:
             self._surplus(page_keys)
         self._settle(at_least=1)
@@ -131,8 +131,13 @@ class _Verification:
 
     def _pages(self, page_keys: int) -> Iterator[Page]:
         request = ScanRequest(page_keys=page_keys, wants=self._wants, explodes=self.router.explodes)
+        pages = self.source.scan_sorted(request)
         last = ""
-        for page in self.source.scan_sorted(request):
+        while True:
+            with self.store_lock:
+                page = next(pages, None)
+            if page is None:
+                return
             for item in page.items:
                 if item.key <= last and last:
                     raise SourceError(
@@ -143,84 +148,64 @@ class _Verification:
             yield page
 
     def _wants(self, key: str) -> bool:
-        routed = self.router.route(key)
-        return routed.destination is Destination.AMBIGUOUS or (
-            routed.entity is not None and (self.only is None or routed.entity is self.only)
+        destination, entity, _ = self.router.route(key)
+        return destination is Destination.AMBIGUOUS or (
+            entity is not None and (self.only is None or entity is self.only)
         )
 
-    def _compare_page(self, page: Page, page_keys: int) -> None:
-        outside = self.report.outside
-        outside["vanished"] += len(page.vanished)
-        outside["unmatched"] += len(page.unreadable)
-        inside: dict[str, tuple[Item, EntityPlan | None]] = {}
-        for item in page.items:
-            routed = self.router.route(item.key)
-            if routed.destination in _OUTSIDE:
-                outside[_OUTSIDE[routed.destination]] += 1
-            elif self.only is None or routed.entity is self.only:
-                inside[item.key] = item, self.plans(routed.entity) if routed.entity else None
-        self.done += len(page.items)
-        if not page.items:
-            return
-        after, through = self.report.verified_up_to, page.items[-1].key
-        with self.reader.snapshot():
-            entries = self._between(after, through, inside, page_keys)
-            rows = self._rows((key, plan) for key, (_, plan) in inside.items())
-            awaited = self._awaited(entries)
-        for key, (item, plan) in inside.items():
-            verdict = self.judge.item(plan, item, entries.get(key), rows.get(key, {}), awaited.get(key, ()))
-            self._first_look(key, item, plan, verdict)
-        self.report.verified_up_to = through
+    def _reads(self, pages: Iterable[Page | None], page_keys: int) -> Iterator[PageRead | None]:
+        after = ""
+        for page in pages:
+            if page is None:
+                yield None
+                return
+            with self.tables_lock:
+                read = self.tables.read(page, after, page_keys)
+            yield read
+            after = read.through or after
 
-    def _between(
-        self, after: str, through: str, inside: dict[str, tuple[Item, EntityPlan | None]], page_keys: int
-    ) -> dict[str, LedgerEntry]:
-        """The page's ledger entries; those that the page does not hold become suspects."""
-        entries: dict[str, LedgerEntry] = {}
-        while found := self.reader.ledger_between(after, through, page_keys + 1):
-            for entry in found:
-                if entry.key in inside:
-                    entries[entry.key] = entry
-                elif self._concerns(entry):
-                    self.suspects.append(_Suspect(entry.key, None))
-            after = found[-1].key
-        return entries
+    def _compare_page(self, read: PageRead) -> None:
+        self.report.outside.update(read.outside)
+        self.done += read.keys
+        self.suspects.extend(_Suspect(key, None) for key in read.unheld)
+        self._judge(read.items, read.sides)
+        for each in read.quick:
+            self._compare_quickly(each)
+        self.report.verified_up_to = read.through or self.report.verified_up_to
+
+    def _compare_quickly(self, read: QuickRead) -> None:
+        """Count what agrees; send the rest the long way, its rows read anew."""
+        plan, agree = read.quick.plan, agreeing(read.quick, read.candidates, read.rows)
+        matched = sum(agree)
+        for name in (MATCHED, "compared"):
+            self.report.count(name, plan.entity.name, items=matched)
+        left = [Planned(each.item, plan) for each, same in zip(read.candidates, agree, strict=True) if not same]
+        if left:
+            with self.tables_lock, self.reader.snapshot():
+                sides = self.tables.sides({item.key: plan for item, _ in left})
+            self._judge(left, sides)
+            if matched < len(left):
+                self.tables.pause_quick(plan.entity)
+
+    def _judge(self, items: Sequence[Planned], sides: Sides) -> None:
+        for item, plan in items:
+            key = item.key
+            entry, rows, awaited = sides.entries.get(key), sides.rows.get(key, {}), sides.awaited.get(key, ())
+            verdict = self.judge.item(plan, item, entry, rows, awaited)
+            if verdict.settled:
+                self._count(plan, item, verdict)
+            else:
+                self.suspects.append(_Suspect(key, item))
 
     def _surplus(self, page_keys: int) -> None:
         """Suspect what the ledger knows behind the store's last key."""
         after = self.report.verified_up_to
         while found := self.reader.ledger_between(after, None, page_keys):
-            self.suspects.extend(_Suspect(entry.key, None) for entry in found if self._concerns(entry))
+            self.suspects.extend(_Suspect(entry.key, None) for entry in found if self.tables.concerns(entry.entity))
             after = found[-1].key
             self._settle(at_least=page_keys)
 
-    def _concerns(self, entry: LedgerEntry) -> bool:
-        return self.only is None or entry.entity == self.only.id
-
-    def _awaited(self, entries: dict[str, LedgerEntry]) -> dict[str, list[Awaited]]:
-        written = [key for key, entry in entries.items() if entry.waits and entry.status == LedgerStatus.OK]
-        return self.reader.awaited(written)
-
-    def _rows(self, keys: Iterable[tuple[str, EntityPlan | None]]) -> dict[str, Rows]:
-        owners: dict[int, tuple[EntityPlan, dict[str, Sequence[object]]]] = {}
-        for key, plan in keys:
-            if plan is None:
-                continue
-            owner = (key,) if plan.entity.owned_by_source_key else plan.primary_key(plan.captured(key))
-            if owner is not None:
-                owners.setdefault(plan.entity.id, (plan, {}))[1][key] = owner
-        found: dict[str, Rows] = {}
-        for plan, wanted in owners.values():
-            found.update(self.reader.rows(plan.entity, wanted))
-        return found
-
     # A second look at what differs
-
-    def _first_look(self, key: str, item: Item, plan: EntityPlan | None, verdict: Verdict) -> None:
-        if verdict.settled:
-            self._count(plan, item, verdict)
-        else:
-            self.suspects.append(_Suspect(key, item))
 
     def _settle(self, *, at_least: int) -> None:
         if len(self.suspects) < at_least:
@@ -235,19 +220,19 @@ class _Verification:
     def _look_again(self, suspects: list[_Suspect], *, last: bool) -> list[_Suspect]:
         """Judge once more; return those that changed in between and need another look."""
         keys = [suspect.key for suspect in suspects]
-        items = self.source.get_many(keys)
-        with self.reader.snapshot():
+        with self.store_lock:
+            items = self.source.get_many(keys)
+        with self.tables_lock, self.reader.snapshot():
             entries = self.reader.ledger(keys)
-            planned = {key: self._plan_of(key, entries.get(key)) for key in keys}
-            rows = self._rows(planned.items())
-            awaited = self._awaited(entries)
+            planned = {key: self.tables.plan_of(key, entries.get(key)) for key in keys}
+            sides = self.tables.sides(planned)
         moving = []
         for suspect, item in zip(suspects, items, strict=True):
             key = suspect.key
-            plan, entry, own = planned[key], entries.get(key), rows.get(key, {})
+            plan, entry, own = planned[key], sides.entries.get(key), sides.rows.get(key, {})
             held = item is not None and self._wants(key)
             if item and held:
-                verdict = self.judge.item(plan, item, entry, own, awaited.get(key, ()))
+                verdict = self.judge.item(plan, item, entry, own, sides.awaited.get(key, ()))
             else:
                 verdict = self.judge.gone(plan, key, entry, own)
             if verdict.settled or _same_content(suspect.seen, item if held else None):
@@ -257,10 +242,6 @@ class _Verification:
             else:
                 moving.append(_Suspect(key, item if held else None))
         return moving
-
-    def _plan_of(self, key: str, entry: LedgerEntry | None) -> EntityPlan | None:
-        entity = self.router.route(key).entity or (self.entities.get(entry.entity) if entry else None)
-        return self.plans(entity) if entity is not None else None
 
     def _count(self, plan: EntityPlan | None, item: Item | None, verdict: Verdict) -> None:
         report = self.report
@@ -280,11 +261,11 @@ class _Verification:
 
     def _compare_owners(self, page_keys: int, progress: Progress) -> None:
         done = 0
-        for entity in self.entities.values():
+        for entity in self.tables.entities.values():
             if self.only is not None and entity is not self.only:
                 continue
-            for page in self.reader.owners(entity, page_keys):
-                self._check_owners(self.plans(entity), page)
+            for page in self.reader.owners(entity, page_keys, unaccounted=tells_home(entity)):
+                self._check_owners(self.tables.plans(entity), page)
                 done += len(page)
                 progress("rows", done, None)
             for table, count in self.reader.orphans(entity).items():
@@ -306,7 +287,7 @@ class _Verification:
         if unknown:
             time.sleep(self.settle_s)
             known = self.reader.ledger(unknown)
-            rows = self._rows((key, plan) for key in unknown)
+            rows = self.tables.rows((key, plan) for key in unknown)
             items = self.source.get_many(unknown)
             for key, item in zip(unknown, items, strict=True):
                 # An item that the store holds was judged, as missing from the ledger, on the way there.

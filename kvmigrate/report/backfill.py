@@ -29,14 +29,18 @@ def bin_name(name: str) -> str:
 
 def describe_backfill(report: Mapping[str, Any]) -> Document:
     """Return the document of a backfill's JSON."""
-    document = Document(f"{report['scope']}: {number(report['written'])} of {number(report['scanned'])} keys are rows")
+    are = "would be" if report["dry_run"] else "are"
+    document = Document(
+        f"{report['scope']}: {number(report['written'])} of {number(report['scanned'])} keys {are} rows"
+    )
     document.add(
-        Facts([("from", report["source"]), ("to", report["target"]), *_facts(report)]),
+        Facts([("from", report["source"]), ("to", report["target"] or "nothing is written"), *_facts(report)]),
         Sum(report["scanned"], "keys read", [(bin_name(b), report[b], MEANINGS[b]) for b in Bin]),
         _adding_up(report),
         *_entities(report),
         *_tables(report),
         *_quarantine(report),
+        *_conflicts(report),
         *_waiting(report),
         *_pointers(report),
         *_aside(report),
@@ -50,14 +54,22 @@ def describe_backfill(report: Mapping[str, Any]) -> Document:
 def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     seconds = report["duration_s"]
     rate = f", {number(round(report['scanned'] / seconds))} keys a second" if seconds else ""
-    return [
-        ("run", f"{report['run_id']}, {report['started_at']}, {seconds:.1f} s{rate}"),
+    run = "dry run" if report["dry_run"] else str(report["run_id"])
+    facts = [
+        ("run", f"{run}, {report['started_at']}, {seconds:.1f} s{rate}"),
         ("mapping", f"{report['fingerprint'][:12]}"),
     ]
+    if report["where"]:
+        facts.append(("where", report["where"]))
+    if report["resumed_pages"]:
+        facts.append(("goes on", f"behind {counted(report['resumed_pages'], 'page')} of a run that was cut short"))
+    return facts
 
 
 def _adding_up(report: Mapping[str, Any]) -> Line:
     total = sum(report[each] for each in Bin)
+    if total == report["scanned"] and report["dry_run"]:
+        return Line("The bins add up. Nothing was written; what the tables would refuse stands below.", Tone.FAINT)
     if total == report["scanned"] and not report["errors"]:
         return Line("The bins add up; counts are read back from the database.", Tone.FAINT)
     return Line(f"The bins add up to {number(total)}: counts disagree, see the errors below.", Tone.BAD)
@@ -117,6 +129,26 @@ def _few_per_reason(examples: Sequence[Mapping[str, str]]) -> list[Mapping[str, 
     return [each for group in grouped.values() for each in group[:2]]
 
 
+def _conflicts(report: Mapping[str, Any]) -> Iterator[Block]:
+    if not report["conflicts"]:
+        return
+    yield Heading("What would not fit, or only at a price")
+    yield Grid(
+        ["kind", "entity", "where", "count>", "for example", "what to do"],
+        [
+            [
+                each["kind"],
+                each["entity"],
+                ", ".join(each["columns"]),
+                number(each["count"]),
+                ", ".join(each["examples"][:2]),
+                each["hint"],
+            ]
+            for each in report["conflicts"]
+        ],
+    )
+
+
 def _waiting(report: Mapping[str, Any]) -> Iterator[Block]:
     if reasons := report["waiting_reasons"]:
         yield Heading(f"Waiting for another item: {counted(report['waiting'], 'item')}")
@@ -164,13 +196,19 @@ def _declared(report: Mapping[str, Any]) -> Iterator[Block]:
 
 def _proof(report: Mapping[str, Any]) -> Iterator[Block]:
     yield Heading("How sure")
-    if not report["complete"]:
-        yield Line("Cut short by --limit: only a part of the store was read.", Tone.NOTICE)
+    if report["dry_run"]:
+        yield Line(
+            "A dry run: what would wait for another item, or whose place is taken, counts as written.", Tone.NOTICE
+        )
+    elif not report["complete"]:
+        yield Line("Only a part of the store was read (--limit, --where): nothing was taken for deleted.", Tone.NOTICE)
     elif report["moving"]:
         yield Line(
             "As of a moving store: items may have changed behind the sweep. Run it again, or verify.", Tone.NOTICE
         )
-    else:
+    elif len(report["sweeps"]) > 1:
         yield Line("A second sweep read every key again and found nothing that differed.", Tone.GOOD)
+    else:
+        yield Line("The store itself counted no change from before the first key to behind the last.", Tone.GOOD)
     for error in report["errors"]:
         yield Line(error, Tone.BAD)

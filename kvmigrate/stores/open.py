@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from kvmigrate.errors import ConfigError
 from kvmigrate.stores.base import KVSource
 from kvmigrate.stores.url import parse_source_url
 
@@ -14,16 +13,12 @@ def open_source(url: str) -> KVSource:
     PostgreSQL URL without ``table`` asks at once which tables could be meant.
 
     Raises:
-        ConfigError: the URL is wrong, or its kind is not supported yet.
+        ConfigError: the URL is wrong.
 
         SourceError: PostgreSQL could not be asked for its tables.
     """
     parsed = parse_source_url(url)
     match parsed.scheme:
-        case "redis" | "rediss" | "unix":
-            from kvmigrate.stores.redis import RedisSource
-
-            return RedisSource(parsed)
         case "postgresql" | "postgres":
             from kvmigrate.stores.postgres import PostgresSource
 
@@ -40,7 +35,6 @@ def open_source(url: str) -> KVSource:
             from kvmigrate.stores.export import ExportSource
 
             return ExportSource(parsed)
-    raise ConfigError(
-        f"{parsed.name}: {parsed.scheme} is not supported yet",
-        hint="behind Sentinel name the master itself: redis://host:6379/0; a cluster cannot be read yet",
-    )
+    from kvmigrate.stores.redis import RedisSource
+
+    return RedisSource(parsed)

@@ -46,16 +46,6 @@ def change_mark(client: redis.Redis, database: int) -> str | None:
     return " ".join([*counts, f"keys={keyspace['keys']}"])
 
 
-def run_id(client: redis.Redis) -> str | None:
-    """Return what names the server's process; ``None`` where INFO is refused or does not tell."""
-    try:
-        told = call(client, "INFO", "server")
-    except redis.exceptions.ResponseError:
-        return None
-    found = told.get("run_id")
-    return str(found) if found else None
-
-
 def _is_settled(told: Mapping[str, Any], now_s: int) -> bool:
     """Whether the counts belong to a master with all its data, which saves nothing and saved nothing just now."""
     return (

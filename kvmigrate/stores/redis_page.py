@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 from kvmigrate.model import Item, ItemKind, item_bytes
 from kvmigrate.stores.address import field_items, field_prefix, readable_key, readable_keys, split_address
 from kvmigrate.stores.base import Page, ScanRequest
-from kvmigrate.stores.redis_link import RedisLink
+from kvmigrate.stores.redis_link import Link
 from kvmigrate.stores.redis_read import Held, Table
 from kvmigrate.stores.stride import PAGE_BYTES, Stride
 
@@ -27,9 +27,9 @@ class _Read(NamedTuple):
 
 
 class RedisPages:
-    """Reads named keys of one server."""
+    """Reads named keys."""
 
-    def __init__(self, link: RedisLink) -> None:
+    def __init__(self, link: Link) -> None:
         """Read through *link*."""
         self._link = link
         self._stride = Stride(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import redis
 from redis.crc import key_slot
@@ -26,6 +26,34 @@ class Held(NamedTuple):
     value: bytes | Mapping[bytes, bytes] | str | None
     kind: ItemKind = ItemKind.JSON
     expires_at_ms: int | None = None
+
+
+class KeyReader(Protocol):
+    """Reads what stands under keys. A value and its expiry are of one moment."""
+
+    def strings(self, keys: Sequence[bytes], *, ttl: bool) -> tuple[Sequence[bytes | None], Sequence[int | None]]:
+        """Return the strings under *keys* in order, ``None`` where there is no string, and their expiries."""
+        ...
+
+    def read(self, keys: Sequence[bytes], *, ttl: bool) -> dict[bytes, Held]:
+        """Return what stands under *keys*; a key that is gone is absent."""
+        ...
+
+    def others(self, keys: Sequence[bytes], *, ttl: bool) -> dict[bytes, Held]:
+        """Return what stands under *keys* that are no strings, or were none."""
+        ...
+
+    def types(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Return the type of each key, ``b"none"`` for one that is gone."""
+        ...
+
+    def fields(self, key: bytes, *, ttl: bool, limit_fields: int) -> Table:
+        """Return the fields of a hash; none if it is no hash any more."""
+        ...
+
+    def some_fields(self, wanted: Mapping[bytes, Sequence[bytes]]) -> dict[tuple[bytes, bytes], Held]:
+        """Return these fields of these hashes, each with the expiry of its hash."""
+        ...
 
 
 class RedisReader:

@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote
 from kvmigrate.errors import ConfigError
 
 FORMS = """redis://host:6379/0  rediss://...  unix:///path/redis.sock
+redis+cluster://host:6379,host2:6379  redis+sentinel://host:26379,host2:26379/name-of-the-master/0
 postgresql://host/db?table=kv_store_x&key_column=key&value_column=value  supabase://host/db?table=...
 sqlite:///file.db?table=t  file:///export.ndjson"""
 """The forms of URL that `parse_source_url` takes, for hints."""
@@ -22,7 +23,8 @@ DATABASE_URL = (
 """What to do instead of naming an API, for hints."""
 
 _FILES = ("sqlite", "file")
-_SERVERS = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "postgresql", "postgres", "supabase")
+_MANY = ("redis+sentinel", "redis+cluster", "rediss+sentinel", "rediss+cluster")
+_SERVERS = ("redis", "rediss", "unix", *_MANY, "postgresql", "postgres", "supabase")
 # An allow-list: what a new driver calls its password is unknown here.
 _SHOWN = ("table", "key_column", "value_column", "expires_column", "key", "each", "db", "protocol", "sslmode")
 _ENCODE = "in a password write '/' as %2F, '?' as %3F, '#' as %23, '@' as %40, '%' as %25"

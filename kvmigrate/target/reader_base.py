@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
@@ -34,6 +35,37 @@ class LedgerEntry(NamedTuple):
     waits: bool
     quarantined: bool
     expired: bool
+
+
+class LedgerMark(NamedTuple):
+    """A ledger entry in brief.
+
+    Attributes:
+        plain: The item's rows are written, and it waits for nothing.
+    """
+
+    key: str
+    entity: int
+    plain: bool
+
+
+class Spelling(enum.StrEnum):
+    """How a column's values are asked for where they are read by the page."""
+
+    VALUE = "value"
+    """As the driver's own loaders give them."""
+
+    TEXT = "text"
+    """PostgreSQL's text of them."""
+
+    NUMBER = "number"
+    """The text of a numeric without zeros at the end of its fraction."""
+
+    MICROS = "micros"
+    """A timestamptz in microseconds since 2000, as an int."""
+
+    PRESENT = "present"
+    """Whether there is a value, true or false."""
 
 
 class Awaited(NamedTuple):
@@ -79,6 +111,10 @@ class RowReader(Protocol):
         """
         ...
 
+    def ledger_marks(self, after: str, through: str, limit: int) -> list[LedgerMark]:
+        """Return what `ledger_between` does, in brief."""
+        ...
+
     def awaited(self, keys: Sequence[str]) -> dict[str, list[Awaited]]:
         """Return, by key, the references that items wait for and whose rows do not exist.
 
@@ -94,8 +130,36 @@ class RowReader(Protocol):
         """
         ...
 
-    def owners(self, entity: Entity, page_rows: int) -> Iterator[Sequence[Owner]]:
-        """Yield the owners of every row that stands at the top, in pages, as of one moment."""
+    def has_declared_types(self, entity: Entity) -> bool:
+        """Return whether every column of the entity's tables has the type that the mapping declares."""
+        ...
+
+    def spelled_rows(
+        self, entity: Entity, keys: Sequence[Sequence[str]], spellings: Mapping[str, Mapping[str, Spelling]]
+    ) -> dict[str, list[tuple[Any, ...]]]:
+        """Return the rows of a page of items by table, as plain tuples in the order of the items.
+
+        Each begins with the number of its item, from 1, and with its place in each array
+        from the item down to it: the value of the ORDINAL or MAP_KEY column. Then come the
+        values of its columns as *spellings* (by table, by column) say.
+
+        Args:
+            entity: One whose root is a table.
+
+            keys: For each column of the root's primary key the items' values, as texts that
+                its type can read.
+
+            spellings: All tables of the entity.
+        """
+        ...
+
+    def owners(self, entity: Entity, page_rows: int, *, unaccounted: bool = False) -> Iterator[Sequence[Owner]]:
+        """Yield the owners of every row that stands at the top, in pages, as of one moment.
+
+        With *unaccounted*, without those whose key columns render the entity's first pattern to
+        the key of an item that the ledger has as one of this entity. Rows that keep their key,
+        and those whose key columns hold a colon or an empty text, are yielded all the same.
+        """
         ...
 
     def orphans(self, entity: Entity) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,9 +17,11 @@ from psycopg.pq import Format
 from psycopg.types.datetime import DateLoader, IntervalLoader, TimeLoader, TimestamptzLoader
 from psycopg.types.json import set_json_loads
 
+from kvmigrate.errors import NotSupportedError
 from kvmigrate.target.counts import named_ids
-from kvmigrate.target.layout import value_part
-from kvmigrate.target.reader_base import Awaited, LedgerEntry, Owner
+from kvmigrate.target.layout import owner_key, value_part
+from kvmigrate.target.reader_base import Awaited, LedgerEntry, LedgerMark, Owner, Spelling
+from kvmigrate.target.rows_spelled import MICROS_LOADER, chains, joined, key_is_odd, odd_columns, select_spelled
 from kvmigrate.target.session import Session, house_error, never_migrated
 from kvmigrate.transform.mapping import Entity, ForeignKey, OnMissing, Role, Table
 from kvmigrate.transform.mapping import Mapping as MappingFile
@@ -34,10 +37,19 @@ _LEDGER = sql.SQL(
     " FROM kvmigrate.ledger AS l WHERE l.scope = %(scope)s AND "
 )
 _BY_KEY = _LEDGER + sql.SQL("l.key = ANY(%(keys)s)")
-_BETWEEN = _LEDGER + sql.SQL(
+_RANGE = sql.SQL(
     'l.key > %(after)s COLLATE "C" AND (%(through)s::text IS NULL OR l.key <= %(through)s COLLATE "C")'
     " AND NOT l.deleted AND (%(unnamed)s OR l.entity = ANY(%(named)s) OR l.status <> 'ok')"
     " ORDER BY l.key LIMIT %(limit)s"
+)
+_BETWEEN = _LEDGER + _RANGE
+_MARKS = (
+    sql.SQL(
+        "SELECT l.key, l.entity, l.status = 'ok'"
+        " AND NOT EXISTS (SELECT FROM kvmigrate.waiting AS w WHERE w.scope = l.scope AND w.key = l.key)"
+        " FROM kvmigrate.ledger AS l WHERE l.scope = %(scope)s AND "
+    )
+    + _RANGE
 )
 
 
@@ -52,6 +64,8 @@ class PostgresRowReader:
         self._json_loads = json_loads
         self._scope: int | None = None
         self._prepared: Connection | None = None
+        self._odd_tables: set[str] | None = None
+        self._spelled: dict[int, tuple[object, list[tuple[str, bytes]]]] = {}
 
     @classmethod
     def open(cls, url: str, mapping: MappingFile, *, json_loads: JsonLoads) -> PostgresRowReader:
@@ -108,7 +122,14 @@ class PostgresRowReader:
         self, after: str, through: str | None, limit: int, *, unnamed: bool = False
     ) -> list[LedgerEntry]:
         """Return entries with ``after < key <= through`` in COLLATE "C" order; no end if ``None``."""
-        parameters = {
+        return [LedgerEntry(*row) for row in self._fetch(_BETWEEN, self._range(after, through, limit, unnamed=unnamed))]
+
+    def ledger_marks(self, after: str, through: str, limit: int) -> list[LedgerMark]:
+        """Return what `ledger_between` does, in brief."""
+        return list(map(LedgerMark._make, self._fetch(_MARKS, self._range(after, through, limit, unnamed=False))))
+
+    def _range(self, after: str, through: str | None, limit: int, *, unnamed: bool) -> dict[str, Any]:
+        return {
             "named": named_ids(self._mapping),
             "unnamed": unnamed,
             "scope": self._scope_id(),
@@ -116,7 +137,6 @@ class PostgresRowReader:
             "through": through,
             "limit": limit,
         }
-        return [LedgerEntry(*row) for row in self._fetch(_BETWEEN, parameters)]
 
     def awaited(self, keys: Sequence[str]) -> dict[str, list[Awaited]]:
         """Return, by key, the references that items wait for and whose rows do not exist."""
@@ -155,30 +175,77 @@ class PostgresRowReader:
             return found
         keys = list(owners)
         parameters = [list(column) for column in zip(*owners.values(), strict=True)]
-        for chain in _chains(entity):
+        for chain in chains(entity):
             query = self._select(entity, chain)
             for place, *values in self._fetch(query, parameters):
                 found[keys[place - 1]].setdefault(chain[-1].name, []).append(values)
         return found
 
-    def owners(self, entity: Entity, page_rows: int) -> Iterator[Sequence[Owner]]:
+    def has_declared_types(self, entity: Entity) -> bool:
+        """Return whether every column has the type that the mapping declares; the catalog is asked once."""
+        if self._odd_tables is None:
+            tables = [table for each in self._mapping.entities for table in each.tables]
+            with _house_errors():
+                self._odd_tables = odd_columns(self._connection(), self._mapping.schema, tables)
+        return not any(table.name in self._odd_tables for table in entity.tables)
+
+    def spelled_rows(
+        self, entity: Entity, keys: Sequence[Sequence[str]], spellings: Mapping[str, Mapping[str, Spelling]]
+    ) -> dict[str, list[tuple[Any, ...]]]:
+        """Return the rows of a page of items: one query per table, composed once while *spellings* is the same."""
+        parameters = [json.dumps(texts, ensure_ascii=False) for texts in keys]
+        return {name: self._fetch(query, parameters, micros=True) for name, query in self._queries(entity, spellings)}
+
+    def _queries(self, entity: Entity, spellings: Mapping[str, Mapping[str, Spelling]]) -> list[tuple[str, bytes]]:
+        known = self._spelled.get(entity.id)
+        if known is None or known[0] is not spellings:
+            connection, schema = self._connection(), self._mapping.schema
+            every = [(chain, spellings[chain[-1].name]) for chain in chains(entity)]
+            queries = [
+                (chain[-1].name, select_spelled(schema, entity, chain, each).as_bytes(connection))
+                for chain, each in every
+            ]
+            known = self._spelled[entity.id] = spellings, queries
+        return known[1]
+
+    def owners(self, entity: Entity, page_rows: int, *, unaccounted: bool = False) -> Iterator[Sequence[Owner]]:
         """Yield the owners of every row that stands at the top, through a server-side cursor."""
         for table in entity.root.children if entity.rows_only else (entity.root,):
             owner = next((each for each in table.columns if each.role is Role.SOURCE_KEY), None)
             names = [each.name for each in table.columns if each.role is Role.KEY]
             columns = [owner.name if owner else None, *names]
             distinct = sql.SQL("DISTINCT " if entity.rows_only else "")
-            query = sql.SQL("SELECT {}{} FROM {}").format(
+            query = sql.SQL("SELECT {}{} FROM {} AS o").format(
                 distinct,
                 sql.SQL(", ").join(sql.SQL("NULL") if each is None else sql.Identifier(each) for each in columns),
                 self._table(table),
             )
-            # A connection of its own, so that pages can be looked up while this one streams.
-            connection = self._stream.run(lambda connection: connection)
-            with _house_errors(), connection.transaction(), connection.cursor(name="kvmigrate_owners") as cursor:
-                cursor.execute(query)
-                while page := cursor.fetchmany(page_rows):
-                    yield [Owner(table.name, row[0], dict(zip(names, row[1:], strict=True))) for row in page]
+            for condition in self._unaccounted(entity) if unaccounted else (sql.Composed([]),):
+                for rows in self._streamed(query + condition, page_rows):
+                    yield [Owner(table.name, row[0], dict(zip(names, row[1:], strict=True))) for row in rows]
+
+    def _unaccounted(self, entity: Entity) -> Sequence[sql.Composed]:
+        """Conditions on the rows ``o`` that PostgreSQL cannot match with the ledger; one if it could match none."""
+        try:
+            key = owner_key(entity, "o")
+        except NotSupportedError:
+            return (sql.Composed([]),)
+        unknown = sql.SQL(
+            " NOT EXISTS (SELECT FROM kvmigrate.ledger AS l WHERE l.scope = {} AND l.entity = {} AND NOT l.deleted"
+            " AND l.key = {})"
+        ).format(sql.Literal(self._scope_id()), sql.Literal(entity.id), key)
+        if entity.owned_by_source_key:
+            return (sql.Composed([sql.SQL(" WHERE"), unknown]),)
+        odd = key_is_odd(entity, "o")
+        return sql.SQL(" WHERE NOT ({}) AND").format(odd) + unknown, sql.SQL(" WHERE {}").format(odd)
+
+    def _streamed(self, query: sql.Composed, page_rows: int) -> Iterator[list[tuple[Any, ...]]]:
+        # A connection of its own, so that pages can be looked up while this one streams.
+        connection = self._stream.run(lambda connection: connection)
+        with _house_errors(), connection.transaction(), connection.cursor(name="kvmigrate_owners") as cursor:
+            cursor.execute(query)
+            while page := cursor.fetchmany(page_rows):
+                yield page
 
     def orphans(self, entity: Entity) -> dict[str, int]:
         """Return, by table, how many child rows have no parent row."""
@@ -187,7 +254,7 @@ class PostgresRowReader:
             for child in parent.children:
                 query = sql.SQL(
                     "SELECT count(*) FROM {child} AS c WHERE NOT EXISTS (SELECT FROM {parent} AS p WHERE {join})"
-                ).format(child=self._table(child), parent=self._table(parent), join=_join("c", "p", child))
+                ).format(child=self._table(child), parent=self._table(parent), join=joined("c", "p", child))
                 [(count,)] = self._fetch(query, [])
                 if count:
                     found[child.name] = count
@@ -210,7 +277,7 @@ class PostgresRowReader:
         )
         joins = [
             sql.SQL(" JOIN {} AS {} ON {}").format(
-                self._table(table), sql.Identifier(f"t{depth}"), _join(f"t{depth}", f"t{depth - 1}", table)
+                self._table(table), sql.Identifier(f"t{depth}"), joined(f"t{depth}", f"t{depth - 1}", table)
             )
             for depth, table in enumerate(chain)
             if depth
@@ -230,11 +297,16 @@ class PostgresRowReader:
     def _table(self, table: Table) -> sql.Identifier:
         return sql.Identifier(self._mapping.schema, table.name)
 
-    def _fetch(self, query: sql.SQL | sql.Composed, parameters: Any) -> list[tuple[Any, ...]]:
+    def _fetch(
+        self, query: sql.SQL | sql.Composed | bytes, parameters: Any, *, micros: bool = False
+    ) -> list[tuple[Any, ...]]:
         connection = self._connection()
         with _house_errors():
             try:
-                found: list[tuple[Any, ...]] = connection.execute(query, parameters, binary=True).fetchall()
+                with connection.cursor(binary=True) as cursor:
+                    if micros:
+                        cursor.adapters.register_loader("timestamptz", MICROS_LOADER)
+                    found: list[tuple[Any, ...]] = cursor.execute(query, parameters).fetchall()
             except psycopg.DataError:
                 # Some value has no equal in Python, such as infinity: slower loaders give a text for it.
                 with connection.cursor(binary=False) as cursor:
@@ -307,25 +379,6 @@ def _house_errors() -> Iterator[None]:
         yield
     except psycopg.Error as exc:
         raise house_error(exc) from exc
-
-
-def _chains(entity: Entity) -> Iterator[Sequence[Table]]:
-    """Yield for each table the tables from the top one down to it."""
-
-    def below(chain: tuple[Table, ...]) -> Iterator[Sequence[Table]]:
-        yield chain
-        for child in chain[-1].children:
-            yield from below((*chain, child))
-
-    for top in entity.root.children if entity.rows_only else (entity.root,):
-        yield from below((top,))
-
-
-def _join(child: str, parent: str, table: Table) -> sql.Composed:
-    return sql.SQL(" AND ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(child, own), sql.Identifier(parent, theirs))
-        for own, theirs in table.parent
-    )
 
 
 def _cast(type_name: str) -> Any:

@@ -21,6 +21,7 @@ from kvmigrate.stores.base import DivisibleSource, KVSource, Page, ScanRequest, 
 from kvmigrate.stores.export_format import write_item, write_unreadable
 from kvmigrate.stores.open import open_source
 from kvmigrate.stores.stride import PAGE_BYTES
+from tests.fix_cluster import Cluster
 
 Values = Mapping[str, bytes | None]
 
@@ -75,6 +76,22 @@ def _redis_store(kind: str, url: str) -> Store:
         return odd
 
     return Store(kind, url + ("?protocol=3" if kind == "redis-resp3" else ""), put, put_odd)
+
+
+def _cluster_store(kind: str, cluster: Cluster) -> Store:
+    def put(values: Values) -> None:
+        with closing(cluster.client()) as client:
+            for key, value in values.items():
+                client.set(key.encode(), value or b"")
+
+    def put_odd() -> list[bytes]:
+        odd = [b"\xff\xfe", b"a\0b", ODD_KEY, LONG_KEY]
+        with closing(cluster.client()) as client:
+            for key in odd:
+                client.set(key, b"1")
+        return odd
+
+    return Store(kind, cluster.url, put, put_odd)
 
 
 def _postgres_store(kind: str, url: str) -> Store:
@@ -136,10 +153,10 @@ def _export_store(kind: str, path: Path) -> Store:
     return Store(kind, f"file://{file}", put, put_odd)
 
 
-TEXT_KINDS = ["redis", "redis-resp3", "text", "bytea", "sqlite", "sqlite-blob", "export"]
-BINARY_KINDS = ["redis", "redis-resp3", "bytea", "sqlite-blob", "export"]
+TEXT_KINDS = ["redis", "redis-resp3", "redis-cluster", "text", "bytea", "sqlite", "sqlite-blob", "export"]
+BINARY_KINDS = ["redis", "redis-resp3", "redis-cluster", "bytea", "sqlite-blob", "export"]
 NULL_KINDS = ["jsonb", "json", "text", "bytea", "sqlite", "sqlite-blob", "export"]
-DIVISIBLE_KINDS = ["redis", "redis-resp3", "jsonb", "json", "text", "bytea"]
+DIVISIBLE_KINDS = ["redis", "redis-resp3", "redis-cluster", "jsonb", "json", "text", "bytea"]
 KINDS = [*DIVISIBLE_KINDS, "sqlite", "sqlite-blob", "export"]
 
 
@@ -147,6 +164,8 @@ KINDS = [*DIVISIBLE_KINDS, "sqlite", "sqlite-blob", "export"]
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """An empty store of each kind."""
     kind: str = request.param
+    if kind == "redis-cluster":
+        return _cluster_store(kind, request.getfixturevalue("cluster"))
     if kind.startswith("redis"):
         return _redis_store(kind, request.getfixturevalue("redis_url"))
     if kind.startswith("sqlite"):
@@ -386,7 +405,7 @@ def test_the_name_tells_the_store(store: Store, source: KVSource) -> None:
     assert source.name in repr(source)
 
 
-@pytest.mark.parametrize("store", ["redis", "jsonb", "text", "sqlite"], indirect=True)
+@pytest.mark.parametrize("store", ["redis", "redis-cluster", "jsonb", "text", "sqlite"], indirect=True)
 @pytest.mark.parametrize("scan", ["scan", "scan_sorted"])
 def test_large_values_make_small_pages(store: Store, source: KVSource, scan: str) -> None:
     """A page is bounded in bytes, too; nothing is lost between its parts, nor behind any of them."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import signal
 import socket
 import socketserver
 import threading
@@ -16,9 +17,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from kvmigrate.embedded.binaries import find_redis, program_version
-from kvmigrate.embedded.process import free_port
+from kvmigrate.embedded.process import GuardedProcess, free_port
 from kvmigrate.embedded.redis import RedisServer
 from kvmigrate.errors import ConfigError, SourceError
 from kvmigrate.model import ADDRESS_SEPARATOR as SEP
@@ -27,6 +30,7 @@ from kvmigrate.stores import redis_link
 from kvmigrate.stores.base import Page, ScanRequest
 from kvmigrate.stores.redis import RedisSource
 from kvmigrate.stores.redis_expiry import ByExpireTime, ByScript, ByTimeLeft
+from kvmigrate.stores.redis_read import RedisReader
 from kvmigrate.stores.url import parse_source_url
 from tests.need import need
 
@@ -143,7 +147,9 @@ def test_a_server_without_expire_time_tells_expiries_exactly(
 
 def way_of(source: RedisSource) -> object:
     """Return how the source asks for expiries."""
-    return source._link.reader()._expiries._way
+    reader = source._link.reader()
+    assert isinstance(reader, RedisReader)
+    return reader._expiries._way
 
 
 @pytest.mark.parametrize(
@@ -213,7 +219,9 @@ def test_value_and_expiry_are_of_one_moment(
     """They are read in one transaction: a writer cannot come between them."""
     redis_client.set("a", "1", ex=1000)
     ran: list[int] = []
-    wire = source._link.reader()._wire
+    reader = source._link.reader()
+    assert isinstance(reader, RedisReader)
+    wire = reader._wire
     run = wire.transactions
 
     def watched(groups: Sequence[Sequence[Any]]) -> list[list[Any]]:
@@ -517,7 +525,7 @@ def test_a_cluster_is_refused() -> None:
     bus = {"cluster-port": str(free_port())} if int(program_version(program).split(".")[0]) >= 7 else {}
     with RedisServer.start(settings={"cluster-enabled": "yes", **bus}) as server:
         source = opened(server.url)
-        with pytest.raises(ConfigError, match="Cluster"):
+        with pytest.raises(ConfigError, match="one node of a cluster"):
             source.count()
         source.close()
 
@@ -566,3 +574,54 @@ def test_redis_json_is_read_as_json() -> None:
 
             assert Item("doc", '{"a":[1,"é"]}'.encode(), expires_at_ms=EXPIRES_AT_MS) == items["doc"]
             assert Item("null", b"null") == items["null"]
+
+
+def restarted(server: RedisServer, data_dir: Path, settings: dict[str, str]) -> RedisServer:
+    """Stop the server and start another process with its data on the same port, for the same password."""
+    parts = urlsplit(server.url)
+    server.close()
+    config = data_dir / "kvmigrate-redis.conf"
+    program = find_redis()
+    assert program is not None
+    config.write_text(
+        "".join(
+            f"{name} {value}\n"
+            for name, value in {
+                "bind": "127.0.0.1",
+                "port": str(parts.port),
+                "requirepass": str(parts.password),
+                "dir": str(data_dir),
+                "appendonly": "yes",
+                "save": '""',
+                **settings,
+            }.items()
+        )
+    )
+    process = GuardedProcess([str(program), str(config)], log=data_dir / "again.log", stop=signal.SIGTERM)
+    again = RedisServer(server.url, process)
+    with redis.Redis.from_url(again.url, retry=Retry(ConstantBackoff(0.05), 200)) as client:
+        client.ping()
+    return again
+
+
+def test_a_scan_over_a_restart_reads_every_key(tmp_path: Path) -> None:
+    """Each process of Redis has an order of its own: its cursor would leave keys out in another one."""
+    if find_redis() is None:
+        need("Redis (a program to start)")
+    server = RedisServer.start(tmp_path)
+    keys = {f"k{n}" for n in range(5000)}
+    with redis.Redis.from_url(server.url) as client:
+        client.mset(dict.fromkeys(keys, "1"))
+    request = ScanRequest(page_keys=500)
+    with closing(opened(server.url)) as source:
+        pages = source.scan(request)
+        first = [next(pages) for _ in range(5)]
+        server = restarted(server, tmp_path, {})
+        try:
+            rest = list(pages)
+            assert keys == {item.key for page in [*first, *rest] for item in page.items}
+            with closing(opened(server.url)) as later:
+                assert keys == set(by_key(later.scan(request, after=first[-1].position)))
+                assert {} == by_key(later.scan(request, after=rest[-1].position))
+        finally:
+            server.close()

@@ -9,10 +9,10 @@ from kvmigrate.errors import LensError, MappingError
 from kvmigrate.model import ADDRESS_SEPARATOR, Item, ItemKind, Reason, Refusal, RowSet
 from kvmigrate.transform.keys.route import Route, RouteKind, Router
 from kvmigrate.transform.lens.backward import Rows, backward_item, expiry_of, key_of
-from kvmigrate.transform.lens.fast import FastEntity, Routed, compile_entity
+from kvmigrate.transform.lens.fast import FastEntity, compile_entity
 from kvmigrate.transform.lens.fast_back import can_go_back, compile_back
 from kvmigrate.transform.lens.forward import Missing, forward_item
-from kvmigrate.transform.lens.page import Left, PageBuilder, PageRows
+from kvmigrate.transform.lens.page import Left, PageBuilder, PageRows, Routed
 from kvmigrate.transform.lens.plan import EntityPlan, TablePlan, plan_entity
 from kvmigrate.transform.mapping import Entity, Expires, Mapping, Role
 from kvmigrate.transform.path import json_path
@@ -111,7 +111,12 @@ class Lens:
                 groups.setdefault(found[0].number, []).append((ordinal, item, found[1]))
         for number, group in groups.items():
             candidate = self._router.candidates[number]
-            for ordinal, item, _ in fast[number].page(group, builder, candidate.route.template, candidate.places):
+            template, places = candidate.route.template, candidate.places
+            rest = fast[number].page(group, builder, template, places)
+            odd = fast[number].odd
+            if rest and odd is not None:
+                rest = odd(rest, builder, template, places)
+            for ordinal, item, _ in rest:
                 self._exact(builder, ordinal, item)
         return builder.finish()
 

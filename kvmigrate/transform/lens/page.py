@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kvmigrate.model import Item, Refusal
+from kvmigrate.model import Item, ItemKind, Refusal
 from kvmigrate.transform.keys.route import Route, RouteKind
-from kvmigrate.transform.values.content_hash import content_hash
+from kvmigrate.transform.values.content_hash import content_hash, digest
 from kvmigrate.transform.values.pack import row_head, staged_row_head
 
 _USUAL_PAGE = 4_096
+
+
+Routed = tuple[int, Item, tuple[str, ...]]
+"""An item, its ordinal in the page, and the captures of its key in the template's order."""
 
 
 class Left(NamedTuple):
@@ -78,7 +83,7 @@ heads = functools.cache(Heads)
 
 
 class PageBuilder:
-    """Collects a page's rows; the compiled functions append to *parts* themselves."""
+    """Collects a page's rows; *parts* are joined at the end."""
 
     def __init__(self, *, staged: bool = True) -> None:
         """Start empty."""
@@ -108,15 +113,34 @@ class PageBuilder:
         if rest_bytes:
             self.rest_bytes[table] += rest_bytes
 
-    def add_rows(self, table: str, packed: list[bytes]) -> None:
-        """Add packed rows without rest."""
-        if packed:
-            self.parts.setdefault(table, []).extend(packed)
-            self.counts[table] += len(packed)
+    def add_rows(self, table: str, parts: list[bytes], parts_per_row: int) -> None:
+        """Add rows as their parts in order, with nothing in rest."""
+        if parts:
+            self.parts.setdefault(table, []).extend(parts)
+            self.counts[table] += len(parts) // parts_per_row
+
+    def add_odd(self, losses: list[str], rest_bytes: dict[str, int]) -> None:
+        """Add what odd items lost by declaration, and the bytes of their rests."""
+        self.normalised.update(losses)
+        for table, count in rest_bytes.items():
+            if count:
+                self.rest_bytes[table] += count
 
     def accept(self, ordinal: int, item: Item, entity: int) -> None:
         """Note an item whose rows were all added."""
         self.page.accepted.append(Accepted(ordinal, item.key, entity, content_hash(item), item.expires_at_ms))
+
+    def accept_all(self, routed: list[Routed], entity: int) -> None:
+        """Note items whose rows were all added, as `accept` does one."""
+        if not routed:
+            return
+        ordinals, items, _ = zip(*routed, strict=True)
+        keys, values, kinds, expiries = zip(*items, strict=True)
+        usual = expiries.count(None) == len(items) == kinds.count(ItemKind.JSON)
+        hashes = map(digest, values) if usual else map(content_hash, items)
+        fields = zip(ordinals, keys, itertools.repeat(entity), hashes, expiries, strict=False)
+        # The tuple's own __new__: the class has one in Python, which takes three times as long.
+        self.page.accepted.extend(map(tuple.__new__, itertools.repeat(Accepted), fields))
 
     def finish(self) -> PageRows:
         """Return the page."""

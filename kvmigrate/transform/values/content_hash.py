@@ -8,6 +8,9 @@ import xxhash
 
 from kvmigrate.model import Item, ItemKind
 
+digest = xxhash.xxh3_128_digest
+"""The content hash of usual items: JSON that does not expire."""
+
 
 def content_hash(item: Item) -> bytes:
     """Return XXH3-128 of the stored bytes: 16 bytes.
@@ -18,7 +21,7 @@ def content_hash(item: Item) -> bytes:
     """
     value = item.value
     if isinstance(value, bytes) and item.kind is ItemKind.JSON and item.expires_at_ms is None:
-        return xxhash.xxh3_128_digest(value)
+        return digest(value)
     hasher = xxhash.xxh3_128(value if isinstance(value, bytes) else b"")
     if isinstance(value, Mapping):
         for name in sorted(value):

@@ -1,0 +1,147 @@
+"""A store, a database and a backfill program that is killed at chosen instants and run again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from kvmigrate.consistency.json_exact import loads_column
+from kvmigrate.consistency.report import VerifyReport
+from kvmigrate.consistency.verify import run_verify
+from kvmigrate.stores.open import open_source
+from kvmigrate.target.rows_postgres import PostgresRowReader
+from kvmigrate.transform.declaration.mapping_file import load_mapping
+
+Instant = Callable[[psycopg.Connection[Any]], bool]
+"""Whether the moment to kill has come; asked every few milliseconds."""
+
+_PROGRAM = "import sys; from kvmigrate.cli.start import start; sys.exit(start())"
+
+PATIENCE_S = 300.0
+"""A run that has not ended by then hangs."""
+
+
+def loaded(shares: int) -> Instant:
+    """So many shares of the first load are in the tables."""
+    return asked("SELECT count(*) >= %s FROM kvmigrate.checkpoint", shares)
+
+
+def asked(query: str, *values: object) -> Instant:
+    """Whatever *query* answers; a schema that is not there yet answers no."""
+
+    def instant(connection: psycopg.Connection[Any]) -> bool:
+        try:
+            [(come,)] = connection.execute(query.encode(), values or None).fetchall()
+        except psycopg.Error:
+            return False
+        return bool(come)
+
+    return instant
+
+
+def running(text: str) -> Instant:
+    """A statement of the backfill that begins with *text* is under way."""
+    return asked(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'kvmigrate:backfill' "
+        "AND state = 'active' AND datname = current_database() AND query LIKE %s)",
+        text + "%",
+    )
+
+
+def at_once(_: psycopg.Connection[Any]) -> bool:
+    """Right after the program has started."""
+    return True
+
+
+INSTANTS: dict[str, Instant] = {
+    "start": at_once,
+    "run begun": asked("SELECT EXISTS (SELECT FROM kvmigrate.run)"),
+    "drain": asked("SELECT phase = 'first load' FROM kvmigrate.control"),
+    "first batch": loaded(1),
+    "copy": running("COPY"),
+    "checkpoint": running("INSERT INTO kvmigrate.checkpoint"),
+    "some batches": loaded(4),
+    "more batches": loaded(8),
+    "ledger key": running('ALTER TABLE "kvmigrate"."ledger'),
+    "primary keys": running('ALTER TABLE "public"'),
+    "indexes": running("CREATE INDEX"),
+    "ledger in place": asked("SELECT phase = 'first load, keys' FROM kvmigrate.control"),
+    "proof of references": running('ALTER TABLE "public"."order_items" VALIDATE'),
+    "statistics": running("ANALYZE"),
+    "waiting items": asked("SELECT phase = '' AND sweep_n > 0 FROM kvmigrate.control"),
+    "second sweep": asked("SELECT phase = '' AND sweep_n > 1 FROM kvmigrate.control"),
+}
+"""From the first moment to the last, by name."""
+
+
+class KillStand:
+    """Runs ``kvmigrate backfill`` of one mapping as a program of its own."""
+
+    def __init__(self, mapping: Path, source: str, target: str, *, processes: int) -> None:
+        self.mapping, self.source, self.target = mapping, source, target
+        self._arguments = ["backfill", "--mapping", str(mapping), "--processes", str(processes), "--json"]
+
+    def run(self) -> dict[str, Any]:
+        """Run the command to its end, and return its report."""
+        with self._program() as program:
+            out, said = program.communicate(timeout=PATIENCE_S)
+        assert 0 == program.returncode, said.decode()
+        report: dict[str, Any] = json.loads(out)
+        return report
+
+    def kill_at(self, instant: Instant, strike: Callable[[subprocess.Popen[bytes]], None]) -> bool:
+        """Run the command, and strike when *instant* comes; return whether it came before the command ended."""
+        with psycopg.connect(self.target, autocommit=True) as connection, self._program() as program:
+            end = time.monotonic() + PATIENCE_S
+            while not instant(connection):
+                if program.poll() is not None:
+                    return False
+                assert time.monotonic() < end, "the run hangs"
+                time.sleep(0.001)
+            strike(program)
+            program.wait(timeout=PATIENCE_S)
+            return True
+
+    def verified(self) -> VerifyReport:
+        """What an independent comparison of store and tables finds."""
+        mapping, source = load_mapping(self.mapping), open_source(self.source)
+        try:
+            with PostgresRowReader.open(self.target, mapping, json_loads=loads_column) as reader:
+                return run_verify(source, reader, mapping, settle_s=0)
+        finally:
+            source.close()
+
+    @contextmanager
+    def _program(self) -> Iterator[subprocess.Popen[bytes]]:
+        settings = {"KVMIGRATE_SOURCE": self.source, "KVMIGRATE_TARGET": self.target}
+        program = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, *self._arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **settings},
+        )
+        try:
+            yield program
+        finally:
+            if program.poll() is None:
+                program.kill()
+            program.communicate()
+
+
+def kill_the_run(program: subprocess.Popen[bytes]) -> None:
+    """Kill the program that hands out, and nothing else: its workers notice."""
+    program.kill()
+
+
+def kill_a_worker(program: subprocess.Popen[bytes]) -> None:
+    """Kill one worker process; the run notices, and ends with an error. Without one, the run itself."""
+    children = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text(encoding="utf-8").split()
+    os.kill(int(children[0]) if children else program.pid, signal.SIGKILL)

@@ -1,0 +1,129 @@
+"""A backfill that is killed anywhere, with its servers or without, ends the same when it is run again.
+
+`KVMIGRATE_FAULT_ITEMS` and `KVMIGRATE_FAULT_ROUNDS` make it larger: each round kills once at
+every instant, on a database of its own.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from kvmigrate.embedded.redis import RedisServer
+from tests.faults.kill_stand import INSTANTS, KillStand, kill_a_worker, kill_the_run, loaded
+from tests.fix_migration import SHOP
+from tests.fix_postgres import PgConnection
+
+ITEMS = int(os.environ.get("KVMIGRATE_FAULT_ITEMS", "20000"))
+ROUNDS = range(int(os.environ.get("KVMIGRATE_FAULT_ROUNDS", "1")))
+
+
+def values() -> Iterator[tuple[str, Any]]:
+    """Keys and values of a store: of each 200 items one is refused, and one refers to nothing."""
+    clients = ITEMS // 10
+    for number in range(clients):
+        yield f"client:{number}", {} if number % 20 == 7 else {"name": f"n{number}", "email": f"{number}@example.org"}
+    # Of two generations of one kind of key, for the same row.
+    for number in range(0, clients, 50):
+        yield f"clients:{number}", {"name": "second"}
+    for number in range(ITEMS - clients):
+        owner = clients + number if number % 200 == 3 else number % clients
+        elements = [{"product": None, "quantity": n} for n in range(number % 4)]
+        if number % 2:
+            yield f"order:{number}", {"client": str(owner), "items": elements, "note": "unmapped"}
+        else:
+            yield f"product:{number}", {"owner": str(owner), "sku": f"S-{number}", "price": number / 4}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A filled Redis that nobody else uses."""
+    with RedisServer.start(tmp_path_factory.mktemp("redis")) as server:
+        client = redis.Redis.from_url(server.url)
+        with client.pipeline(transaction=False) as pipe:
+            for count, (key, value) in enumerate(values()):
+                pipe.set(key, json.dumps(value))
+                if count % 5_000 == 0:
+                    pipe.execute()
+            pipe.execute()
+        yield server
+
+
+@pytest.fixture(scope="module")
+def mapping(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shop's mapping as a file."""
+    path = tmp_path_factory.mktemp("mapping") / "mapping.yaml"
+    path.write_text(SHOP, encoding="utf-8")
+    return path
+
+
+def assert_as_if_nothing_happened(stand: KillStand, connection: PgConnection) -> None:
+    """The last run accounts for everything, and an independent comparison finds rows and items equal."""
+    report = stand.run()
+    again = stand.run()
+    assert [] == report["errors"] == again["errors"]
+    assert [0] * len(again["sweeps"]) == [sweep["changed"] for sweep in again["sweeps"]]
+    bins = ("written", "waiting", "quarantined", "unmatched", "vanished", "left_in_kv")
+    assert sum(again[name] for name in bins) == again["scanned"] == sum(1 for _ in values())
+    found = stand.verified()
+    assert (0, 0, 0) == (found.missing, found.extra, found.different), found.examples
+    [(phase, checkpoints, doubled)] = connection.execute(
+        "SELECT (SELECT phase FROM kvmigrate.control), (SELECT count(*) FROM kvmigrate.checkpoint), "
+        "(SELECT count(*) - count(DISTINCT key) FROM kvmigrate.ledger)"
+    ).fetchall()
+    assert ("", 0, 0) == (phase, checkpoints, doubled)
+
+
+@pytest.mark.parametrize("processes", [1, 2], ids=["one process", "workers"])
+@pytest.mark.parametrize("round_number", ROUNDS)
+def test_killed_at_every_instant(
+    store: RedisServer, mapping: Path, database: str, pg: PgConnection, processes: int, round_number: int
+) -> None:
+    """Killed again and again, from the first moment to the last, it ends as if nothing had happened."""
+    stand = KillStand(mapping, store.url, database, processes=processes)
+    strike = kill_the_run if round_number % 2 == 0 else kill_a_worker
+
+    struck = [name for name, instant in INSTANTS.items() if stand.kill_at(instant, strike)]
+
+    assert len(struck) >= len(INSTANTS) // 2
+    assert_as_if_nothing_happened(stand, pg)
+
+
+def end_sessions(connection: PgConnection) -> None:
+    """End every session of the backfill on the server."""
+    connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name = 'kvmigrate:backfill' AND datname = current_database()"
+    )
+
+
+@pytest.mark.parametrize("instant", ["first batch", "primary keys", "proof of references"])
+def test_sessions_that_end_are_opened_again(
+    store: RedisServer, mapping: Path, database: str, pg: PgConnection, instant: str
+) -> None:
+    """A server process that dies costs its transaction and no more: the run carries on."""
+    stand = KillStand(mapping, store.url, database, processes=2)
+
+    stand.kill_at(INSTANTS[instant], lambda _: end_sessions(pg))
+
+    assert_as_if_nothing_happened(stand, pg)
+
+
+def test_a_store_that_is_restarted(mapping: Path, database: str, pg: PgConnection, tmp_path: Path) -> None:
+    """Its scan means nothing any more, so what stands is compared with all of it."""
+    folder = tmp_path / "redis"
+    first = RedisServer.start(folder, settings={"appendfsync": "always"})
+    client = redis.Redis.from_url(first.url)
+    with client.pipeline(transaction=False) as pipe:
+        for key, value in values():
+            pipe.set(key, json.dumps(value))
+        pipe.execute()
+    client.close()
+    KillStand(mapping, first.url, database, processes=2).kill_at(loaded(2), lambda _: first.close())
+
+    with RedisServer.start(folder, settings={"appendfsync": "always"}) as second:
+        assert_as_if_nothing_happened(KillStand(mapping, second.url, database, processes=2), pg)
