@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol, Self
+from typing import Any, BinaryIO, Self
 
 import structlog
 
+from kvmigrate.backfill.budget import Budget
 from kvmigrate.backfill.crew import Crew, Setup
+from kvmigrate.backfill.pace import Knobs
 from kvmigrate.backfill.preview import preview_backfill
-from kvmigrate.backfill.progress import Progress
+from kvmigrate.backfill.progress import Progress, counted
 from kvmigrate.backfill.quarantine import QuarantineStore, ReplayReport
 from kvmigrate.backfill.report import BackfillReport
 from kvmigrate.backfill.runner import PAGE_KEYS, run_backfill
@@ -34,6 +36,7 @@ from kvmigrate.stores.export_format import write_item, write_unreadable
 from kvmigrate.stores.open import open_source
 from kvmigrate.target.base import QuarantineEntry
 from kvmigrate.target.postgres import PostgresTarget
+from kvmigrate.target.retune import RunState, retune
 from kvmigrate.target.rows_postgres import PostgresRowReader
 from kvmigrate.target.schema_postgres import AppliedSchema, apply_schema, diff_schema, drop_schema
 from kvmigrate.target.waiting_list import WaitingEntry
@@ -52,17 +55,6 @@ WORTH_PROCESSES_KEYS = 50_000
 
 MOST_PROCESSES = 8
 """Worker processes at most, unless more are asked for: each has its own connections to store and database."""
-
-PlainProgress = Callable[[str, int, "int | None"], None]
-"""Called with the phase, how much is done, and how much there is, if known."""
-
-
-class AnyProgress(Protocol):
-    """A display that every call takes."""
-
-    def __call__(self, phase: str, done: int, total: int | None, per_second: float = 0.0) -> None:
-        """Say that *done* of about *total* keys of *phase* are through; 0 keys *per_second* is unknown."""
-        ...
 
 
 class Migration:
@@ -121,6 +113,8 @@ class Migration:
         accept_deletes: bool = False,
         rewrite: bool = False,
         processes: int | None = None,
+        knobs: Knobs | None = None,
+        budget: Budget | None = None,
         progress: Progress | None = None,
     ) -> BackfillReport:
         """Copy the store into the tables, which are made where they are missing. See `run_backfill`.
@@ -142,8 +136,21 @@ class Migration:
                 accept_deletes=accept_deletes,
                 rewrite=rewrite,
                 crew=crew,
+                knobs=knobs,
+                budget=budget,
                 progress=progress,
             )
+
+    def retune(self, changes: Mapping[str, Any]) -> RunState:
+        """Change knobs of the backfill of this mapping that runs now, wherever it runs; see `Knobs`.
+
+        Returns:
+            How it stands, when it has heard of them and had a moment to act on them.
+
+        Raises:
+            CheckFailedError: none is running.
+        """
+        return retune(self.settings.need_target(), self.mapping.name, changes)
 
     def preview(
         self,
@@ -184,7 +191,7 @@ class Migration:
         entity: str | None = None,
         limit_keys: int | None = None,
         show_values: bool = False,
-        progress: PlainProgress | None = None,
+        progress: Progress | None = None,
     ) -> VerifyReport:
         """Compare the store with the tables, both ways. See `run_verify`."""
         self.check_entities([entity] if entity else [])
@@ -195,7 +202,7 @@ class Migration:
                 source,
                 reader,
                 self.mapping,
-                progress=progress,
+                progress=counted(progress),
                 show_values=show_values,
                 limit=limit_keys,
                 entity=entity,
@@ -209,7 +216,7 @@ class Migration:
         *,
         only: Sequence[str] = (),
         limit_keys: int | None = None,
-        progress: PlainProgress | None = None,
+        progress: Progress | None = None,
     ) -> ExportReport:
         """Write the store's items as lines. With *only*, those of some entities. See `export_source`."""
         self.check_entities(only)
@@ -219,7 +226,7 @@ class Migration:
             return entity is not None and entity.name in only
 
         return export_source(
-            self.source, out, _LINES, wants=wants if only else None, limit_keys=limit_keys, progress=progress
+            self.source, out, _LINES, wants=wants if only else None, limit_keys=limit_keys, progress=counted(progress)
         )
 
     def export_from_target(
@@ -228,7 +235,7 @@ class Migration:
         *,
         only: Sequence[str] = (),
         limit_keys: int | None = None,
-        progress: PlainProgress | None = None,
+        progress: Progress | None = None,
     ) -> ExportReport:
         """Write the items of the tables as lines. The store is read only where it is named. See `TargetExport`."""
         self.check_entities(only)
@@ -236,7 +243,7 @@ class Migration:
         with PostgresRowReader.open(self.settings.need_target(), self.mapping, json_loads=load_jsonb) as reader:
             finished = reader.is_backfill_finished()
             export = TargetExport(reader, self.lens, self._quarantined, source)
-            done = export.write(out, _LINES, only=only, limit_keys=limit_keys, progress=progress)
+            done = export.write(out, _LINES, only=only, limit_keys=limit_keys, progress=counted(progress))
         done.unfinished = not finished
         return done
 

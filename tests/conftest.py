@@ -8,7 +8,14 @@ import pytest
 
 from tests.need import MISSING_SERVER
 
-pytest_plugins = ["tests.fix_cli", "tests.fix_cluster", "tests.fix_migration", "tests.fix_postgres", "tests.fix_redis"]
+pytest_plugins = [
+    "tests.fix_cli",
+    "tests.fix_cluster",
+    "tests.fix_migration",
+    "tests.fix_pace",
+    "tests.fix_postgres",
+    "tests.fix_redis",
+]
 
 # A busy machine makes single examples slow; that is no finding.
 hypothesis.settings.register_profile("kvmigrate", deadline=None, print_blob=True)

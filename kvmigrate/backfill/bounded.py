@@ -43,6 +43,17 @@ class BoundedQueue(Generic[T]):
             self._bytes += size_bytes
             self._changed.notify_all()
 
+    def idle(self, seconds: float) -> None:
+        """Wait, having nothing to put; not beyond the end of the queue.
+
+        Raises:
+            Ended: the queue was aborted.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._aborted, seconds)
+            if self._aborted:
+                raise Ended
+
     def close(self) -> None:
         """Say that nothing more will be put; what is in the queue is still read."""
         with self._changed:

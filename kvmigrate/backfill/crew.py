@@ -9,13 +9,14 @@ reports, go between processes.
 from __future__ import annotations
 
 import contextlib
+import enum
 import io
 import os
 import selectors
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Protocol, Self, cast
 
 import msgspec
@@ -23,6 +24,7 @@ import xxhash
 
 from kvmigrate import errors
 from kvmigrate.backfill.findings import PageReport
+from kvmigrate.backfill.pace import HELD_S
 from kvmigrate.backfill.page_work import Sweep
 from kvmigrate.errors import KVMigrateError, TargetError
 from kvmigrate.stores.base import Share
@@ -31,6 +33,14 @@ SHARES_AHEAD = 2
 """Shares that a worker has in hand: the next one is there when it has done one."""
 
 _LENGTH = struct.Struct("!I")
+
+
+class Handed(enum.Enum):
+    """How handing out ended: every worker has enough, nothing may go now, or nothing is left."""
+
+    ENOUGH = enum.auto()
+    HELD = enum.auto()
+    ALL = enum.auto()
 
 
 class Task(msgspec.Struct, tag_field="kind", tag="share"):
@@ -138,13 +148,13 @@ class Crew:
     def __len__(self) -> int:
         return len(self._workers)
 
-    def sweep(self, begin: Begin, tasks: Iterable[Task], found: Callable[[PageReport], None]) -> None:
+    def sweep(self, begin: Begin, tasks: Iterable[Task | None], found: Callable[[PageReport], None]) -> None:
         """Do one sweep; return when every share is in the tables.
 
         Args:
             begin: Told to every worker first.
 
-            tasks: The shares, in the order of the scan.
+            tasks: The shares, in the order of the scan; ``None`` is "not now".
 
             found: Hears of each page that is in the tables, in any order.
 
@@ -155,13 +165,10 @@ class Crew:
             worker.send(begin)
         waiting = iter(tasks)
         while True:
-            for worker in self._workers:
-                while worker.in_hand < SHARES_AHEAD and (task := next(waiting, None)) is not None:
-                    worker.send(task)
-                    worker.in_hand += 1
-            if not any(worker.in_hand for worker in self._workers):
+            handed = self._hand_out(waiting)
+            if handed is Handed.ALL and not any(worker.in_hand for worker in self._workers):
                 return
-            for done in self._answers():
+            for done in self._answers(HELD_S if handed is Handed.HELD else 0.5):
                 for page in done.pages:
                     found(page)
 
@@ -173,10 +180,24 @@ class Crew:
         for worker in self._workers:
             worker.wait()
 
-    def _answers(self) -> list[Done]:
+    def _hand_out(self, waiting: Iterator[Task | None]) -> Handed:
+        """Give every worker as much as it should have in hand, as far as there is something now."""
+        for worker in self._workers:
+            while worker.in_hand < SHARES_AHEAD:
+                try:
+                    task = next(waiting)
+                except StopIteration:
+                    return Handed.ALL
+                if task is None:
+                    return Handed.HELD
+                worker.send(task)
+                worker.in_hand += 1
+        return Handed.ENOUGH
+
+    def _answers(self, timeout_s: float) -> list[Done]:
         """Wait for workers, and return what came back."""
         answers = []
-        for key, _ in self._selector.select(timeout=0.5):
+        for key, _ in self._selector.select(timeout=timeout_s):
             worker: _Worker = key.data
             answers.append(worker.answer())
             worker.in_hand -= 1

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Iterator
 
 import xxhash
 
+NAME_BYTES = 8
+"""Of each name in `packed`."""
+
 _BITS = 6
 _BUCKETS = 1 << _BITS
 _SHIFT = 64 - _BITS

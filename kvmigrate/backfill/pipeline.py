@@ -10,6 +10,7 @@ import xxhash
 
 from kvmigrate.backfill.bounded import BoundedQueue, Ended
 from kvmigrate.backfill.findings import PageReport
+from kvmigrate.backfill.pace import HELD_S
 from kvmigrate.backfill.page_work import PageWork, Work
 from kvmigrate.model import Item, item_bytes
 from kvmigrate.stores.base import Page
@@ -58,11 +59,11 @@ class Pipeline:
         self._batches: BoundedQueue[Work] = BoundedQueue(max_entries=PAGES_AHEAD, max_bytes=BYTES_AHEAD)
         self._failures: list[BaseException] = []
 
-    def run(self, pages: Iterable[Marked], read: Callable[[int], bool]) -> bool:
+    def run(self, pages: Iterable[Marked | None], read: Callable[[int], bool]) -> bool:
         """Do the pass; return, when everything is committed, whether the scan came to its end.
 
         Args:
-            pages: What is read, by the reader's thread.
+            pages: What is read, by the reader's thread; ``None`` is "not now".
 
             read: Hears of each page how many keys it has; false ends the pass behind it.
 
@@ -102,9 +103,12 @@ class Pipeline:
             raise self._failures[0]
         return complete
 
-    def _read(self, pages: Iterable[Marked]) -> None:
+    def _read(self, pages: Iterable[Marked | None]) -> None:
         for each in pages:
-            self._pages.put(each, sum(map(_size, each.page.items)))
+            if each is None:
+                self._pages.idle(HELD_S)
+            else:
+                self._pages.put(each, sum(map(_size, each.page.items)))
         self._pages.close()
 
     def _write(self) -> None:

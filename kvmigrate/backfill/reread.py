@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from kvmigrate.backfill.absent import check_absent
 from kvmigrate.backfill.census import Census, KnownContents, Place
+from kvmigrate.backfill.pacer import Pacer
 from kvmigrate.backfill.progress import Meter
 from kvmigrate.model import Item
 from kvmigrate.stores.base import KVSource
@@ -37,10 +38,17 @@ class Rereader:
     """
 
     def __init__(
-        self, source: KVSource, target: Target, lens: Lens, *, page_keys: int, accept_deletes: bool = False
+        self,
+        source: KVSource,
+        target: Target,
+        lens: Lens,
+        pacer: Pacer,
+        *,
+        page_keys: int,
+        accept_deletes: bool = False,
     ) -> None:
         """Read *page_keys* keys per round trip; *accept_deletes* believes a source that lacks many items."""
-        self._source, self._target, self._lens = source, target, lens
+        self._source, self._target, self._lens, self._pacer = source, target, lens, pacer
         self._page_keys, self._accept_deletes = page_keys, accept_deletes
         self.known = KnownContents()
 
@@ -77,6 +85,7 @@ class Rereader:
             gone = sum(self._source.get_many(keys).count(None) for _, keys in self._absent(census, entities))
             check_absent(gone, live, source=self._source.name, before=self._target.source_before(label.run))
         for count, keys in self._absent(census, entities):
+            self._pacer.hold(len(keys), meter)
             if keys:
                 total = total.plus(self._bring_up_to_date(keys, label, census, found_now=True))
             meter.add(count)
@@ -122,6 +131,7 @@ class Rereader:
         """Apply items that wait for each other as one batch: on different pages they never meet."""
         total = Reread()
         for keys in self._target.circles(limit=CIRCLE_ITEMS):
+            self._pacer.hold(len(keys), meter)
             total = total.plus(self._bring_up_to_date(keys, label, census, found_now=False, remove=remove))
             meter.add(len(keys))
         return total
@@ -130,6 +140,7 @@ class Rereader:
         total, after = Reread(), ""
         while keys := self._target.due_keys(after=after, limit=self._page_keys):
             after = keys[-1]
+            self._pacer.hold(len(keys), meter)
             total = total.plus(self._bring_up_to_date(keys, label, census, found_now=False, remove=remove))
             meter.add(len(keys))
         return total

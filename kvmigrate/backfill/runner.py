@@ -10,13 +10,16 @@ from typing import TypeVar
 
 import xxhash
 
+from kvmigrate.backfill.budget import Budget
 from kvmigrate.backfill.census import Census, KnownContents, Place
 from kvmigrate.backfill.crew import Begin, Crew, Task, share_digest
 from kvmigrate.backfill.findings import Findings, PageReport
+from kvmigrate.backfill.pace import Knobs
+from kvmigrate.backfill.pacer import Pacer
 from kvmigrate.backfill.page_work import PageWork, Sweep
 from kvmigrate.backfill.pipeline import Pipeline, marked_pages
 from kvmigrate.backfill.pointers import reconcile_pointers
-from kvmigrate.backfill.progress import Meter, Progress
+from kvmigrate.backfill.progress import Meter, Progress, counted
 from kvmigrate.backfill.rare_collections import rare_collections
 from kvmigrate.backfill.report import BackfillReport, PointerReport, SweepReport
 from kvmigrate.backfill.reread import Reread, Rereader
@@ -51,6 +54,8 @@ def run_backfill(
     accept_deletes: bool = False,
     rewrite: bool = False,
     crew: Crew | None = None,
+    knobs: Knobs | None = None,
+    budget: Budget | None = None,
     progress: Progress | None = None,
 ) -> BackfillReport:
     """Copy every item that the mapping matches into tables, and account for every key.
@@ -89,6 +94,10 @@ def run_backfill(
         crew: Worker processes to read and write with, where the store can be divided
             and no limit is set. None means this process alone.
 
+        knobs: Limits of the pace at its beginning; they can be changed while it runs.
+
+        budget: How many items may be quarantined. None means any number.
+
         progress: Told a few times per second how far each phase is.
 
     Returns:
@@ -104,11 +113,13 @@ def run_backfill(
         SchemaError: existing tables do not fit the mapping.
 
         CheckFailedError: the source lacks so many items that it may be a part of the
-            store; what was written stays, nothing was deleted.
+            store, so nothing was deleted; or *budget* is exceeded. What was written stays.
     """
-    reread = Rereader(source, target, lens, page_keys=page_keys, accept_deletes=accept_deletes)
+    pacer = Pacer(target, knobs or Knobs(), budget, progress, page_keys=page_keys)
+    reread = Rereader(source, target, lens, pacer, page_keys=page_keys, accept_deletes=accept_deletes)
     run = _Run(
         reread,
+        pacer,
         source,
         target,
         lens,
@@ -117,9 +128,8 @@ def run_backfill(
         only=tuple(only),
         where=where,
         limit_keys=limit_keys,
-        progress=progress,
     )
-    with rare_collections():
+    with rare_collections(), pacer:
         return run.run(1 if run.is_partial else sweeps, rewrite=rewrite)
 
 
@@ -129,6 +139,7 @@ class _Run:
     def __init__(
         self,
         reread: Rereader,
+        pacer: Pacer,
         source: KVSource,
         target: Target,
         lens: Lens,
@@ -138,10 +149,10 @@ class _Run:
         only: tuple[str, ...],
         where: Where | None,
         limit_keys: int | None,
-        progress: Progress | None,
     ) -> None:
         self._source, self._target, self._lens, self._crew = source, target, lens, crew
-        self._page_keys, self._only, self._limit_keys, self._progress = page_keys, only, limit_keys, progress
+        self._page_keys, self._only, self._limit_keys = page_keys, only, limit_keys
+        self._pacer, self._progress = pacer, pacer.progress
         self._reread, self._where = reread, where
         self.is_partial = limit_keys is not None or where is not None
         self._normalised: Counter[str] = Counter()
@@ -164,6 +175,7 @@ class _Run:
             complete=not self.is_partial,
             where=f"{self._where.column}={self._where.value}" if self._where else "",
         )
+        self._pacer.begin(report.run_id)
         resume = self._resume(report, resume_key)
         if rewrite:
             self._target.forget(self._only or [entity.name for entity in self._lens.mapping.entities])
@@ -173,12 +185,14 @@ class _Run:
             resume = None
             if is_last:
                 break
+        self._pacer.finishing()
         report.moving = sweeps == 1 or self._moving
         report.pointers = self._reconcile(findings)
         report.normalised = dict(sorted(self._normalised.items()))
         self._count(report, findings)
         report.duration_s = round(time.monotonic() - started, 3)
         self._target.finish_run(report.run_id, report.to_json())
+        self._pacer.check_end(report.written + report.waiting + report.quarantined)
         return report
 
     def _resume_key(self) -> str:
@@ -202,6 +216,7 @@ class _Run:
             report.first_load = False
         elif found.number:
             report.resumed_pages = found.number
+            self._pacer.resume()
         return found
 
     def _sweep(
@@ -225,6 +240,7 @@ class _Run:
         life = self._source.incarnation()
         report.complete = self._pass(sweep, resume, findings, meter, life) and not self.is_partial
         duration_s = meter.finish()
+        self._pacer.check_stopped()
         self._remember(findings)
         if resume is not None:
             self._finish_load()
@@ -250,25 +266,29 @@ class _Run:
         work = PageWork(self._target, self._lens, sweep, self._reread.known)
         after = resume.position if resume else ""
         shared = divisible(self._source) if self._crew is not None else None
-        if shared is None or self._crew is None:
-
-            def read(keys: int) -> bool:
-                meter.add(keys)
-                return self._limit_keys is None or meter.done < self._limit_keys
-
-            pages = self._source.scan(work.request(), after=after)
-            marked = marked_pages(self._of_life(pages, life) if resume else pages, resume)
-            return Pipeline(work, findings.add).run(marked, read)
 
         def found(page: PageReport) -> None:
             findings.add(page)
+            self._pacer.through(page)
             meter.add(page.keys)
+
+        if shared is None or self._crew is None:
+            keys_read = 0
+
+            def read(keys: int) -> bool:
+                nonlocal keys_read
+                keys_read += keys
+                return self._limit_keys is None or keys_read < self._limit_keys
+
+            pages = self._source.scan(work.request(), after=after)
+            marked = marked_pages(self._of_life(pages, life) if resume else pages, resume)
+            return Pipeline(work, found).run(self._pacer.over(marked, meter), read)
 
         known = self._reread.known
         begin = Begin(sweep, b"" if sweep.loading else known.to_bytes(), known.doubtful)
         shares = shared.shares(work.request(), after=after)
         tasks = self._tasks(self._of_life(shares, life) if resume else shares, sweep, resume)
-        self._crew.sweep(begin, tasks, found)
+        self._crew.sweep(begin, self._pacer.over(tasks, meter), found)
         return True
 
     def _of_life(self, parts: Iterable[T], life: str | None) -> Iterator[T]:
@@ -313,11 +333,8 @@ class _Run:
         findings.known, findings.touched = [], []
 
     def _finish_load(self) -> None:
-        def told(what: str, done: int, total: int) -> None:
-            if self._progress is not None:
-                self._progress(what, done, total, 0.0)
-
-        self._target.finish_load(sessions=max(2, len(self._crew) if self._crew else 0), told=told)
+        sessions = max(2, len(self._crew) if self._crew else 0)
+        self._target.finish_load(sessions=sessions, told=counted(self._progress))
 
     def _settle(self, label: Label, census: Census, *, absent_too: bool, refused_too: bool) -> Reread:
         """Settle what a sweep leaves. *refused_too*: no other sweep looks again at what its surroundings refused."""

@@ -20,6 +20,21 @@ from kvmigrate.cli.options import (
     next_command,
     settings_of,
 )
+from kvmigrate.cli.pace import (
+    MaxActiveOption,
+    MaxLagOption,
+    MaxQuarantinedOption,
+    PauseOption,
+    RateOption,
+    RetuneOption,
+    UnpauseOption,
+    budget_of,
+    change,
+    changes_of,
+    check_preview,
+    first_knobs,
+    limits,
+)
 from kvmigrate.config import Settings
 
 if TYPE_CHECKING:
@@ -60,6 +75,7 @@ _ProcessesOption = Annotated[
 
 
 def backfill(
+    context: typer.Context,
     *,
     mapping: MappingOption = None,
     source: SourceOption = None,
@@ -72,13 +88,21 @@ def backfill(
     accept_deletes: _AcceptDeletesOption = False,
     rewrite: _RewriteOption = False,
     processes: _ProcessesOption = None,
+    rate: RateOption = None,
+    max_lag: MaxLagOption = None,
+    max_active: MaxActiveOption = None,
+    max_quarantined: MaxQuarantinedOption = None,
+    pause: PauseOption = False,
+    unpause: UnpauseOption = False,
+    retune: RetuneOption = False,
     report: _ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Copy the store into the tables.
 
     Tables are made where they are missing. Safe to interrupt and to run again:
-    what did not change is not written again.
+    what did not change is not written again. --pause, --unpause and --retune begin
+    nothing: they change the backfill of this mapping that runs now, wherever it runs.
     """
     from kvmigrate.migration import Migration
     from kvmigrate.report.backfill import describe_backfill
@@ -86,6 +110,12 @@ def backfill(
 
     call = Call("backfill", as_json=as_json)
     settings = settings_of(mapping=mapping, source=source, target=target, config=config)
+    typed, budget = limits(rate, max_lag, max_active), budget_of(max_quarantined)
+    if (changes := changes_of(context, typed, pause=pause, unpause=unpause, retune=retune)) is not None:
+        with Migration.open(settings) as migration:
+            change(call, migration, changes)
+    if dry_run:
+        check_preview(typed, budget)
     if report:
         check_folder(report)
     with Migration.open(settings) as migration:
@@ -100,6 +130,8 @@ def backfill(
                     accept_deletes=accept_deletes,
                     rewrite=rewrite,
                     processes=processes,
+                    knobs=first_knobs(typed),
+                    budget=budget,
                     progress=progress,
                 )
             )

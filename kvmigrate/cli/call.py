@@ -39,7 +39,7 @@ class Call:
 
     def progress(self) -> ProgressLine:
         """Return a progress display on stderr; it is a context manager."""
-        return ProgressLine(sys.stderr)
+        return ProgressLine(sys.stderr, as_json=self.as_json)
 
     def envelope(
         self,

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from kvmigrate.backfill.progress import Progress
 from kvmigrate.config import Settings
 from kvmigrate.demo.celebration import Celebration, mapping_path
 from kvmigrate.demo.question import ask
 from kvmigrate.demo.servers import DemoServers
-from kvmigrate.migration import AnyProgress, Migration
+from kvmigrate.migration import Migration
 from kvmigrate.model import Bin, Item
 from kvmigrate.stores.load import load
 
@@ -70,7 +71,7 @@ def demo_settings(servers: DemoServers) -> Settings:
     return Settings(servers.source, servers.target, mapping_path())
 
 
-def run_demo(servers: DemoServers, *, size: int, progress: AnyProgress, say: Callable[[str], None]) -> DemoReport:
+def run_demo(servers: DemoServers, *, size: int, progress: Progress, say: Callable[[str], None]) -> DemoReport:
     """Fill the store with *size* keys, migrate it, verify it, and compare the reports with the shop's books.
 
     Args:

@@ -236,6 +236,55 @@ class ListedIds:
     unlisted_examples: tuple[str, ...] = ()
 
 
+class Signals(NamedTuple):
+    """How the target's server is, apart from what a run does to it. ``None`` is not asked for, or cannot be read.
+
+    Attributes:
+        lag_s: How far the standby that is furthest behind is behind; 0 where there is none.
+
+        active: Sessions of others that are at work.
+
+        lag_unread, active_unread: Why it cannot be read, and what would help.
+    """
+
+    lag_s: float | None = None
+    active: int | None = None
+    lag_unread: str = ""
+    active_unread: str = ""
+
+
+class Heard(NamedTuple):
+    """What a run hears when it says that it lives.
+
+    Attributes:
+        knobs: As they are now, whoever changed them.
+
+        is_newest: No newer backfill took over.
+    """
+
+    knobs: Mapping[str, Any]
+    is_newest: bool
+
+
+class Beside(Protocol):
+    """A connection of its own beside a run's, for one other thread.
+
+    Nothing is tried again: every method may raise `TargetError`, and may be called again then.
+    """
+
+    def beat(self, state: str, reason: str, knobs: Mapping[str, Any]) -> Heard:
+        """Say that the run lives and what it does; *knobs* are those it began with."""
+        ...
+
+    def signals(self, *, lag: bool, active: bool) -> Signals:
+        """Read what is asked for. What the role may not see is told in the answer and is no error."""
+        ...
+
+    def close(self) -> None:
+        """Release the connection. Safe to call twice."""
+        ...
+
+
 class Target(Protocol):
     """Tables to migrate to, with their ledger. Every method may raise `TargetError`."""
 
@@ -270,6 +319,17 @@ class Target(Protocol):
 
         Raises:
             FenceError: this scope is live, so an offline run must not write.
+        """
+        ...
+
+    def beside(self, run: int) -> Beside:
+        """Return a connection of its own for the pace of *run*; nothing is opened yet."""
+        ...
+
+    def quarantined_by(self, run: int, *, resumed: bool) -> tuple[int, int]:
+        """Return how many items are quarantined by *run*, and how many items its checkpoints have.
+
+        *resumed*: also by the runs before it, since it goes on with their first load.
         """
         ...
 

@@ -20,6 +20,7 @@ from kvmigrate.target.base import (
     SURROUNDING_REASONS,
     Applied,
     Batch,
+    Beside,
     Label,
     ListedIds,
     QuarantineEntry,
@@ -41,6 +42,7 @@ from kvmigrate.target.load_end import LoadEnd
 from kvmigrate.target.lost_rows import forget_contents, forget_lost_rows, refresh_statistics
 from kvmigrate.target.quarantined import select_quarantined
 from kvmigrate.target.resume import take_over
+from kvmigrate.target.run_row import RunRow, quarantined_by
 from kvmigrate.target.schema_postgres import apply_schema
 from kvmigrate.target.session import Session, house_error, is_data_error, never_migrated
 from kvmigrate.target.undo import UNDO, Undo, count_taken_out, note_taken_out, undoable
@@ -173,6 +175,15 @@ class PostgresTarget:
                 return run
 
         return self._writer.run(work)
+
+    def beside(self, run: int) -> Beside:
+        """Return a connection of its own for the pace of *run*; nothing is opened yet."""
+        return RunRow(self._url, run)
+
+    def quarantined_by(self, run: int, *, resumed: bool) -> tuple[int, int]:
+        """Return how many items *run* quarantined, and how many its checkpoints have; see `Target.quarantined_by`."""
+        scope = self._parts().scope
+        return self._writer.run(lambda connection: quarantined_by(connection, scope, run, resumed=resumed))
 
     def forget(self, entities: Collection[str]) -> int:
         """Cease to take the items of these entities for known, so that a sweep writes them again; return how many."""

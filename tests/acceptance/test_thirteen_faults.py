@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis
 
+from kvmigrate.backfill.progress import Event
 from kvmigrate.consistency.difference import Cause
 from kvmigrate.model import Item
 from tests.shop_run import CATALOG_ID, CLIENT_ID, GIFT_ID, ORDER_ID, ShopRun, client, gift, order, parents
@@ -214,10 +215,9 @@ def test_12_writes_during_the_run_are_not_lost(shop: ShopRun) -> None:
     shop.put({**parents(), changed: gift(sku="a"), gone: gift(sku="b")})
     written: list[int] = []
 
-    def write_once(phase: str, done: int, total: int | None, per_second: float) -> None:
-        del phase, total, per_second
-        if done and not written:
-            written.append(done)
+    def write_once(event: Event) -> None:
+        if event.done and not written:
+            written.append(event.done)
             shop.put({changed: gift(sku="a", name="Changed"), new: gift(sku="c", name="New")})
             shop.client.delete(gone)
 
