@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from kvmigrate.target.attempt import Parts
 from kvmigrate.target.base import KEPT_EXAMPLES, TakenOut, Undoable
 from kvmigrate.target.first_load import FirstLoad, Phase
 from kvmigrate.target.layout import equal_pairs
+from kvmigrate.target.order_of_removal import referrers_first
 from kvmigrate.target.referrers import Chosen, Link, choose, depth, links
 from kvmigrate.target.session import is_data_error
 from kvmigrate.transform.entity_number import SEVERAL
@@ -188,7 +189,7 @@ class Undo:
         group = self._with_referrers(_Group(dict.fromkeys(keys, entity)), most)
         free = group.settle()
         rows: dict[str, int] = defaultdict(int)
-        refused = self._delete_or_split(_together(free, group.parents), free, rows)
+        refused = self._delete_or_split(referrers_first(free, group.parents), free, rows)
         undone = len(free) - len(refused)
         held = {key: by for key, by in {**group.held, **refused}.items() if key in group.members}
         put_off = sum(1 for key in keys if key in group.unseen and key not in held)
@@ -254,7 +255,10 @@ class Undo:
     def _delete_or_split(
         self, groups: list[list[str]], entities: Mapping[str, int], rows: dict[str, int]
     ) -> dict[str, str]:
-        """Delete items, those that hang together at once; return those that the database refuses, and for what."""
+        """Delete items, each group at once; return those that the database refuses, and for what.
+
+        A group's referrers stand before it, so that what one refuses keeps only whom it refers to.
+        """
         keys = [key for group in groups for key in group]
         if not keys:
             return {}
@@ -332,26 +336,3 @@ def _by_entity(items: Mapping[str, int]) -> dict[int, list[str]]:
     for key, entity in items.items():
         found[entity].append(key)
     return found
-
-
-def _together(items: Iterable[str], parents: Mapping[str, set[str]]) -> list[list[str]]:
-    """Return the items in groups that hang together by references, which can be deleted one after the other."""
-    ties: dict[str, set[str]] = {key: set() for key in items}
-    for key, tied in ties.items():
-        for parent in parents.get(key, ()):
-            if parent in ties:
-                tied.add(parent)
-                ties[parent].add(key)
-    groups, seen = [], set[str]()
-    for start in ties:
-        if start not in seen:
-            group, ahead = [], [start]
-            seen.add(start)
-            while ahead:
-                here = ahead.pop()
-                group.append(here)
-                new = ties[here] - seen
-                seen |= new
-                ahead += new
-            groups.append(group)
-    return groups

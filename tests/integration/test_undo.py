@@ -281,8 +281,8 @@ def test_items_that_foreign_tables_refer_to_are_kept(stand: Stand, rule: str) ->
 
 
 def test_an_item_that_a_trigger_protects_is_kept(stand: Stand) -> None:
-    """The database alone can tell: the batch is divided down to it, and its own parents stay with it."""
-    run = stand.backfill({**FIRST, **LATER}).run_id
+    """The database alone can tell: the batch is divided down to it, and its parents stay with it, not its referrers."""
+    run = stand.backfill({**FIRST, **LATER, "book:9": {"prior": 2}}).run_id
     stand.pg.execute(
         "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN IF OLD.id = 2 THEN RAISE 'kept'; END IF; RETURN OLD; END $$; "
@@ -292,7 +292,7 @@ def test_an_item_that_a_trigger_protects_is_kept(stand: Stand) -> None:
     done = stand.undo(run)
 
     assert {"author:1", "author:3", "book:1", "book:2"} == {each["key"] for each in done.examples}
-    assert (9, kept(referenced=4)) == (done.undone, done.kept)
+    assert (10, kept(referenced=4)) == (done.undone, done.kept)
     stand.pg.execute("DROP TRIGGER keep ON books")
     assert (4, kept()) == ((last := stand.undo(run)).undone, last.kept)
 
