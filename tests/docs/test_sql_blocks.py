@@ -8,6 +8,8 @@ from tests.docs.pages import Block, blocks, pages
 SQL = [block for page in pages() for block in blocks(page, "sql")]
 TABLES = """
 CREATE SCHEMA kvmigrate;
+CREATE TABLE kvmigrate.run
+    (id bigint, state text, reason text, knobs jsonb, seen_at timestamptz, finished_at timestamptz);
 CREATE TABLE clients (id uuid PRIMARY KEY, name text, source_key text);
 CREATE TABLE orders (id uuid PRIMARY KEY, rest jsonb);
 INSERT INTO orders VALUES (gen_random_uuid(), '{"couponCode": "MAY", "$": {"at": {}}}');

@@ -11,7 +11,9 @@ import pytest
 
 from kvmigrate.backfill.pace import Knobs, State
 from kvmigrate.errors import CheckFailedError, FenceError, TargetError
+from kvmigrate.target.base import Signals
 from kvmigrate.target.retune import retune
+from kvmigrate.target.run_row import RunRow
 from tests.fix_migration import Fill
 from tests.fix_pace import Paced
 from tests.fix_postgres import PgConnection
@@ -135,6 +137,28 @@ def test_sessions_of_others_throttle(paced: Paced, pg: PgConnection) -> None:
     assert 401 == run.ends().written
     assert time.monotonic() - begin > 2
     busy.close()
+
+
+def test_nothing_is_asked_without_a_limit(paced: Paced, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one, only that, and about once a second, however many pages there are."""
+    asked: list[tuple[bool, bool]] = []
+    read = RunRow.signals
+
+    def noted(row: RunRow, *, lag: bool, active: bool) -> Signals:
+        asked.append((lag, active))
+        return read(row, lag=lag, active=active)
+
+    monkeypatch.setattr(RunRow, "signals", noted)
+    paced.fill(clients(1200))
+    run = paced(knobs=Knobs(rate=400), sweeps=1)
+    run.reaches(lambda event: event.done > 0)
+    assert [] == asked
+    run.retune(max_lag_s=5)
+    begin = time.monotonic()
+    run.ends()
+
+    assert {(True, False)} == set(asked)
+    assert len(asked) <= time.monotonic() - begin + 4
 
 
 class Busy:
