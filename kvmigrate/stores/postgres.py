@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import Any, LiteralString
 
 from psycopg import sql
 
 from kvmigrate.errors import ConfigError, SourceError
 from kvmigrate.model import Item, ItemKind
-from kvmigrate.stores.address import readable_key
+from kvmigrate.stores.address import readable_key, readable_keys
 from kvmigrate.stores.base import Page, ScanRequest, Share
+from kvmigrate.stores.plain_items import plain_items
 from kvmigrate.stores.position import AT_FIRST_KEY, behind, last_key
 from kvmigrate.stores.postgres_link import EXAMPLE, PostgresLink, bytes_cursor
 from kvmigrate.stores.postgres_shape import Shape, shape_of
@@ -251,8 +253,9 @@ class PostgresSource:
 
 
 def _page(rows: Sequence[Any], request: ScanRequest, position: str) -> Page:
-    items: list[Item] = []
-    unreadable: list[bytes] = []
+    if rows and (items := _plain(rows, request)) is not None:
+        return Page(items, (), (), position)
+    items, unreadable = [], []
     for raw, value, expires_at_ms in rows:
         key = None if raw is None else readable_key(raw)
         if key is None:
@@ -262,6 +265,15 @@ def _page(rows: Sequence[Any], request: ScanRequest, position: str) -> Page:
         else:
             items.append(Item(key, None, ItemKind.UNREAD))
     return Page(items, (), unreadable, position)
+
+
+def _plain(rows: Sequence[Any], request: ScanRequest) -> list[Item] | None:
+    """Return the items of rows that all have a key and a value and are all wanted, else ``None``."""
+    keys, values, expiries = zip(*rows, strict=True)
+    names = None if None in keys or None in values else readable_keys(keys)
+    if names is None or not request.wants_all(names):
+        return None
+    return plain_items(names, values, expiries if request.ttl else repeat(None))
 
 
 def _item(key: str, value: bytes | None, expires_at_ms: int | None) -> Item:

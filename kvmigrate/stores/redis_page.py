@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import repeat
 from typing import NamedTuple, cast
 
 from kvmigrate.model import Item, ItemKind, item_bytes
 from kvmigrate.stores.address import field_items, field_prefix, readable_key, readable_keys, split_address
 from kvmigrate.stores.base import Page, ScanRequest
+from kvmigrate.stores.plain_items import plain_items
 from kvmigrate.stores.redis_link import Link
 from kvmigrate.stores.redis_read import Held, Table
 from kvmigrate.stores.stride import PAGE_BYTES, Stride
-
-# What a NamedTuple's own constructor does, without a call of Python for each item.
-_item = cast("type[Item]", partial(tuple.__new__, Item))
 
 
 class _Read(NamedTuple):
@@ -101,9 +98,8 @@ class RedisPages:
         ttl = ttl and self._link.expiring()
         values, expiries = self._link.ask(lambda: self._link.reader().strings(raw, ttl=ttl))
         if None not in values:
-            items = list(map(_item, zip(names, values, repeat(ItemKind.JSON), expiries, strict=False)))
             sizes = list(map(len, cast("Sequence[bytes]", values)))
-            return _Read(Page(items), sum(sizes), max(sizes))
+            return _Read(Page(plain_items(names, values, expiries)), sum(sizes), max(sizes))
         open_keys = [key for key, value in zip(raw, values, strict=True) if value is None]
         others = self._link.ask(lambda: self._link.reader().others(open_keys, ttl=ttl))
         items, vanished = [], []
