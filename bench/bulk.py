@@ -43,7 +43,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS)
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=["first"])
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES, help="items, for the scenario size")
-    parser.add_argument("--processes", type=int, help="handed to kvmigrate backfill")
+    parser.add_argument("--processes", type=int, help="handed to kvmigrate backfill and verify")
     options = parser.parse_args(arguments)
     if options.variant == "ttl" and options.source != "redis":
         parser.error("a kv_store table has no TTL")

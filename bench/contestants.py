@@ -28,15 +28,11 @@ class Contestant(NamedTuple):
     command: Callable[[Task], list[str]]
 
 
-def ours(processes: int | None) -> Contestant:
-    """Return ``kvmigrate backfill``."""
+def ours(processes: int | None, command: str = "backfill") -> Contestant:
+    """Return ``kvmigrate backfill``, or another command of ours."""
     more = ["--processes", str(processes)] if processes else []
-    return Contestant(OURS, lambda task: [*_kvmigrate("backfill", task), *more])
-
-
-def verifier() -> Contestant:
-    """Return ``kvmigrate verify``."""
-    return Contestant("verify", lambda task: _kvmigrate("verify", task))
+    name = OURS if command == "backfill" else command
+    return Contestant(name, lambda task: [*_kvmigrate(command, task), *more])
 
 
 def peer(name: str) -> Contestant:

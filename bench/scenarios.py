@@ -18,7 +18,6 @@ from bench.contestants import (
     ours,
     peer,
     report_of,
-    verifier,
 )
 from bench.limit import write_files
 from bench.results import Result, size_table, table
@@ -125,7 +124,7 @@ def verify(stand: Stand, *, rounds: int, processes: int | None) -> str:
     with stand.fresh() as task:
         stand.run(ours(processes), task)
         for _ in range(rounds):
-            result.add(stand.run(verifier(), task).cost, rows_in(task.target_url))
+            result.add(stand.run(ours(processes, "verify"), task).cost, rows_in(task.target_url))
     return table("Verify", [result])
 
 

@@ -4,7 +4,7 @@ The script decodes each blob with `json.loads`, makes typed tuples and compares 
 `SELECT ... WHERE id = ANY(page)`. It finds neither extra rows nor lost members, has no ledger and
 names no difference; it knows its two kinds by heart. Client, Redis and PostgreSQL share the machine.
 
-Usage: python -m bench.verify [--products N] [--orders N] [--rounds N]
+Usage: python -m bench.verify [--scale S] [--rounds N] [--processes N ...]
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg
 import redis
 
-from bench.backfill import MAPPING, SETTINGS, fill, run_ours
+from bench.contestants import MAPPING
+from bench.fill import fill
 from bench.lens import order_rows, product_rows
 from bench.machine import describe_machine
-from bench.shop import Shop
-from kvmigrate.consistency.json_exact import loads_column
-from kvmigrate.consistency.verify import run_verify
+from bench.stand import SETTINGS
+from bench.workload import Workload
+from kvmigrate.config import Settings
 from kvmigrate.embedded.postgres import PostgresServer
 from kvmigrate.embedded.redis import RedisServer
+from kvmigrate.migration import Migration
 from kvmigrate.model import Item
-from kvmigrate.stores.open import open_source
-from kvmigrate.target.rows_postgres import PostgresRowReader
-from kvmigrate.transform.declaration.mapping_file import load_mapping
 
 PAGE = 1_000
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -51,19 +51,24 @@ class Figures(NamedTuple):
 def main() -> None:
     """Fill store and tables once, then let the two take turns."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--products", type=int, default=20_000)
-    parser.add_argument("--orders", type=int, default=12_000)
+    parser.add_argument("--scale", type=float, default=0.04, help="1.0 is 805,000 items")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1], help="handed to verify, each in its turn")
     options = parser.parse_args()
     with PostgresServer.start(settings=SETTINGS) as postgres, RedisServer.start() as store:
-        count = fill(store.url, Shop(options.products, options.orders))
-        url = postgres.create_database("verified")
-        run_ours(store.url, url)
+        workload = Workload(options.scale)
+        fill(workload, store.url)
+        count, url = workload.count, postgres.create_database("verified")
+        with Migration.open(Settings(store.url, url, MAPPING)) as migration:
+            migration.backfill()
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("VACUUM ANALYZE")
         print(f"verification of {count:,} items, median of {options.rounds} rounds in turn")
         print(describe_machine())
-        runs: dict[str, Callable[[str, str], int]] = {"ours": verify, "script": compare}
+        runs: dict[str, Callable[[str, str], int]] = {
+            **{f"ours, {each}": partial(verify, processes=each) for each in options.processes},
+            "script": compare,
+        }
         figures: dict[str, list[Figures]] = {name: [] for name in runs}
         for _ in range(options.rounds):
             for name, run in runs.items():
@@ -76,9 +81,9 @@ def measured(run: Callable[[str, str], int], store_url: str, url: str, count: in
     """Run once; it must find every item equal."""
     with psycopg.connect(url) as connection:
         client: Any = redis.Redis.from_url(store_url)
-        before = store_cpu(client), tables_cpu(connection), time.process_time(), time.perf_counter()
+        before = store_cpu(client), tables_cpu(connection), client_cpu(), time.perf_counter()
         found = run(store_url, url)
-        wall, cpu = time.perf_counter() - before[3], time.process_time() - before[2]
+        wall, cpu = time.perf_counter() - before[3], client_cpu() - before[2]
         # What a backend used is known of it until it has ended, and of its parent when that has seen it end.
         time.sleep(SETTLE_S)
         if found != count:
@@ -90,16 +95,13 @@ def line(name: str, figures: list[Figures], count: int) -> str:
     """Return one line: items per second, and microseconds per item by process."""
     wall, client, store, tables = (statistics.median(each) for each in zip(*figures, strict=True))
     each = f"client {client / count * 1e6:6.1f}  redis {store / count * 1e6:5.1f}  postgres {tables / count * 1e6:5.1f}"
-    return f"{name:7} {count / wall:9,.0f} items/s   CPU us per item: {each}"
+    return f"{name:8} {count / wall:9,.0f} items/s   CPU us per item: {each}"
 
 
-def verify(store_url: str, target_url: str) -> int:
+def verify(store_url: str, target_url: str, *, processes: int) -> int:
     """Run the whole verification; return how many items match."""
-    mapping = load_mapping(MAPPING)
-    source = open_source(store_url)
-    with PostgresRowReader.open(target_url, mapping, json_loads=loads_column) as reader:
-        report = run_verify(source, reader, mapping)
-    source.close()
+    with Migration.open(Settings(store_url, target_url, MAPPING)) as migration:
+        report = migration.verify(processes=processes)
     return 0 if report.divergent else report.matched
 
 
@@ -150,6 +152,11 @@ def equal_orders(connection: psycopg.Connection[Any], items: list[Item]) -> int:
 def ids(items: list[Item]) -> list[str]:
     """Return the ids in the keys."""
     return [item.key.partition(":")[2] for item in items]
+
+
+def client_cpu() -> float:
+    """Return what this process and those that it started and saw end have used so far, in seconds."""
+    return sum(os.times()[:4])
 
 
 def store_cpu(client: Any) -> float:

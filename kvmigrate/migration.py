@@ -13,24 +13,26 @@ from typing import Any, BinaryIO, Self
 import structlog
 
 from kvmigrate.backfill.budget import Budget
-from kvmigrate.backfill.crew import Crew, Setup
 from kvmigrate.backfill.pace import Knobs
 from kvmigrate.backfill.preview import preview_backfill
 from kvmigrate.backfill.progress import Progress, counted
 from kvmigrate.backfill.quarantine import QuarantineStore, ReplayReport
 from kvmigrate.backfill.report import BackfillReport
 from kvmigrate.backfill.runner import PAGE_KEYS, run_backfill
+from kvmigrate.backfill.share_work import BackfillSetup, Done
 from kvmigrate.backfill.undo import UndoReport, run_undo
 from kvmigrate.backfill.where import read_where
 from kvmigrate.config import Settings, mask_url, read_settings
 from kvmigrate.consistency.json_exact import loads_column
 from kvmigrate.consistency.report import VerifyReport
+from kvmigrate.consistency.share_work import Compared, VerifySetup, run_shared_verify
 from kvmigrate.consistency.verify import run_verify
 from kvmigrate.errors import ConfigError
 from kvmigrate.export.report import ExportReport, Lines, type_name
 from kvmigrate.export.source import export_source
 from kvmigrate.export.target import TargetExport
 from kvmigrate.model import Item, ItemKind
+from kvmigrate.processes.crew import Crew
 from kvmigrate.stores.base import KVSource, divisible
 from kvmigrate.stores.export_format import write_item, write_unreadable
 from kvmigrate.stores.open import open_source
@@ -125,7 +127,7 @@ class Migration:
         self.check_entities(only)
         with ExitStack() as stack:
             count = self._processes(processes) if limit_keys is None else 1
-            crew = stack.enter_context(Crew(self._setup(), count)) if count > 1 else None
+            crew = stack.enter_context(Crew(BackfillSetup(*self._opened()), count, Done)) if count > 1 else None
             return run_backfill(
                 self.source,
                 self.target,
@@ -180,10 +182,11 @@ class Migration:
         keys = self.source.count()
         return min(os.cpu_count() or 1, MOST_PROCESSES) if keys is None or keys >= WORTH_PROCESSES_KEYS else 1
 
-    def _setup(self) -> Setup:
+    def _opened(self) -> tuple[str, str, str, str]:
+        """Return what every worker opens: the fields of `Setup`."""
         settings = self.settings
         text = Path(settings.need_mapping()).read_text(encoding="utf-8")
-        return Setup(settings.need_source(), settings.need_target(), text, self.mapping.fingerprint)
+        return settings.need_source(), settings.need_target(), text, self.mapping.fingerprint
 
     def verify(
         self,
@@ -191,22 +194,33 @@ class Migration:
         entity: str | None = None,
         limit_keys: int | None = None,
         show_values: bool = False,
+        processes: int | None = None,
         progress: Progress | None = None,
     ) -> VerifyReport:
-        """Compare the store with the tables, both ways. See `run_verify`."""
+        """Compare the store with the tables, both ways. See `run_verify`.
+
+        *processes* is as for `backfill`; the report is the same, however many compare.
+        """
         self.check_entities([entity] if entity else [])
-        source, url = self.source, self.settings.need_target()
-        with PostgresRowReader.open(url, self.mapping, json_loads=loads_column) as reader:
+        source, url, told = self.source, self.settings.need_target(), counted(progress)
+        with ExitStack() as stack:
+            reader = stack.enter_context(PostgresRowReader.open(url, self.mapping, json_loads=loads_column))
             finished = reader.is_backfill_finished()
-            found = run_verify(
-                source,
-                reader,
-                self.mapping,
-                progress=counted(progress),
-                show_values=show_values,
-                limit=limit_keys,
-                entity=entity,
-            )
+            count = self._processes(processes) if limit_keys is None else 1
+            if count > 1:
+                setup = VerifySetup(*self._opened(), entity, show_values)
+                crew = stack.enter_context(Crew(setup, count, Compared))
+                found = run_shared_verify(source, reader, self.mapping, crew, entity=entity, progress=told)
+            else:
+                found = run_verify(
+                    source,
+                    reader,
+                    self.mapping,
+                    progress=told,
+                    show_values=show_values,
+                    limit=limit_keys,
+                    entity=entity,
+                )
         found.unfinished = not finished
         return found
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from kvmigrate.backfill.crew import Crew, Setup
 from kvmigrate.backfill.progress import Event
 from kvmigrate.backfill.report import BackfillReport
 from kvmigrate.backfill.runner import run_backfill
+from kvmigrate.backfill.share_work import BackfillSetup, Done
+from kvmigrate.processes.crew import Crew
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.target.retune import RunState, retune
 from kvmigrate.transform.declaration.mapping_file import load_mapping
@@ -88,7 +89,7 @@ class Paced:
 
     def __init__(self, fill: Fill, source: str, target: str, lens: Lens, workers: int) -> None:
         self.fill, self.target, self.workers = fill, target, workers
-        self.crew: Crew | None = None
+        self.crew: Crew[Done] | None = None
         self._source, self._lens = source, lens
         self._runs: list[Run] = []
 
@@ -99,8 +100,8 @@ class Paced:
             with ExitStack() as stack:
                 target = stack.enter_context(PostgresTarget.connect(url or self.target, self._lens))
                 if self.workers:
-                    setup = Setup(self._source, url or self.target, SHOP, self._lens.mapping.fingerprint)
-                    self.crew = options["crew"] = stack.enter_context(Crew(setup, self.workers))
+                    setup = BackfillSetup(self._source, url or self.target, SHOP, self._lens.mapping.fingerprint)
+                    self.crew = options["crew"] = stack.enter_context(Crew(setup, self.workers, Done))
                 return run_backfill(
                     self.fill.source, target, self._lens, progress=run.tell, **{"page_keys": 20, **options}
                 )

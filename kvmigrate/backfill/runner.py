@@ -12,7 +12,6 @@ import xxhash
 
 from kvmigrate.backfill.budget import Budget
 from kvmigrate.backfill.census import Census, KnownContents, Place
-from kvmigrate.backfill.crew import Begin, Crew, Task, share_digest
 from kvmigrate.backfill.findings import Findings, PageReport
 from kvmigrate.backfill.pace import Knobs
 from kvmigrate.backfill.pacer import Pacer
@@ -20,11 +19,13 @@ from kvmigrate.backfill.page_work import PageWork, Sweep
 from kvmigrate.backfill.pipeline import Pipeline, marked_pages
 from kvmigrate.backfill.pointers import reconcile_pointers
 from kvmigrate.backfill.progress import Meter, Progress, counted
-from kvmigrate.backfill.rare_collections import rare_collections
 from kvmigrate.backfill.report import BackfillReport, PointerReport, SweepReport
 from kvmigrate.backfill.reread import Reread, Rereader
+from kvmigrate.backfill.share_work import Begin, Done, Task, share_digest
 from kvmigrate.backfill.where import Where
 from kvmigrate.model import Bin
+from kvmigrate.processes.crew import Crew
+from kvmigrate.processes.rare_collections import rare_collections
 from kvmigrate.stores.base import KVSource, Share, divisible
 from kvmigrate.target.base import Batch, Label, Mark, ResumePoint, Tally, Target
 from kvmigrate.transform.lens import Lens
@@ -53,7 +54,7 @@ def run_backfill(
     limit_keys: int | None = None,
     accept_deletes: bool = False,
     rewrite: bool = False,
-    crew: Crew | None = None,
+    crew: Crew[Done] | None = None,
     knobs: Knobs | None = None,
     budget: Budget | None = None,
     progress: Progress | None = None,
@@ -143,7 +144,7 @@ class _Run:
         source: KVSource,
         target: Target,
         lens: Lens,
-        crew: Crew | None,
+        crew: Crew[Done] | None,
         *,
         page_keys: int,
         only: tuple[str, ...],
@@ -288,7 +289,9 @@ class _Run:
         begin = Begin(sweep, b"" if sweep.loading else known.to_bytes(), known.doubtful)
         shares = shared.shares(work.request(), after=after)
         tasks = self._tasks(self._of_life(shares, life) if resume else shares, sweep, resume)
-        self._crew.sweep(begin, self._pacer.over(tasks, meter), found)
+        for done in self._crew.share_out(self._pacer.over(tasks, meter), first=begin):
+            for page in done.pages:
+                found(page)
         return True
 
     def _of_life(self, parts: Iterable[T], life: str | None) -> Iterator[T]:

@@ -1,20 +1,55 @@
-"""What a worker process does: it reads shares with its own connections, and writes what is in them."""
+"""A sweep by worker processes: what is said to them, and what they do.
+
+A worker reads shares with its own connections, and writes what is in them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import IO
-
 import msgspec
+import xxhash
 
 from kvmigrate.backfill.census import KnownContents
-from kvmigrate.backfill.crew import Begin, Done, Failed, Task, read_frame, write_frame
 from kvmigrate.backfill.findings import PageReport
 from kvmigrate.backfill.page_work import PageWork, Sweep
-from kvmigrate.errors import KVMigrateError
+from kvmigrate.processes.frames import Setup
 from kvmigrate.stores.base import DivisibleSource, Share
 from kvmigrate.target.base import Mark, Target
 from kvmigrate.transform.lens import Lens
+
+
+class BackfillSetup(Setup, tag="backfill"):
+    """What a worker of a backfill opens."""
+
+
+class Task(msgspec.Struct, tag_field="kind", tag="share"):
+    """A share to do, with its number in the scan of a first load."""
+
+    number: int
+    position: str
+    ask: tuple[bytes, ...]
+    digest: bytes
+
+
+class Begin(msgspec.Struct, tag_field="kind", tag="begin"):
+    """A sweep begins. *known* and *doubtful* are of `KnownContents`."""
+
+    sweep: Sweep
+    known: bytes
+    doubtful: list[int]
+
+
+class Done(msgspec.Struct, tag_field="kind", tag="done"):
+    """What was asked for is done; of a share, it is in the tables."""
+
+    pages: list[PageReport]
+
+
+MESSAGES = msgspec.msgpack.Decoder(Begin | Task)
+
+
+def share_digest(share: Share) -> bytes:
+    """Return the hash of what a share asks for."""
+    return xxhash.xxh3_128_digest(b"".join(len(part).to_bytes(8, "big") + part for part in share.ask))
 
 
 class ShareWork:
@@ -26,13 +61,21 @@ class ShareWork:
         self._sweep: Sweep | None = None
         self._work: PageWork | None = None
 
-    def begin(self, begin: Begin) -> None:
-        """Begin a sweep."""
-        self._sweep = begin.sweep
-        known = KnownContents(begin.known, begin.doubtful)
-        self._work = PageWork(self._target, self._lens, begin.sweep, known)
+    def answer(self, message: Begin | Task) -> Done:
+        """Begin a sweep, or do a share of it."""
+        if isinstance(message, Task):
+            return Done(self._do(message))
+        self._sweep = message.sweep
+        known = KnownContents(message.known, message.doubtful)
+        self._work = PageWork(self._target, self._lens, message.sweep, known)
+        return Done([])
 
-    def do(self, task: Task) -> list[PageReport]:
+    def close(self) -> None:
+        """Release connections."""
+        self._source.close()
+        self._target.close()
+
+    def _do(self, task: Task) -> list[PageReport]:
         """Read a share and write what must be written of it; return the reports of its pages."""
         assert self._work is not None  # noqa: S101 - a sweep is begun first
         assert self._sweep is not None  # noqa: S101 - the same
@@ -42,29 +85,3 @@ class ShareWork:
             mark = Mark(task.number, part, page.position, task.digest) if self._sweep.loading else None
             reports.append(work.write(work.transform(page, mark)))
         return reports
-
-    def close(self) -> None:
-        """Release connections."""
-        self._source.close()
-        self._target.close()
-
-
-def serve(open_work: Callable[[], ShareWork], incoming: IO[bytes], outgoing: IO[bytes]) -> None:
-    """Answer every task that comes in, until the end or the first failure."""
-    decoder = msgspec.msgpack.Decoder(Begin | Task)
-    work: ShareWork | None = None
-    try:
-        while (body := read_frame(incoming)) is not None:
-            message = decoder.decode(body)
-            work = work or open_work()
-            if isinstance(message, Begin):
-                work.begin(message)
-            else:
-                write_frame(outgoing, Done(work.do(message)))
-    except KVMigrateError as exc:
-        write_frame(outgoing, Failed(type(exc).__name__, str(exc), exc.hint))
-    except Exception as exc:  # noqa: BLE001 - it is told to the run, which raises it
-        write_frame(outgoing, Failed(type(exc).__name__, str(exc), "run the same command again to go on"))
-    finally:
-        if work is not None:
-            work.close()

@@ -14,6 +14,7 @@ from kvmigrate.cli.options import (
     JsonOption,
     LimitOption,
     MappingOption,
+    ProcessesOption,
     SourceOption,
     TargetOption,
     example,
@@ -66,13 +67,6 @@ _WhereOption = Annotated[
 
 _DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Read and tell; write nothing, need no database.")]
 
-_ProcessesOption = Annotated[
-    int | None,
-    typer.Option(
-        "--processes", metavar="N", min=1, help="Worker processes. Default: one per processor; 1 for small stores."
-    ),
-]
-
 
 def backfill(
     context: typer.Context,
@@ -87,7 +81,7 @@ def backfill(
     dry_run: _DryRunOption = False,
     accept_deletes: _AcceptDeletesOption = False,
     rewrite: _RewriteOption = False,
-    processes: _ProcessesOption = None,
+    processes: ProcessesOption = None,
     rate: RateOption = None,
     max_lag: MaxLagOption = None,
     max_active: MaxActiveOption = None,

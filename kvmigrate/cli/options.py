@@ -37,6 +37,12 @@ EntityOption = Annotated[str | None, typer.Option("--entity", metavar="NAME", he
 OutputOption = Annotated[
     Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write to FILE and not to stdout.")
 ]
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--processes", metavar="N", min=1, help="Worker processes. Default: one per processor; 1 for small stores."
+    ),
+]
 
 
 _PROGRAM = "kvmigrate"

@@ -14,6 +14,7 @@ from kvmigrate.cli.options import (
     JsonOption,
     LimitOption,
     MappingOption,
+    ProcessesOption,
     SourceOption,
     TargetOption,
     example,
@@ -43,6 +44,7 @@ def verify(
     entity: EntityOption = None,
     limit: LimitOption = None,
     show_values: _ShowValuesOption = False,
+    processes: ProcessesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare every item with its rows, both ways.
@@ -56,7 +58,9 @@ def verify(
     settings = settings_of(mapping=mapping, source=source, target=target, config=config)
     with Migration.open(settings) as migration:
         with call.progress() as progress:
-            found = migration.verify(entity=entity, limit_keys=limit, show_values=show_values, progress=progress)
+            found = migration.verify(
+                entity=entity, limit_keys=limit, show_values=show_values, processes=processes, progress=progress
+            )
         exit_code = DIVERGENT if found.divergent else 0 if found.compared else INCONCLUSIVE
         commands = ["backfill"] if found.unfinished else MEND if found.divergent else []
         envelope = call.envelope(

@@ -83,7 +83,7 @@ class VerifyReport:
             self.examples.append(difference)
 
     def merge(self, other: VerifyReport) -> None:
-        """Add what *other* found of other keys."""
+        """Add what *other* found of other keys. Both have examples in the order of keys, and so has the result."""
         for name in COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for mine, theirs in (
@@ -94,7 +94,8 @@ class VerifyReport:
             mine.update(theirs)
         for entity, counts in other.entities.items():
             self.entities.setdefault(entity, Counter()).update(counts)
-        for difference in other.examples:
+        examples, self.examples = sorted([*self.examples, *other.examples], key=lambda each: each.key), []
+        for difference in examples:
             self._keep(difference)
         self.verified_up_to = max(self.verified_up_to, other.verified_up_to)
         self.complete = self.complete and other.complete
@@ -110,10 +111,11 @@ class VerifyReport:
             "tolerated": self.tolerated,
             "pending": self.pending,
             "not_comparable": self.not_comparable,
-            "outside": dict(self.outside),
-            "tolerances": dict(self.tolerances),
-            "causes": dict(self.causes),
-            "entities": {name: dict(counts) for name, counts in self.entities.items()},
+            # Sorted, so that it does not show who counted first.
+            "outside": dict(sorted(self.outside.items())),
+            "tolerances": dict(sorted(self.tolerances.items())),
+            "causes": dict(sorted(self.causes.items())),
+            "entities": {name: dict(sorted(counts.items())) for name, counts in sorted(self.entities.items())},
             "examples": [each.to_json() for each in self.examples],
             "verified_up_to": self.verified_up_to,
             "complete": self.complete,

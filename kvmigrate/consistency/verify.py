@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import NamedTuple
 
 from kvmigrate.consistency.ahead import Ahead
@@ -19,15 +17,17 @@ from kvmigrate.consistency.routing import Destination, Router
 from kvmigrate.consistency.strays import StrayRows
 from kvmigrate.errors import ConfigError, SourceError
 from kvmigrate.model import Item, ItemKind
-from kvmigrate.stores.base import KVSource, Page, ScanRequest
+from kvmigrate.processes.rare_collections import rare_collections
+from kvmigrate.stores.base import KVSource, Page, ScanRequest, nothing
 from kvmigrate.target.reader_base import RowReader
 from kvmigrate.transform.mapping import Entity, Mapping
 
 Progress = Callable[[str, int, int | None], None]
 """Called with the phase (``compare`` or ``rows``), how many are done, and of how many if known."""
 
+PAGE_KEYS = 2000
+SETTLE_S = 0.25
 _ROUNDS = 2
-_PAGES_OF_OBJECTS = 500_000
 
 
 def run_verify(
@@ -35,12 +35,12 @@ def run_verify(
     reader: RowReader,
     mapping: Mapping,
     *,
-    page_keys: int = 2000,
+    page_keys: int = PAGE_KEYS,
     progress: Progress | None = None,
     show_values: bool = False,
     limit: int | None = None,
     entity: str | None = None,
-    settle_s: float = 0.25,
+    settle_s: float = SETTLE_S,
 ) -> VerifyReport:
     """Compare every item of the store with its rows, and every row with the store.
 
@@ -74,8 +74,8 @@ def run_verify(
 
         TargetError: PostgreSQL failed. Nothing was written on either side.
     """
-    run = Verification(source, reader, mapping, _entity(mapping, entity), show_values=show_values, settle_s=settle_s)
-    with _rare_collections():
+    run = Verification(source, reader, mapping, entity, show_values=show_values, settle_s=settle_s)
+    with rare_collections():
         return run.run(page_keys=page_keys, limit=limit, progress=progress or _no_progress)
 
 
@@ -108,14 +108,15 @@ class Verification:
         source: KVSource,
         reader: RowReader,
         mapping: Mapping,
-        only: Entity | None,
+        entity: str | None,
         *,
         show_values: bool,
-        settle_s: float,
+        settle_s: float = SETTLE_S,
     ) -> None:
-        self.source, self.reader, self.only, self.settle_s = source, reader, only, settle_s
+        self.source, self.reader, self.settle_s = source, reader, settle_s
+        self.only = _entity(mapping, entity)
         self.router, self.judge = Router(mapping), Judge(show_values=show_values)
-        self.tables = TableSide(reader, mapping, self.router, only)
+        self.tables = TableSide(reader, mapping, self.router, self.only)
         self.store_lock, self.tables_lock = threading.Lock(), threading.Lock()
         self.report = VerifyReport()
         self.suspects: list[_Suspect] = []
@@ -136,9 +137,9 @@ class Verification:
 
     # In parts, so that several processes may share the work: one names them, each compares some
 
-    def parts(self, page_keys: int = 2000) -> Iterator[Part]:
+    def parts(self, page_keys: int = PAGE_KEYS) -> Iterator[Part]:
         """Yield the store's keys in order, no value read. Keys that are no text are counted here."""
-        request = ScanRequest(page_keys=page_keys, wants=lambda _: False, explodes=self.router.explodes)
+        request = ScanRequest(page_keys=page_keys, wants=nothing, explodes=self.router.explodes)
         after = ""
         for page in self._in_order(request):
             self.report.outside["unmatched"] += len(page.unreadable)
@@ -150,7 +151,7 @@ class Verification:
         """Compare the items under these keys, and find what the ledger has between them."""
         wanted = [key for key in part.keys if self._wants(key)]
         found = dict(zip(wanted, self.source.get_many(wanted), strict=True))
-        items = [found.get(key, Item(key, None, ItemKind.UNREAD)) for key in part.keys]
+        items = [found[key] if key in found else Item(key, None, ItemKind.UNREAD) for key in part.keys]
         vanished = [key for key, item in found.items() if item is None]
         page = Page([item for item in items if item is not None], vanished)
         self._compare_page(self.tables.read(page, part.after, part.keys[-1], len(part.keys)))
@@ -161,7 +162,7 @@ class Verification:
         self._settle(at_least=1)
         return self.report
 
-    def conclude(self, page_keys: int = 2000, progress: Progress | None = None) -> VerifyReport:
+    def conclude(self, page_keys: int = PAGE_KEYS, progress: Progress | None = None) -> VerifyReport:
         """Find what only the tables know. Every part must have been compared, and merged into the report."""
         self._surplus(page_keys)
         self._settle(at_least=1)
@@ -253,7 +254,8 @@ class Verification:
     def _settle(self, *, at_least: int) -> None:
         if len(self.suspects) < at_least:
             return
-        suspects, self.suspects = self.suspects, []
+        # By their keys, so that the same faults give the same examples, however the keys were shared out.
+        suspects, self.suspects = sorted(self.suspects, key=lambda suspect: suspect.key), []
         for round_ in range(_ROUNDS):
             if not suspects:
                 return
@@ -299,17 +301,6 @@ class Verification:
         report.tolerances.update(verdict.tolerated)
         for difference in verdict.differences:
             report.note(difference)
-
-
-@contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Let the collector of cycles run seldom: a page is many small objects, none of them in a cycle."""
-    threshold = gc.get_threshold()
-    gc.set_threshold(_PAGES_OF_OBJECTS, *threshold[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*threshold)
 
 
 def _same_content(one: Item | None, other: Item | None) -> bool:

@@ -12,7 +12,8 @@ def _everything(_key: str) -> bool:
     return True
 
 
-def _nothing(_key: str) -> bool:
+def nothing(_key: str) -> bool:
+    """Want no key: a scan for names only."""
     return False
 
 
@@ -33,7 +34,7 @@ class ScanRequest(NamedTuple):
 
     page_keys: int = 1000
     wants: Callable[[str], bool] = _everything
-    explodes: Callable[[str], bool] = _nothing
+    explodes: Callable[[str], bool] = nothing
     ttl: bool = True
 
     def wants_all(self, keys: Sequence[str]) -> bool:
@@ -42,7 +43,7 @@ class ScanRequest(NamedTuple):
 
     def explodes_any(self, keys: Sequence[str]) -> bool:
         """Return whether a hash under any of *keys* is a table of records."""
-        return self.explodes is not _nothing and any(map(self.explodes, keys))
+        return self.explodes is not nothing and any(map(self.explodes, keys))
 
 
 class Page(NamedTuple):

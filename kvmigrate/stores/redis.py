@@ -106,7 +106,7 @@ class RedisSource:
         """Return the items now; a field's expiry is its hash's, a plain key may be a whole hash."""
         found: dict[str, Item] = {}
         for start in range(0, len(keys), 1000):
-            found.update(self._pages.items(keys[start : start + 1000]))
+            found.update((item.key, item) for item in self._pages.items(keys[start : start + 1000]))
         return [found.get(key) for key in keys]
 
     def change_mark(self) -> str | None:

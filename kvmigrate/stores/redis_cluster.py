@@ -260,12 +260,12 @@ class ClusterReader:
         self._at_masters([key], lambda reader, _: found.append(reader.fields(key, ttl=ttl, limit_fields=limit_fields)))
         return found[0]
 
-    def some_fields(self, wanted: Mapping[bytes, Sequence[bytes]]) -> dict[tuple[bytes, bytes], Held]:
+    def some_fields(self, wanted: Mapping[bytes, Sequence[bytes]], *, ttl: bool) -> dict[tuple[bytes, bytes], Held]:
         """Return these fields of these hashes."""
         found: dict[tuple[bytes, bytes], Held] = {}
         self._at_masters(
             list(wanted),
-            lambda reader, part: found.update(reader.some_fields({key: wanted[key] for key in part})),
+            lambda reader, part: found.update(reader.some_fields({key: wanted[key] for key in part}, ttl=ttl)),
         )
         return found
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, cast
 
-from kvmigrate.model import Item, ItemKind, item_bytes
+from kvmigrate.model import ADDRESS_SEPARATOR, Item, ItemKind, item_bytes
 from kvmigrate.stores.address import field_items, field_prefix, readable_key, readable_keys, split_address
-from kvmigrate.stores.base import Page, ScanRequest
+from kvmigrate.stores.base import Page, ScanRequest, nothing
 from kvmigrate.stores.plain_items import plain_items
 from kvmigrate.stores.redis_link import Link
 from kvmigrate.stores.redis_read import Held, Table
@@ -62,22 +62,18 @@ class RedisPages:
             found.update(key for key, type_ in zip(chunk, types, strict=True) if type_ == b"hash")
         return frozenset(found)
 
-    def items(self, addresses: Sequence[str]) -> Iterator[tuple[str, Item]]:
-        """Look up plain keys and fields, and pair each that is there with its address."""
-        plain: dict[bytes, str] = {}
+    def items(self, addresses: Sequence[str]) -> list[Item]:
+        """Look up plain keys and fields; return the items that are there."""
+        plain = [address for address in addresses if ADDRESS_SEPARATOR not in address]
+        ttl = self._link.expiring()
+        found = list(self._plain([key.encode() for key in plain], plain, ttl=ttl).page.items) if plain else []
         fields: dict[bytes, list[bytes]] = {}
-        for address in addresses:
+        for address in addresses if len(plain) < len(addresses) else ():
             key, field = split_address(address)
-            if field is None:
-                plain[key.encode()] = address
-            else:
+            if field is not None:
                 fields.setdefault(key.encode(), []).append(field.encode())
-        held = self._link.ask(lambda: self._link.reader().read(list(plain), ttl=True))
-        some = self._link.ask(lambda: self._link.reader().some_fields(fields))
-        found = [(plain[name], value) for name, value in held.items()]
-        found += [((field_prefix(name) + part).decode(), value) for (name, part), value in some.items()]
-        for address, value in found:
-            yield address, Item(address, *value)
+        some = self._link.ask(lambda: self._link.reader().some_fields(fields, ttl=ttl)) if fields else {}
+        return found + [Item((field_prefix(key) + field).decode(), *held) for (key, field), held in some.items()]
 
     def _stride_for(self, request: ScanRequest) -> Stride:
         """Return what was learnt from the keys before, unless another size is asked for."""
@@ -88,14 +84,16 @@ class RedisPages:
     def _page(self, raw: Sequence[bytes], request: ScanRequest, planned: frozenset[bytes] | None) -> _Read:
         names = readable_keys(raw)
         if names is not None and request.wants_all(names) and not request.explodes_any(names):
-            return self._plain(raw, names, ttl=request.ttl)
+            return self._plain(raw, names, ttl=request.ttl and self._link.expiring())
+        if names is not None and request.wants is nothing and not request.explodes_any(names):
+            unread = zip(names, repeat(None), repeat(ItemKind.UNREAD), repeat(None), strict=False)
+            return _Read(Page(list(map(_item, unread))), 0, 0)
         page = self._mixed(raw, request, planned)
         sizes = list(map(item_bytes, page.items))
         return _Read(page, sum(sizes), max(sizes, default=0))
 
     def _plain(self, raw: Sequence[bytes], names: Sequence[str], *, ttl: bool) -> _Read:
         """Read keys that are all wanted whole. Nearly all are strings: they cost no call of Python each."""
-        ttl = ttl and self._link.expiring()
         values, expiries = self._link.ask(lambda: self._link.reader().strings(raw, ttl=ttl))
         if None not in values:
             sizes = list(map(len, cast("Sequence[bytes]", values)))

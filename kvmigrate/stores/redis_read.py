@@ -60,7 +60,7 @@ class KeyReader(Protocol):
         """Return the fields of a hash; none if it is no hash any more."""
         ...
 
-    def some_fields(self, wanted: Mapping[bytes, Sequence[bytes]]) -> dict[tuple[bytes, bytes], Held]:
+    def some_fields(self, wanted: Mapping[bytes, Sequence[bytes]], *, ttl: bool) -> dict[tuple[bytes, bytes], Held]:
         """Return these fields of these hashes, each with the expiry of its hash."""
         ...
 
@@ -138,9 +138,9 @@ class RedisReader:
             found.update(_pairs(answer[1]))
         return found, expiry
 
-    def some_fields(self, wanted: Mapping[bytes, Sequence[bytes]]) -> dict[tuple[bytes, bytes], Held]:
+    def some_fields(self, wanted: Mapping[bytes, Sequence[bytes]], *, ttl: bool) -> dict[tuple[bytes, bytes], Held]:
         """Return these fields of these hashes, each with the expiry of its hash."""
-        answers = self._together([Ask(("HMGET", key, *fields), [key]) for key, fields in wanted.items()], ttl=True)
+        answers = self._together([Ask(("HMGET", key, *fields), [key]) for key, fields in wanted.items()], ttl=ttl)
         found: dict[tuple[bytes, bytes], Held] = {}
         for (key, fields), (values, [expiry]) in zip(wanted.items(), answers, strict=True):
             if isinstance(values, Exception):

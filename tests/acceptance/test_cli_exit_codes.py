@@ -119,6 +119,18 @@ def test_verify_ends_with_5_on_divergence(cli: CommandLine, pg: PgConnection) ->
     assert "Eve" in cli("verify", *cli.sides, "--show-values").out
 
 
+def test_verify_by_workers_says_the_same(cli: CommandLine, pg: PgConnection) -> None:
+    """Code, counts and examples; only the time it took differs."""
+    cli.backfill()
+    pg.execute("UPDATE clients SET name = 'Eve' WHERE id = 1")
+
+    alone, shared = (cli("verify", *cli.sides, "--processes", processes, "--json") for processes in ("1", "2"))
+
+    assert 5 == alone.code == shared.code
+    moment = {"started_at": "", "duration_s": 0}
+    assert {**alone.json, **moment} == {**shared.json, **moment}
+
+
 def test_verify_ends_with_4_when_nothing_was_compared(empty_cli: CommandLine) -> None:
     """Where every item is quarantined nothing is proven."""
     empty_cli.put({"gift:1": {"price": "N/A"}})

@@ -10,7 +10,7 @@ import socketserver
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,13 @@ def by_key(pages: Iterator[Page]) -> dict[str, Item]:
 
 def raw_commands(source: RedisSource, redis_client: redis.Redis, request: ScanRequest) -> set[str]:
     """Return the names of the commands that a scan sends."""
+    return commands_of(redis_client, lambda: list(source.scan(request)))
+
+
+def commands_of(redis_client: redis.Redis, read: Callable[[], object]) -> set[str]:
+    """Return the names of the commands that *read* sends, without those that look at the server."""
     before = {name: stat["calls"] for name, stat in redis_client.info("commandstats").items()}
-    list(source.scan(request))
+    read()
     after = {name: stat["calls"] for name, stat in redis_client.info("commandstats").items()}
     sent = {name.removeprefix("cmdstat_") for name, calls in after.items() if calls != before.get(name, 0)}
     return sent - {"info"}
@@ -202,11 +207,13 @@ def test_expiries_cost_nothing_where_there_are_none(source: RedisSource, redis_c
     redis_client.mset({f"k{n}": "1" for n in range(50)})
     assert not source.has_ttl()
     assert {"scan", "mget"} == raw_commands(source, redis_client, ScanRequest())
+    assert {"mget"} == commands_of(redis_client, lambda: source.get_many(["k1", "k2"]))
 
     redis_client.expire("k1", 1000)
     assert source.has_ttl()
     assert {"scan", "mget"} == raw_commands(source, redis_client, ScanRequest(ttl=False))
     assert {"multi", "exec", "pexpiretime"} <= raw_commands(source, redis_client, ScanRequest())
+    assert {"multi", "exec", "pexpiretime"} <= commands_of(redis_client, lambda: source.get_many(["k1", "k2"]))
 
 
 def test_value_and_expiry_are_of_one_moment(

@@ -1,0 +1,186 @@
+"""Several worker processes that do one job together, and the one that hands out its tasks.
+
+A worker is a program of its own that is spoken to through its standard input and output
+in frames of msgpack: nothing is forked, nothing is pickled, and no secret stands in a
+command line. It opens its own connections, so only names of what to read, and small
+reports, go between processes. What the tasks are, the engines know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import io
+import os
+import selectors
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, Generic, Self, TypeVar, cast
+
+import msgspec
+
+from kvmigrate import errors
+from kvmigrate.errors import KVMigrateError, TargetError
+from kvmigrate.processes.frames import Failed, Setup, read_frame, write_frame
+
+A = TypeVar("A")
+
+TASKS_AHEAD = 2
+"""Tasks that a worker has in hand: the next one is there when it has done one."""
+
+_HELD_S, _WAIT_S = 0.1, 0.5
+_PIPE_BYTES = 256 * 1024
+
+
+class Handed(enum.Enum):
+    """How handing out ended: every worker has enough, nothing may go now, or nothing is left."""
+
+    ENOUGH = enum.auto()
+    HELD = enum.auto()
+    ALL = enum.auto()
+
+
+class Crew(Generic[A]):
+    """Worker processes of one run. A context manager: leaving it ends them."""
+
+    def __init__(self, setup: Setup, count: int, answers: type[A]) -> None:
+        """Start *count* workers, who give such *answers*; they open their connections while this one goes on."""
+        decoder = msgspec.msgpack.Decoder(cast("Any", answers) | Failed)
+        self._workers = [_Worker[A](setup, decoder) for _ in range(count)]
+        self._selector = selectors.DefaultSelector()
+        for worker in self._workers:
+            self._selector.register(worker.out.fileno(), selectors.EVENT_READ, worker)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def share_out(self, tasks: Iterable[object | None], *, first: object = None) -> Iterator[A]:
+        """Hand out tasks to whoever is free; yield their answers in any order, until every task is done.
+
+        Args:
+            tasks: What to do; ``None`` is "not now".
+
+            first: What every worker is asked before, if anything. It gives an answer, too.
+
+        Raises:
+            KVMigrateError: of the first worker that failed. What was done stays.
+        """
+        if first is not None:
+            for worker in self._workers:
+                worker.ask(first)
+        waiting = iter(tasks)
+        while True:
+            handed = self._hand_out(waiting)
+            if handed is Handed.ALL and not any(worker.in_hand for worker in self._workers):
+                return
+            ready = self._selector.select(timeout=_HELD_S if handed is Handed.HELD else _WAIT_S)
+            yield from [cast("_Worker[A]", key.data).answer() for key, _ in ready]
+
+    def close(self) -> None:
+        """Let the workers end what they have in hand, and go."""
+        self._selector.close()
+        for worker in self._workers:
+            worker.dismiss()
+        for worker in self._workers:
+            worker.wait()
+
+    def _hand_out(self, waiting: Iterator[object | None]) -> Handed:
+        """Give every worker as much as it should have in hand, as far as there is something now: idle ones first."""
+        for worker in (each for enough in range(1, TASKS_AHEAD + 1) for each in self._workers if each.in_hand < enough):
+            try:
+                task = next(waiting)
+            except StopIteration:
+                return Handed.ALL
+            if task is None:
+                return Handed.HELD
+            worker.ask(task)
+        return Handed.ENOUGH
+
+
+class _Worker(Generic[A]):
+    """One worker process, seen from the run."""
+
+    def __init__(self, setup: Setup, answers: msgspec.msgpack.Decoder[A | Failed]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "kvmigrate.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # Ctrl-C is for the run, which lets its workers end what they have in hand.
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        assert self._process.stdin is not None  # noqa: S101 - asked for
+        assert self._process.stdout is not None  # noqa: S101 - asked for
+        # Unbuffered: what stood in a buffer would not wake the one who waits for all workers.
+        self._in, self.out = self._process.stdin, cast("io.FileIO", cast("io.BufferedReader", self._process.stdout).raw)
+        _widen(self._in.fileno())
+        self._answers = answers
+        self.in_hand = 0
+        self._send(setup)
+
+    def ask(self, message: object) -> None:
+        """Send a message, which will be answered."""
+        self._send(message)
+        self.in_hand += 1
+
+    def answer(self) -> A:
+        """Read the next answer."""
+        body = read_frame(self.out)
+        if body is None:
+            raise self._lost()
+        answer = self._answers.decode(body)
+        if isinstance(answer, Failed):
+            raise as_error(answer)
+        self.in_hand -= 1
+        return answer
+
+    def dismiss(self) -> None:
+        """Say that nothing more comes."""
+        with contextlib.suppress(BrokenPipeError):
+            self._in.close()
+
+    def wait(self) -> None:
+        """Wait until the process is gone; one that does not end is killed."""
+        try:
+            self._process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self.out.close()
+
+    def _send(self, message: object) -> None:
+        try:
+            write_frame(self._in, message)
+        except BrokenPipeError:
+            raise self._lost() from None
+
+    def _lost(self) -> TargetError:
+        status = self._process.wait()
+        return TargetError(
+            f"a worker process ended unexpectedly (status {status})",
+            hint="its open transaction was rolled back; run the same command again",
+        )
+
+
+def as_error(failed: Failed) -> KVMigrateError:
+    """Return a worker's error as what it was."""
+    kind = getattr(errors, failed.name, None)
+    if isinstance(kind, type) and issubclass(kind, KVMigrateError):
+        return kind(failed.message, hint=failed.hint)
+    return TargetError(f"a worker process failed: {failed.name}: {failed.message}", hint=failed.hint)
+
+
+def _widen(pipe: int) -> None:
+    """Let a task lie in the pipe while its worker is busy: else whoever hands out would wait for that one alone."""
+    # On Linux only, and there a user may have so many of them.
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import fcntl  # noqa: PLC0415 - not on every platform
+
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
