@@ -86,8 +86,7 @@ class RedisPages:
         if names is not None and request.wants_all(names) and not request.explodes_any(names):
             return self._plain(raw, names, ttl=request.ttl and self._link.expiring())
         if names is not None and request.wants is nothing and not request.explodes_any(names):
-            unread = zip(names, repeat(None), repeat(ItemKind.UNREAD), repeat(None), strict=False)
-            return _Read(Page(list(map(_item, unread))), 0, 0)
+            return _Read(Page([Item(name, None, ItemKind.UNREAD) for name in names]), 0, 0)
         page = self._mixed(raw, request, planned)
         sizes = list(map(item_bytes, page.items))
         return _Read(page, sum(sizes), max(sizes, default=0))
