@@ -1,34 +1,38 @@
-"""A worker process: ``python -m kvmigrate.worker``, spoken to by `kvmigrate.processes.crew`."""
+"""A worker process: ``python -m kvmigrate.worker``, spoken to by `kvmigrate.processes.crew`.
+
+Each kind of work imports what it needs and no more: that is most of what its start costs.
+"""
 
 from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
-from typing import IO
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kvmigrate.backfill.share_work import MESSAGES as SHARES
-from kvmigrate.backfill.share_work import BackfillSetup, ShareWork
-from kvmigrate.consistency.json_exact import loads_column
-from kvmigrate.consistency.share_work import MESSAGES as PARTS
-from kvmigrate.consistency.share_work import CompareWork, VerifySetup
-from kvmigrate.consistency.verify import Verification
 from kvmigrate.errors import ConfigError
 from kvmigrate.processes.frames import Setup, read_frame
 from kvmigrate.processes.rare_collections import rare_collections
-from kvmigrate.processes.serve import serve
-from kvmigrate.stores.base import divisible
+from kvmigrate.processes.serve import Work, serve
 from kvmigrate.stores.open import open_source
-from kvmigrate.target.postgres import PostgresTarget
-from kvmigrate.target.rows_postgres import PostgresRowReader
 from kvmigrate.transform.declaration.mapping_file import load_mapping
-from kvmigrate.transform.lens import compile_mapping
 from kvmigrate.transform.mapping import Mapping
 
-_SETUPS = msgspec.msgpack.Decoder(BackfillSetup | VerifySetup)
+if TYPE_CHECKING:
+    from kvmigrate.backfill.share_work import ShareWork
+    from kvmigrate.consistency.share_work import CompareWork
+
+_Kind = tuple[Callable[[], Work], msgspec.msgpack.Decoder[Any]]
+"""How the work is opened, and what reads its messages."""
+
+
+class _Tag(msgspec.Struct):
+    """Of which kind a setup is."""
+
+    kind: str
 
 
 def main() -> None:
@@ -37,33 +41,49 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     body = read_frame(sys.stdin.buffer)
     if body is not None:
+        kinds = {"backfill": _backfill, "verify": _verify}
+        open_work, messages = kinds[msgspec.msgpack.decode(body, type=_Tag).kind](body)
         with rare_collections():
-            work(_SETUPS.decode(body), sys.stdin.buffer, sys.stdout.buffer)
+            serve(open_work, messages, sys.stdin.buffer, sys.stdout.buffer)
 
 
-def work(setup: BackfillSetup | VerifySetup, incoming: IO[bytes], outgoing: IO[bytes]) -> None:
-    """Open what *setup* names when the first message comes, and serve."""
-    if isinstance(setup, BackfillSetup):
-        serve(partial(_backfill, setup), SHARES, incoming, outgoing)
-    else:
-        serve(partial(_verify, setup), PARTS, incoming, outgoing)
+def _backfill(body: bytes) -> _Kind:
+    from kvmigrate.backfill.share_work import MESSAGES, BackfillSetup, ShareWork
+    from kvmigrate.stores.base import divisible
+    from kvmigrate.target.postgres import PostgresTarget
+    from kvmigrate.transform.lens import compile_mapping
+
+    setup = msgspec.msgpack.decode(body, type=BackfillSetup)
+
+    def open_work() -> ShareWork:
+        lens = compile_mapping(_mapping(setup))
+        source = divisible(open_source(setup.source))
+        if source is None:
+            raise ConfigError("the source cannot be divided any more", hint="run it with --processes 1")
+        return ShareWork(source, PostgresTarget(setup.target, lens), lens)
+
+    return open_work, MESSAGES
 
 
-def _backfill(setup: BackfillSetup) -> ShareWork:
-    lens = compile_mapping(_mapping(setup))
-    source = divisible(open_source(setup.source))
-    if source is None:
-        raise ConfigError("the source cannot be divided any more", hint="run it with --processes 1")
-    return ShareWork(source, PostgresTarget(setup.target, lens), lens)
+def _verify(body: bytes) -> _Kind:
+    from kvmigrate.consistency.json_exact import loads_column
+    from kvmigrate.consistency.share_work import MESSAGES, CompareWork, VerifySetup
+    from kvmigrate.consistency.verify import Verification
+    from kvmigrate.target.rows_postgres import PostgresRowReader
 
+    setup = msgspec.msgpack.decode(body, type=VerifySetup)
 
-def _verify(setup: VerifySetup) -> CompareWork:
-    mapping, opened = _mapping(setup), ExitStack()
-    source = open_source(setup.source)
-    opened.callback(source.close)
-    reader = opened.enter_context(PostgresRowReader.open(setup.target, mapping, json_loads=loads_column))
-    run = Verification(source, reader, mapping, setup.entity, show_values=setup.show_values, settle_s=setup.settle_s)
-    return CompareWork(run, opened.close)
+    def open_work() -> CompareWork:
+        mapping, opened = _mapping(setup), ExitStack()
+        source = open_source(setup.source)
+        opened.callback(source.close)
+        reader = opened.enter_context(PostgresRowReader.open(setup.target, mapping, json_loads=loads_column))
+        run = Verification(
+            source, reader, mapping, setup.entity, show_values=setup.show_values, settle_s=setup.settle_s
+        )
+        return CompareWork(run, opened.close)
+
+    return open_work, MESSAGES
 
 
 def _mapping(setup: Setup) -> Mapping:
