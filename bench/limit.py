@@ -38,7 +38,7 @@ SELECT c.oid::int8, c.oid::regclass::text,
                                FROM pg_constraint AS k WHERE k.conrelid = c.oid AND k.contype = 'c')),
               ' WITH (' || array_to_string(c.reloptions, ', ') || ')')
 FROM pg_class AS c
-WHERE c.relkind = 'r' AND (c.relnamespace = 'public'::regnamespace OR c.oid = 'kvmigrate.ledger'::regclass)
+WHERE c.relkind = 'r' AND (c.relnamespace = 'public'::regnamespace OR c.oid = 'kvmigrate.ledger_1'::regclass)
 ORDER BY pg_relation_size(c.oid) DESC
 """
 _INDEXES = b"""

@@ -34,14 +34,14 @@ SELECT jsonb_build_array(
     (SELECT jsonb_agg(t ORDER BY id) FROM site AS t), (SELECT jsonb_agg(t ORDER BY id) FROM catalog AS t),
     (SELECT jsonb_agg(t ORDER BY id) FROM client AS t))
 """
-LEDGER = "SELECT jsonb_agg(t ORDER BY key) FROM kvmigrate.ledger AS t"
+LEDGER = "SELECT jsonb_agg(t ORDER BY key) FROM kvmigrate.ledger_1 AS t"
 SHAPE = """
-SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' OR tablename = 'ledger'
+SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' OR tablename = 'ledger_1'
 UNION SELECT conname || ' ' || convalidated || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
-WHERE connamespace = 'public'::regnamespace OR conrelid = 'kvmigrate.ledger'::regclass
+WHERE connamespace = 'public'::regnamespace OR conrelid = 'kvmigrate.ledger_1'::regclass
 UNION SELECT format('%s.%s %s %s', c.oid::regclass, attname, atttypid::regtype, attnotnull)
 FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid
-WHERE attnum > 0 AND relkind = 'r' AND (relnamespace = 'public'::regnamespace OR c.oid = 'kvmigrate.ledger'::regclass)
+WHERE attnum > 0 AND relkind = 'r' AND (relnamespace = 'public'::regnamespace OR c.oid = 'kvmigrate.ledger_1'::regclass)
 ORDER BY 1
 """
 

@@ -480,6 +480,6 @@ def test_progress_is_told(stand: Stand) -> None:
     run = stand.backfill({**FIRST, **LATER}).run_id
     told: list[tuple[str, int, int | None]] = []
 
-    stand.undo(run, progress=lambda phase, done, total, _: told.append((phase, done, total)))
+    stand.undo(run, progress=lambda event: told.append((event.phase, event.done, event.total)))
 
     assert ("items taken out", 13, 13) == told[-1]
