@@ -21,13 +21,13 @@ from kvmigrate.stores.postgres_table import describe_table, find_candidates
 from kvmigrate.stores.stride import Stride, largest_bytes
 from kvmigrate.stores.url import SourceURL
 
-# A version of a row never changes, and is told by its place and its transaction: whatever is written, another set
-# of them is there. Only a crash could give a number out twice, and it would end this server process, too.
-_CHANGE_MARK = """
-SELECT concat_ws(' ', pg_backend_pid(), (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()),
-                 pg_relation_filenode(%s), count(*), sum(hashtextextended(concat(t.ctid, t.xmin), 0)))
-FROM {} AS t HAVING NOT pg_is_in_recovery()
-"""
+# Whoever writes takes the number of a transaction. A crash may take numbers back that were told to be committed,
+# but ends with a checkpoint; a restored server has another timeline, system or start.
+_CHANGE_MARK = sql.SQL("""
+SELECT concat_ws(' ', pg_current_snapshot(), c.checkpoint_lsn, c.timeline_id, s.system_identifier,
+                 extract(epoch FROM pg_postmaster_start_time()))
+FROM pg_control_checkpoint() c, pg_control_system() s WHERE NOT pg_is_in_recovery()
+""").format()
 
 
 class PostgresSource:
@@ -154,16 +154,13 @@ class PostgresSource:
         return [found.get(key.encode()) for key in keys]
 
     def change_mark(self) -> str | None:
-        """Return what tells the versions of all rows from any others: their places and transactions, summed up.
+        """Return a text that stays equal while no transaction of the server writes anything.
 
-        It reads the table, though not what is stored out of line. ``None`` for what is no plain
-        table, may be lost in a crash, or is a replica's.
+        ``None`` for what is no plain table, may be lost in a crash, or is a replica's.
         """
-        table = self._shape().table
-        if not table.is_logged:
+        if not self._shape().table.is_logged:
             return None
-        name = sql.Identifier(table.schema, table.name)
-        marks = self._link.rows(sql.SQL(_CHANGE_MARK).format(name), [name.as_string()])
+        marks = self._link.rows(_CHANGE_MARK, [])
         return marks[0][0].decode() if marks else None
 
     def incarnation(self) -> str | None:
