@@ -31,7 +31,7 @@ class Marked(NamedTuple):
 
 
 def marked_pages(pages: Iterable[Page], resume: ResumePoint | None) -> Iterator[Marked]:
-    """Yield pages with their marks; those behind *resume* that are in the tables, without items."""
+    """Yield pages with their marks, numbered from where *resume* is."""
     number, part = (resume.number, 0) if resume else (0, 0)
     for page in pages:
         if resume is None:

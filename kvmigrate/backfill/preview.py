@@ -48,6 +48,7 @@ def preview_backfill(
         target="",
         dry_run=True,
         complete=limit_keys is None and where is None,
+        where=f"{where.column}={where.value}" if where else "",
     )
     sweep = Sweep(0, 0, 0, loading=True, page_keys=page_keys, only=only, where=where, ttl=source.has_ttl())
     preview = _Preview(report, Meter(progress, "preview", limit_keys or source.count()), limit_keys)

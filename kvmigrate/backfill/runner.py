@@ -204,7 +204,9 @@ class _Run:
         life = self._source.incarnation()
         if self.is_partial or life is None:
             return ""
-        parts = [self._lens.mapping.fingerprint, self._source.name, life, str(self._page_keys), *self._only]
+        # Positions of shares and of pages are not the same.
+        way = "shares" if self._crew is not None and divisible(self._source) else "pages"
+        parts = [self._lens.mapping.fingerprint, self._source.name, life, way, str(self._page_keys), *self._only]
         return xxhash.xxh3_128_hexdigest("\0".join(parts).encode())
 
     def _resume(self, report: BackfillReport, resume_key: str) -> ResumePoint | None:
@@ -214,6 +216,7 @@ class _Run:
         found = self._target.resume_point(report.run_id, resume_key)
         if found is None:
             self._finish_load()
+            self._target.forget_lost()
             report.first_load = False
         elif found.number:
             report.resumed_pages = found.number

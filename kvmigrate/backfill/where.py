@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import msgspec
 
 from kvmigrate.errors import ConfigError
 from kvmigrate.model import Item, RowSet
 from kvmigrate.transform.lens import Lens
-from kvmigrate.transform.mapping import Entity, Mapping
+from kvmigrate.transform.mapping import Column, Entity, Mapping
+from kvmigrate.transform.values.refused import ValueRefused
+from kvmigrate.transform.values.types import converter, foreign_uuid
 
 TENANT = "tenant"
 """Stands for each entity's own tenant column, and for the key of what tenant columns refer to."""
 
 
 class Where(msgspec.Struct, frozen=True):
-    """Items whose root row has *value*, as text, in *column*; items of entities without it are not chosen."""
+    """Items whose root row has *value* in *column*; items of entities without it are not chosen.
+
+    The value is written as a key would have it: ``true``, ``48.5``, an id as it stands in the store.
+    """
 
     column: str
     value: str
@@ -29,7 +37,8 @@ class Where(msgspec.Struct, frozen=True):
         if not isinstance(made, RowSet):
             return False
         position = [column.name for column in entity.root.columns].index(name)
-        return any(row.table == entity.root.name and str(row.values[position]) == self.value for row in made.rows)
+        wanted = _value(entity.root.columns[position], self.value)
+        return any(row.table == entity.root.name and row.values[position] == wanted for row in made.rows)
 
 
 def read_where(text: str, mapping: Mapping) -> Where:
@@ -65,3 +74,15 @@ def _column(mapping: Mapping, entity: Entity, column: str) -> str | None:
     }
     alone = len(entity.root.primary_key) == 1
     return entity.root.primary_key[0] if entity.name in referred and alone else None
+
+
+@cache
+def _value(column: Column, text: str) -> Any:
+    """Return the column value that *text* stands for; one that no row has where it stands for none."""
+    try:
+        return converter(column.type).from_text(text)
+    except ValueRefused:
+        return foreign_uuid(column.id_entity, text) if column.foreign_ids else _NOTHING
+
+
+_NOTHING = object()

@@ -26,7 +26,7 @@ from kvmigrate.processes.frames import Failed, Setup, read_frame, write_frame
 
 A = TypeVar("A")
 
-TASKS_AHEAD = 2
+TASKS_AHEAD = 1
 """Tasks that a worker has in hand: the next one is there when it has done one."""
 
 _HELD_S, _WAIT_S = 0.1, 0.5

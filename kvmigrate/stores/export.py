@@ -101,8 +101,9 @@ class ExportSource:
         return None
 
     def incarnation(self) -> str | None:
-        """Return "": a position is a place in the file."""
-        return ""
+        """Return what tells this file, as it is now, from others: a position is a place in it."""
+        found = self._path.stat()
+        return f"{found.st_dev}-{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
 
     def close(self) -> None:
         """Close the file."""

@@ -341,6 +341,10 @@ class Target(Protocol):
         """
         ...
 
+    def forget_lost(self) -> int:
+        """Cease to take items for known whose rows are no longer there; return how many. `begin_run` does it, too."""
+        ...
+
     def source_before(self, run: int) -> str:
         """Return the name of the source of the last backfill before *run* that came to its end, or ""."""
         ...

@@ -67,7 +67,8 @@ class FirstLoad:
         """Take away every key, index and foreign key, if ledger and tables are empty; return the phase now.
 
         Where a lock, the right to alter the tables, or a partition of the ledger is not to
-        be had, or others depend on a key, the load is an ordinary one.
+        be had, others depend on a key, or a table is partitioned, inherited or published,
+        the load is an ordinary one.
         """
         phase = self.phase(connection)
         if phase is not Phase.NONE:
@@ -75,7 +76,7 @@ class FirstLoad:
         try:
             with connection.transaction():
                 connection.execute("SELECT set_config('lock_timeout', %s, true)", [_LOCK_TIMEOUT])
-                if not self._is_empty(connection) or not self._has_own_ledger(connection):
+                if not (self._is_empty(connection) and self._has_own_ledger(connection) and self._is_plain(connection)):
                     return Phase.NONE
                 taken = [
                     *self._drop_references(connection),
@@ -111,6 +112,18 @@ class FirstLoad:
         found = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [self._parts.ledger_table.as_string()])
         return bool(found.fetchall()[0][0])
 
+    def _is_plain(self, connection: Connection) -> bool:
+        """Whether rows can be told by their place alone, and may be deleted while there is no key."""
+        tables = [plan.name.as_string() for plan in self._parts.layout.plans] + [self._parts.ledger_table.as_string()]
+        [(odd,)] = connection.execute(
+            "SELECT EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+            "WHERE c.oid = ANY(SELECT unnest(%s::text[])::regclass) AND (c.relkind <> 'r' OR c.relhassubclass "
+            "OR EXISTS (SELECT FROM pg_publication_tables AS p "
+            "WHERE p.schemaname = n.nspname AND p.tablename = c.relname)))",
+            [tables],
+        ).fetchall()
+        return not odd
+
     def _free_ledger(self, connection: Connection) -> None:
         """Let the scope's part of the ledger stand alone, without its key."""
         own = self._parts.ledger_table
@@ -145,7 +158,10 @@ class FirstLoad:
                 "SELECT c.conname, (SELECT array_agg(a.attname::text ORDER BY k.place) FROM unnest(c.conkey) "
                 "WITH ORDINALITY AS k (number, place) "
                 "JOIN pg_attribute AS a ON a.attrelid = c.conrelid AND a.attnum = k.number) "
-                "FROM pg_constraint AS c WHERE c.conrelid = %s::regclass AND c.contype = 'p'",
+                "FROM pg_constraint AS c JOIN pg_index AS i ON i.indexrelid = c.conindid "
+                # One with more to it than its columns stays: it could not be made again as it was.
+                "WHERE c.conrelid = %s::regclass AND c.contype = 'p' AND NOT c.condeferrable "
+                "AND i.indnatts = i.indnkeyatts AND NOT i.indisreplident",
                 [plan.name.as_string()],
             ).fetchall():
                 _drop_constraint(connection, plan, name)

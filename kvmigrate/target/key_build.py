@@ -86,7 +86,7 @@ class KeyBuild:
                 Build(f"unique {each.name}", (_written(each),), plan, unique.columns)
                 for unique in plan.table.uniques
                 for each in _named(statements, Kind.UNIQUE, unique.name)
-                if not has_constraint(connection, plan.name, unique.name)
+                if not _is_unique(connection, plan.name, unique.columns)
             ]
         schema = parts.layout.mapping.schema
         for plan in plans:
@@ -216,6 +216,18 @@ def _has_primary_key(connection: Connection, table: sql.Identifier) -> bool:
     found = connection.execute(
         "SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = to_regclass(%s) AND contype = 'p')",
         [table.as_string()],
+    )
+    return bool(found.fetchall()[0][0])
+
+
+def _is_unique(connection: Connection, table: sql.Identifier, columns: Sequence[str]) -> bool:
+    """Whether a constraint or an index, whatever its name, lets no two rows have the same of these columns."""
+    found = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_index AS i "
+        "WHERE i.indrelid = to_regclass(%s) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL "
+        "AND (SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_attribute AS a "
+        "WHERE a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey[0:i.indnkeyatts - 1])) = %s)",
+        [table.as_string(), sorted(columns)],
     )
     return bool(found.fetchall()[0][0])
 

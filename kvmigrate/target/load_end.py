@@ -48,14 +48,23 @@ class LoadEnd:
             SchemaError: rows that belong to no item of the ledger stand in the way.
         """
         taken = self._in_turn(self._load.taken_keys)
+        before: list[str] = []
         while missing := self._in_turn(partial(self._build.missing_keys, taken=taken)):
-            self._make_room(self._made("keys and indexes", missing))
+            refused = self._made("keys and indexes", missing)
+            self._make_room(refused)
+            names = [each.what for each in missing]
+            if not refused and names == before:
+                raise SchemaError(
+                    f"{names[0]} cannot be made: something else has its name",
+                    hint="`kvmigrate schema --diff` shows what differs; rename or drop that, and run this again",
+                )
+            before = [] if refused else names
         if self._in_turn(self._load.phase) is Phase.LOADING:
             self._in_turn(self._give_ledger_its_place)
         self._made("foreign keys", self._in_turn(self._build.missing_references))
         while unproven := self._in_turn(self._build.unproven_references):
-            for refused in self._made("proof of foreign keys", unproven):
-                while self._in_turn(partial(self._settle_orphans, build=refused)) == ORPHANS_AT_ONCE:
+            for unfit in self._made("proof of foreign keys", unproven):
+                while self._in_turn(partial(self._settle_orphans, build=unfit)) == ORPHANS_AT_ONCE:
                     pass
         self._made("statistics", self._build.statistics())
         self._in_turn(self._close)

@@ -248,7 +248,19 @@ class PostgresTarget:
     def resume_point(self, run: int, resume_key: str) -> ResumePoint | None:
         """Take over the checkpoints of the first load that was cut short; see `Target.resume_point`."""
         scope = self._parts().scope
-        return self._in_turn(lambda connection: take_over(connection, scope, run, resume_key))
+        # A table that had to be made lacks the rows of what the checkpoints name.
+        key = "" if self._made else resume_key
+        return self._in_turn(lambda connection: take_over(connection, scope, run, key))
+
+    def forget_lost(self) -> int:
+        """Cease to take items for known whose rows are no longer there; return how many."""
+
+        def work(connection: Connection) -> int:
+            with connection.transaction():
+                self._fence(connection)
+                return forget_lost_rows(connection, self._layout, self._parts().scope, made=self._made)
+
+        return self._writer.run(work)
 
     def load(self, batch: Batch) -> Applied:
         """Add the rows of items in a first load; see `Target.load`."""
@@ -259,8 +271,6 @@ class PostgresTarget:
             nonlocal attempts
             attempts += 1
             with connection.transaction():
-                # What is lost with the server's last moments is not in the checkpoint, either.
-                connection.execute("SET LOCAL synchronous_commit = off")
                 self._fence(connection)
                 self._check_newest(connection, batch.label.run, phase=Phase.LOADING)
                 if attempts > 1 and batch.mark and direct.is_done(connection, batch.label.run, batch.mark):
@@ -485,7 +495,8 @@ class PostgresTarget:
         query = "SELECT to_regclass('kvmigrate.ledger_' || id) IS NULL, id FROM kvmigrate.control WHERE scope = %s"
         [(missing, scope)] = connection.execute(query, [self._lens.mapping.name]).fetchall()
         if missing:
-            with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
+            shared = (psycopg.errors.InsufficientPrivilege, psycopg.errors.CheckViolation)
+            with suppress(*shared), connection.transaction():
                 connection.execute("SELECT pg_advisory_xact_lock(%s)", [INSTALL_LOCK])
                 connection.execute("SELECT kvmigrate.ledger_of(%s)", [scope])
                 lock_down(connection)

@@ -36,7 +36,7 @@ def take_over(connection: Connection, scope: int, run: int, resume_key: str) -> 
     if not shares:
         # The run before ended before it loaded anything, or its load is over.
         return ResumePoint("", 0, frozenset()) if not _has_rows(connection, scope) else None
-    if key != resume_key or not key:
+    if key != resume_key or not key or _has_key(connection, scope):
         return None
     number, position = 0, ""
     for share, behind, _, is_whole in shares:
@@ -46,6 +46,10 @@ def take_over(connection: Connection, scope: int, run: int, resume_key: str) -> 
     beyond = frozenset(digest for share, _, digest, is_whole in shares if share >= number and is_whole)
     connection.execute("DELETE FROM kvmigrate.checkpoint WHERE run = %s AND number >= %s", [before, number])
     connection.execute("UPDATE kvmigrate.checkpoint SET run = %s WHERE run = %s", [run, before])
+    # One load is one run, for whoever asks later what a run brought.
+    ledger = sql.Identifier("kvmigrate", f"ledger_{scope}")
+    connection.execute(sql.SQL("UPDATE {} SET run = %(run)s, born = %(run)s").format(ledger), {"run": run})
+    connection.execute("UPDATE kvmigrate.quarantine SET run = %s WHERE scope = %s AND run = %s", [run, scope, before])
     return ResumePoint(position, number, beyond)
 
 
@@ -53,5 +57,14 @@ def _has_rows(connection: Connection, scope: int) -> bool:
     """Whether the scope's part of the ledger, standing alone, holds anything."""
     found = connection.execute(
         sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.Identifier("kvmigrate", f"ledger_{scope}"))
+    )
+    return bool(found.fetchall()[0][0])
+
+
+def _has_key(connection: Connection, scope: int) -> bool:
+    """Whether the scope's part of the ledger has its key already: then nothing can be loaded that it may know."""
+    found = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = to_regclass(%s) AND contype = 'p')",
+        [f"kvmigrate.ledger_{scope}"],
     )
     return bool(found.fetchall()[0][0])

@@ -37,7 +37,8 @@ SELECT jsonb_build_array(
 LEDGER = "SELECT jsonb_agg(t ORDER BY key) FROM kvmigrate.ledger_1 AS t"
 SHAPE = """
 SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' OR tablename = 'ledger_1'
-UNION SELECT CASE WHEN contype = 'c' THEN '' ELSE conname END || ' ' || convalidated || ' ' || pg_get_constraintdef(oid)
+UNION SELECT CASE WHEN contype IN ('c', 'n') THEN '' ELSE conname END
+    || ' ' || convalidated || ' ' || pg_get_constraintdef(oid)
 FROM pg_constraint
 WHERE connamespace = 'public'::regnamespace OR conrelid = 'kvmigrate.ledger_1'::regclass
 UNION SELECT format('%s.%s %s %s', c.oid::regclass, attname, atttypid::regtype, attnotnull)

@@ -107,6 +107,29 @@ def test_a_column_of_any_name(fill: Fill, database: str, lens: Lens) -> None:
     assert (1, 0, 1) == (report.scanned, report.written, report.waiting)
 
 
+TYPED = """
+version: 1
+name: typed
+entities:
+  station:
+    keys: ["station:{id}"]
+    table: stations
+    columns:
+      id:   {key: id, type: text}
+      open: {path: open, type: boolean}
+      lat:  {path: lat, type: "numeric(9,4)"}
+"""
+
+
+@pytest.mark.parametrize("text", ["open=true", "lat=48.5", "lat=48.50"])
+def test_a_value_is_compared_as_what_it_is(fill: Fill, text: str) -> None:
+    """A boolean is not a text, and a number has many spellings."""
+    typed = compile_mapping(load_mapping(TYPED))
+    fill({"station:1": {"open": True, "lat": 48.5}, "station:2": {"open": False, "lat": 48.51}})
+
+    assert 1 == preview_backfill(fill.source, typed, page_keys=3, where=read_where(text, typed.mapping)).written
+
+
 @pytest.mark.parametrize("text", ["tenant", "=a", "tenant=", "colour=red"])
 def test_a_condition_that_cannot_be(lens: Lens, text: str) -> None:
     """The error says what a condition looks like, or which columns there are."""

@@ -139,3 +139,72 @@ def test_a_store_restarted_within_a_sweep_is_read_once_more(
         report = run_backfill(source, target, shop_lens)
 
     assert (3, False, 100) == (len(report.sweeps), report.moving, report.written)
+
+
+def test_a_table_dropped_meanwhile_is_filled_again(
+    fill: Fill, database: str, shop_lens: Lens, pg: PgConnection
+) -> None:
+    """What the checkpoints name is not in it any more, so nothing is taken for known."""
+    fill({**CLIENTS, **ORDERS})
+    break_off(fill, database, shop_lens)
+    pg.execute("DROP TABLE order_items")
+
+    report, _ = go_on(fill, database, shop_lens)
+
+    assert (False, 200, []) == (report.first_load, report.written, report.errors)
+    assert [(100, 100, 100, 200, "", 0)] == rows(pg)
+
+
+def test_a_load_killed_while_its_ledger_gets_its_key_is_compared(
+    fill: Fill, database: str, shop_lens: Lens, pg: PgConnection
+) -> None:
+    """From then on nothing can be added that the ledger may know."""
+    fill({**CLIENTS, **ORDERS})
+    break_off(fill, database, shop_lens)
+    pg.execute("ALTER TABLE kvmigrate.ledger_1 ADD PRIMARY KEY (scope, key)")
+
+    report, given = go_on(fill, database, shop_lens)
+
+    assert (False, 0, 200, []) == (report.first_load, given, report.written, report.errors)
+    assert [(100, 100, 100, 200, "", 0)] == rows(pg)
+
+
+def test_a_load_in_several_runs_is_one_run_to_undo(
+    fill: Fill, database: str, shop_lens: Lens, pg: PgConnection
+) -> None:
+    """Whatever the runs before it brought belongs to the one that ended it."""
+    fill({**CLIENTS, **ORDERS})
+    break_off(fill, database, shop_lens)
+    go_on(fill, database, shop_lens)
+
+    assert [(2, 2)] == pg.execute("SELECT DISTINCT run, born FROM kvmigrate.ledger").fetchall()
+
+
+def test_tables_that_cannot_do_without_keys_keep_them(
+    fill: Fill, database: str, shop_lens: Lens, pg: PgConnection
+) -> None:
+    """A published table refuses deletes without a key; it is filled the slower way."""
+    fill({**CLIENTS, **ORDERS})
+    with PostgresTarget.connect(database, shop_lens) as target:
+        target.install()
+        target.ensure_tables()
+    pg.execute("CREATE PUBLICATION everything FOR TABLE clients")
+
+    with PostgresTarget.connect(database, shop_lens) as target:
+        report = run_backfill(fill.source, target, shop_lens)
+
+    assert (False, 200, []) == (report.first_load, report.written, report.errors)
+
+
+def test_a_unique_index_serves_as_the_unique(fill: Fill, database: str, shop_lens: Lens, pg: PgConnection) -> None:
+    """One that somebody made under the very name is left as it is, and the load ends."""
+    fill({**CLIENTS, **ORDERS})
+    with PostgresTarget.connect(database, shop_lens) as target:
+        target.install()
+        target.ensure_tables()
+        pg.execute("ALTER TABLE clients DROP CONSTRAINT clients_email_key")
+        pg.execute("CREATE UNIQUE INDEX clients_email_key ON clients (email)")
+
+        report = run_backfill(fill.source, target, shop_lens)
+
+    assert (True, 200, []) == (report.first_load, report.written, report.errors)
