@@ -98,6 +98,19 @@ class KeyBuild:
             ]
         return found
 
+    def forsaken_keys(self, connection: Connection, taken: Sequence[PrimaryKey]) -> list[Build]:
+        """Return the primary keys of tables that the mapping lost while their keys were away."""
+        layout, found = self._parts.layout, list[Build]()
+        for key in taken:
+            table = sql.Identifier(layout.mapping.schema, key.table)
+            if key.table in layout.by_name or not has_relation(connection, table):
+                continue
+            if not _has_primary_key(connection, table):
+                statement = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} PRIMARY KEY ({})")
+                made = statement.format(table, sql.Identifier(key.name), names(key.columns))
+                found.append(Build(f"primary key of {key.table}", (made,)))
+        return found
+
     def missing_references(self, connection: Connection) -> list[Build]:
         """Return the foreign keys that are not there, to be made without a look at the rows."""
         statements, found = create_statements(self._parts.layout.mapping), list[Build]()

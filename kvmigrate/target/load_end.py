@@ -59,6 +59,12 @@ class LoadEnd:
                     hint="`kvmigrate schema --diff` shows what differs; rename or drop that, and run this again",
                 )
             before = [] if refused else names
+        forsaken = self._in_turn(partial(self._build.forsaken_keys, taken=taken))
+        if refused := self._made("keys and indexes", forsaken):
+            raise SchemaError(
+                f"rows do not fit the {refused[0].what}, a table that the mapping no longer names",
+                hint="run it with the mapping that the load began with, or drop that table",
+            )
         if self._in_turn(self._load.phase) is Phase.LOADING:
             self._in_turn(self._give_ledger_its_place)
         self._made("foreign keys", self._in_turn(self._build.missing_references))

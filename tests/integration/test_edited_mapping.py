@@ -129,6 +129,11 @@ def test_a_mapping_edited_within_a_first_load(
     assert {"authors": 10, "books": 10} == {name: report.rows[name] for name in ("authors", "books")}
     assert [("", [])] == pg.execute("SELECT phase, deferred FROM kvmigrate.control").fetchall()
     assert [] == [each for each in diff_schema(database, lens(after).mapping) if each.statement is not None]
+    without = (
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' "
+        "AND NOT EXISTS (SELECT FROM pg_constraint WHERE conrelid = pg_class.oid AND contype = 'p')"
+    )
+    assert [] == pg.execute(without).fetchall()
 
 
 def test_an_entity_that_comes_back_finds_its_items(fill: Fill, database: str, pg: PgConnection) -> None:
