@@ -48,6 +48,10 @@ Counted = Callable[[str, int, "int | None"], None]
 """Called with the phase, how much is done, and how much there is, if known."""
 
 
+SHORTEST_S = 0.05
+"""A rate over less time than this says nothing."""
+
+
 class RecentRate(NamedTuple):
     """A rate in which what is longer ago counts less. Pure: the clock's value is given.
 
@@ -65,8 +69,8 @@ class RecentRate(NamedTuple):
 
     @property
     def per_second(self) -> float:
-        """Keys per second."""
-        return self.keys / self.seconds if self.seconds > 0 else 0.0
+        """Keys per second; 0 while too little time has passed to tell, or a phase began anew."""
+        return max(self.keys / self.seconds, 0.0) if self.seconds >= SHORTEST_S else 0.0
 
 
 class Meter:
