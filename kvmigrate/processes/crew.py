@@ -26,11 +26,7 @@ from kvmigrate.processes.frames import Failed, Setup, read_frame, write_frame
 
 A = TypeVar("A")
 
-TASKS_AHEAD = 1
-"""Tasks that a worker has in hand: the next one is there when it has done one."""
-
 _HELD_S, _WAIT_S = 0.1, 0.5
-_PIPE_BYTES = 256 * 1024
 
 
 class Handed(enum.Enum):
@@ -92,8 +88,11 @@ class Crew(Generic[A]):
             worker.wait()
 
     def _hand_out(self, waiting: Iterator[object | None]) -> Handed:
-        """Give every worker as much as it should have in hand, as far as there is something now: idle ones first."""
-        for worker in (each for enough in range(1, TASKS_AHEAD + 1) for each in self._workers if each.in_hand < enough):
+        """Give every idle worker a task, as far as there is something now.
+
+        Never a second one: a worker that writes a long answer would not read it, and nobody would read the answer.
+        """
+        for worker in (each for each in self._workers if not each.in_hand):
             try:
                 task = next(waiting)
             except StopIteration:
@@ -120,7 +119,6 @@ class _Worker(Generic[A]):
         assert self._process.stdout is not None  # noqa: S101 - asked for
         # Unbuffered: what stood in a buffer would not wake the one who waits for all workers.
         self._in, self.out = self._process.stdin, cast("io.FileIO", cast("io.BufferedReader", self._process.stdout).raw)
-        _widen(self._in.fileno())
         self._answers = answers
         self.in_hand = 0
         self._send(setup)
@@ -175,12 +173,3 @@ def as_error(failed: Failed) -> KVMigrateError:
     if isinstance(kind, type) and issubclass(kind, KVMigrateError):
         return kind(failed.message, hint=failed.hint)
     return TargetError(f"a worker process failed: {failed.name}: {failed.message}", hint=failed.hint)
-
-
-def _widen(pipe: int) -> None:
-    """Let a task lie in the pipe while its worker is busy: else whoever hands out would wait for that one alone."""
-    # On Linux only, and there a user may have so many of them.
-    with contextlib.suppress(ImportError, AttributeError, OSError):
-        import fcntl  # noqa: PLC0415 - not on every platform
-
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)

@@ -12,7 +12,7 @@ from psycopg import sql
 from kvmigrate.model import Item, LedgerStatus, Reason, Refusal, RowSet
 from kvmigrate.target.base import Applied, Label
 from kvmigrate.target.conflicts import Conflicts, Reference, Verdicts
-from kvmigrate.target.layout import Layout
+from kvmigrate.target.layout import Layout, ledger_part
 from kvmigrate.target.ledger import Counted, Ledger, Wait
 from kvmigrate.target.removal import Removal
 from kvmigrate.target.replacement import Replacement
@@ -45,7 +45,7 @@ class Parts:
     @property
     def ledger_table(self) -> sql.Identifier:
         """The scope's own part of the ledger, which stands alone while a first load is open."""
-        return sql.Identifier("kvmigrate", f"ledger_{self.scope}")
+        return ledger_part(self.scope)
 
     def entity_id(self, key: str) -> int:
         """Return the id of the key's entity; 0 where it belongs to several."""

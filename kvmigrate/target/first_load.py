@@ -185,6 +185,15 @@ def has_constraint(connection: Connection, table: sql.Identifier, name: str) -> 
     return bool(found.fetchall()[0][0])
 
 
+def has_primary_key(connection: Connection, table: sql.Identifier) -> bool:
+    """Return whether the table has a primary key."""
+    found = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = to_regclass(%s) AND contype = 'p')",
+        [table.as_string()],
+    )
+    return bool(found.fetchall()[0][0])
+
+
 def has_relation(connection: Connection, name: sql.Identifier) -> bool:
     """Return whether there is an index or table of this name."""
     found = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [name.as_string()])

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import errors, sql
 
 from kvmigrate.target.attempt import Parts
-from kvmigrate.target.first_load import PrimaryKey, has_constraint, has_relation
+from kvmigrate.target.first_load import PrimaryKey, has_constraint, has_primary_key, has_relation
 from kvmigrate.target.layout import TablePlan, names
 from kvmigrate.target.session import Session, is_data_error
 from kvmigrate.transform.mapping import ForeignKey
@@ -73,14 +73,14 @@ class KeyBuild:
         An index of a table waits for the table's key anyway, so all keys stand before all indexes.
         """
         parts, found = self._parts, list[Build]()
-        if not _has_primary_key(connection, parts.ledger_table):
+        if not has_primary_key(connection, parts.ledger_table):
             key = sql.SQL("ALTER TABLE {} ADD PRIMARY KEY (scope, key)").format(parts.ledger_table)
             found.append(Build("the ledger's key", (key,), columns=("key",)))
         by_table = {key.table: key for key in taken}
         plans = self._by_size(connection)
         statements = create_statements(parts.layout.mapping)
         for plan in plans:
-            if not _has_primary_key(connection, plan.name):
+            if not has_primary_key(connection, plan.name):
                 found.append(_primary_key(plan, by_table.get(plan.table.name)))
             found += [
                 Build(f"unique {each.name}", (_written(each),), plan, unique.columns)
@@ -105,7 +105,7 @@ class KeyBuild:
             table = sql.Identifier(layout.mapping.schema, key.table)
             if key.table in layout.by_name or not has_relation(connection, table):
                 continue
-            if not _has_primary_key(connection, table):
+            if not has_primary_key(connection, table):
                 statement = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} PRIMARY KEY ({})")
                 made = statement.format(table, sql.Identifier(key.name), names(key.columns))
                 found.append(Build(f"primary key of {key.table}", (made,)))
@@ -223,14 +223,6 @@ def _primary_key(plan: TablePlan, taken: PrimaryKey | None) -> Build:
         name = sql.SQL("").format()
     statement = sql.SQL("ALTER TABLE {} ADD {}PRIMARY KEY ({})").format(plan.name, name, names(columns))
     return Build(f"primary key of {plan.table.name}", (statement,), plan, columns)
-
-
-def _has_primary_key(connection: Connection, table: sql.Identifier) -> bool:
-    found = connection.execute(
-        "SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = to_regclass(%s) AND contype = 'p')",
-        [table.as_string()],
-    )
-    return bool(found.fetchall()[0][0])
 
 
 def _is_unique(connection: Connection, table: sql.Identifier, columns: Sequence[str]) -> bool:

@@ -125,6 +125,11 @@ class Layout:
         return joins, owner_key(current.entity, here)
 
 
+def ledger_part(scope: int) -> sql.Identifier:
+    """Return the name of the scope's own part of the ledger."""
+    return sql.Identifier("kvmigrate", f"ledger_{scope}")
+
+
 def names(columns: Iterable[str]) -> sql.Composed:
     """Return the quoted names with commas between."""
     return sql.SQL(", ").join(map(sql.Identifier, columns))

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from kvmigrate.target.layout import Layout, TablePlan
+from kvmigrate.target.layout import Layout, TablePlan, ledger_part
 from kvmigrate.transform.mapping import Entity
 
 Connection = psycopg.Connection[Any]
@@ -67,8 +67,7 @@ def refresh_statistics(connection: Connection, layout: Layout, scope: int) -> No
     A table that is not ours to analyze, or is being vacuumed, is left as it is.
     """
     anchors = [plan.name for entity in layout.mapping.entities for plan in layout.anchors(entity)]
-    ledger = [sql.Identifier("kvmigrate", name) for name in (f"ledger_{scope}", "ledger_rest")]
-    for name in (*ledger, *anchors):
+    for name in (ledger_part(scope), sql.Identifier("kvmigrate", "ledger_rest"), *anchors):
         found = connection.execute(_HAS_GROWN, [name.as_string(connection)]).fetchall()
         if found and found[0][0]:
             connection.execute(sql.SQL("ANALYZE (SKIP_LOCKED) {}").format(name))

@@ -29,10 +29,7 @@ class Removal:
     def delete_items(self, connection: Connection, keys: Iterable[tuple[str, int]]) -> None:
         """Delete all rows of items, given as pairs of key and entity id."""
         entities = {entity.id: entity for entity in self._lens.mapping.entities}
-        grouped: dict[int, list[str]] = {}
-        for key, entity_id in keys:
-            grouped.setdefault(entity_id, []).append(key)
-        for entity_id, owners in grouped.items():
+        for entity_id, owners in by_entity(keys).items():
             # An entity that the mapping no longer has is not ours to touch.
             if entity_id in entities:
                 self._delete_of(connection, entities[entity_id], owners)
@@ -151,6 +148,14 @@ class Removal:
             noting_gone(self._layout, plan, start.format(plan.name, by_key)),
             noting_gone(self._layout, plan, start.format(plan.name, sql.SQL("{} = ANY(%s)").format(owner))),
         )
+
+
+def by_entity(keys: Iterable[tuple[str, int]]) -> dict[int, list[str]]:
+    """Return keys by the id of their entity, from pairs of both."""
+    found: dict[int, list[str]] = {}
+    for key, entity_id in keys:
+        found.setdefault(entity_id, []).append(key)
+    return found
 
 
 def noting_gone(layout: Layout, plan: TablePlan, delete: sql.Composed) -> sql.Composed:

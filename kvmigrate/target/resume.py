@@ -8,6 +8,8 @@ import psycopg
 from psycopg import sql
 
 from kvmigrate.target.base import ResumePoint
+from kvmigrate.target.first_load import has_primary_key
+from kvmigrate.target.layout import ledger_part
 
 Connection = psycopg.Connection[Any]
 
@@ -28,6 +30,7 @@ def take_over(connection: Connection, scope: int, run: int, resume_key: str) -> 
     Shares are numbered in the order of the scan and finished in any order. All up to
     the first gap are behind the new run; those beyond it are told by their digests.
     """
+    ledger = ledger_part(scope)
     found = connection.execute(_BEFORE, [scope, run]).fetchall()
     if not found:
         return ResumePoint("", 0, frozenset())
@@ -35,8 +38,9 @@ def take_over(connection: Connection, scope: int, run: int, resume_key: str) -> 
     shares = connection.execute(_SHARES, [before]).fetchall()
     if not shares:
         # The run before ended before it loaded anything, or its load is over.
-        return ResumePoint("", 0, frozenset()) if not _has_rows(connection, scope) else None
-    if key != resume_key or not key or _has_key(connection, scope):
+        return ResumePoint("", 0, frozenset()) if not _has_rows(connection, ledger) else None
+    # Nothing can be loaded into a ledger that has its key already, as it may know it.
+    if key != resume_key or not key or has_primary_key(connection, ledger):
         return None
     number, position = 0, ""
     for share, behind, _, is_whole in shares:
@@ -47,24 +51,12 @@ def take_over(connection: Connection, scope: int, run: int, resume_key: str) -> 
     connection.execute("DELETE FROM kvmigrate.checkpoint WHERE run = %s AND number >= %s", [before, number])
     connection.execute("UPDATE kvmigrate.checkpoint SET run = %s WHERE run = %s", [run, before])
     # One load is one run, for whoever asks later what a run brought.
-    ledger = sql.Identifier("kvmigrate", f"ledger_{scope}")
     connection.execute(sql.SQL("UPDATE {} SET run = %(run)s, born = %(run)s").format(ledger), {"run": run})
     connection.execute("UPDATE kvmigrate.quarantine SET run = %s WHERE scope = %s AND run = %s", [run, scope, before])
     return ResumePoint(position, number, beyond)
 
 
-def _has_rows(connection: Connection, scope: int) -> bool:
+def _has_rows(connection: Connection, ledger: sql.Identifier) -> bool:
     """Whether the scope's part of the ledger, standing alone, holds anything."""
-    found = connection.execute(
-        sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.Identifier("kvmigrate", f"ledger_{scope}"))
-    )
-    return bool(found.fetchall()[0][0])
-
-
-def _has_key(connection: Connection, scope: int) -> bool:
-    """Whether the scope's part of the ledger has its key already: then nothing can be loaded that it may know."""
-    found = connection.execute(
-        "SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = to_regclass(%s) AND contype = 'p')",
-        [f"kvmigrate.ledger_{scope}"],
-    )
+    found = connection.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(ledger))
     return bool(found.fetchall()[0][0])

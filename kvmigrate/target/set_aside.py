@@ -15,6 +15,7 @@ from kvmigrate.model import Reason
 from kvmigrate.target.attempt import Parts
 from kvmigrate.target.layout import TablePlan, all_set, fields, names
 from kvmigrate.target.ledger import Wait
+from kvmigrate.target.removal import by_entity
 from kvmigrate.transform.mapping import Entity
 
 Connection = psycopg.Connection[Any]
@@ -71,7 +72,7 @@ class SetAside:
         ledger = self._parts.ledger_table
         known = connection.execute(_KNOWN.format(ledger), [list(keys)]).fetchall()
         entities = {entity.id: entity for entity in self._parts.layout.mapping.entities}
-        for entity_id, owned in _by_entity(known).items():
+        for entity_id, owned in by_entity(known).items():
             if entity_id in entities:
                 self._delete_rows(connection, entities[entity_id], owned)
         found = sorted({key for key, _ in known}, key=str.encode)
@@ -96,10 +97,3 @@ def in_steps(keys: Sequence[str]) -> Iterator[Sequence[str]]:
     """Yield as many keys at a time as one transaction takes."""
     for start in range(0, len(keys), ITEMS_AT_ONCE):
         yield keys[start : start + ITEMS_AT_ONCE]
-
-
-def _by_entity(known: Sequence[tuple[str, int]]) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = {}
-    for key, entity in known:
-        found.setdefault(entity, []).append(key)
-    return found

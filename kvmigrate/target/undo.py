@@ -18,6 +18,7 @@ from kvmigrate.target.first_load import FirstLoad, Phase
 from kvmigrate.target.layout import equal_pairs
 from kvmigrate.target.order_of_removal import referrers_first
 from kvmigrate.target.referrers import Chosen, Link, choose, depth, links
+from kvmigrate.target.removal import by_entity
 from kvmigrate.target.session import is_data_error
 from kvmigrate.transform.entity_number import SEVERAL
 from kvmigrate.transform.mapping import Entity
@@ -207,7 +208,7 @@ class Undo:
         ahead = group.members
         while ahead:
             new: dict[str, int] = {}
-            for entity_id, keys in _by_entity(ahead).items():
+            for entity_id, keys in by_entity(ahead.items()).items():
                 entity = self._entities.get(entity_id)
                 if entity is not None:
                     new |= self._look(group, entity, keys, most)
@@ -284,7 +285,7 @@ class Undo:
     def _delete(self, items: Mapping[str, int]) -> dict[str, int]:
         """Delete the items' rows and what the tool knows of them; return how many rows of each table."""
         rows: dict[str, int] = defaultdict(int)
-        for entity_id, keys in _by_entity(items).items():
+        for entity_id, keys in by_entity(items.items()).items():
             entity = self._entities.get(entity_id)
             if entity is not None:
                 for chosen in choose(self._parts, entity, keys):
@@ -329,10 +330,3 @@ _GOES_WITH = sql.SQL(
 def _mine(scope: int, key: sql.Composable, run: int) -> sql.Composed:
     """The item of *key* was brought by the run."""
     return _MINE_TOO.format(scope=sql.Literal(scope), key=key, run=sql.Literal(run))
-
-
-def _by_entity(items: Mapping[str, int]) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = defaultdict(list)
-    for key, entity in items.items():
-        found[entity].append(key)
-    return found
