@@ -13,6 +13,12 @@
     +-- LensError              rows that no blob can correspond to
     +-- ServerError            an embedded server could not be started
     +-- CheckFailedError       a gate, check or budget was not met          (exit 3)
+    +-- StaleError             another epoch or authority holds the store; nothing was written
+    |   +-- SealedError        nobody may write at this moment
+    +-- FenceMissingError      the store has no fence, so nobody may write
+    +-- AmbiguousWriteError    no answer came: the write may have happened or not
+    +-- WriteRefusedError      the open tables cannot hold this value; nothing was written
+    +-- DeadlineError          the other side did not answer in time
 
 The CLI prints message and hint and ends with `exit_code`.
 """
@@ -106,3 +112,47 @@ class CheckFailedError(KVMigrateError):
 
     code = "check"
     exit_code = 3
+
+
+class StaleError(KVMigrateError):
+    """The fence of the store is at another epoch or authority. Nothing was written; read the fence, route anew."""
+
+    code = "stale"
+
+    def __init__(self, message: str, *, epoch: int, authority: str, hint: str = "", key: str | None = None) -> None:
+        """Keep the fence that was found."""
+        super().__init__(message, hint=hint, key=key)
+        self.epoch, self.authority = epoch, authority
+
+
+class SealedError(StaleError):
+    """The authority is moving from one side to the other. Nothing was written; it takes well under a second."""
+
+    code = "sealed"
+
+
+class FenceMissingError(KVMigrateError):
+    """The store holds no fence for this mapping: it is new, or it was emptied or restored. Nothing was written."""
+
+    code = "fence-missing"
+
+
+class AmbiguousWriteError(KVMigrateError):
+    """The connection was lost before the answer: the write may have happened or not.
+
+    It was not tried again, as a second write would be a new one. Read the key, then decide.
+    """
+
+    code = "ambiguous-write"
+
+
+class WriteRefusedError(KVMigrateError):
+    """The tables are the authority and cannot hold this value. Nothing was written."""
+
+    code = "write-refused"
+
+
+class DeadlineError(KVMigrateError):
+    """A side did not answer in time. Its connection was given up."""
+
+    code = "deadline"

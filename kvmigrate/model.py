@@ -75,6 +75,85 @@ class Version(NamedTuple):
     n: int
 
 
+class Stage(enum.StrEnum):
+    """Where a migration stands: who may write, and what is mirrored."""
+
+    OFF = "off"
+    DUALWRITE = "dualwrite"
+    SHADOW = "shadow"
+    LIVE = "live"
+    RAMPDOWN = "rampdown"
+    COMPLETE = "complete"
+
+
+class Authority(enum.StrEnum):
+    """Who may write, as the fences in both stores spell it."""
+
+    STORE = "K"
+    """The key-value store is open."""
+
+    SEALED = "S"
+    """Nobody writes: the authority is moving."""
+
+    TABLES = "T"
+    """The tables are open; only the reverse mirror writes the store."""
+
+    RETIRED = "X"
+    """The store is no longer written at all."""
+
+
+class Logging(enum.IntEnum):
+    """What an accepted write of the store leaves behind."""
+
+    NONE = 0
+    MIRROR = 1
+    """A mark, and the writer mirrors at once."""
+
+    MARK_ONLY = 2
+    """A mark; nobody mirrors while a first load runs."""
+
+
+class Fence(NamedTuple):
+    """Who may write a shard of the store, as the store itself has it.
+
+    Attributes:
+        incarnation: The life of the store that the controller knows; "" where it never noted one.
+
+        owes_all: Marks were lost, so that any key may be unmirrored until a full reconcile.
+    """
+
+    epoch: int
+    authority: Authority
+    log: Logging = Logging.NONE
+    incarnation: str = ""
+    owes_all: bool = False
+
+
+class MarkedKey(NamedTuple):
+    """A key that the mirror is owed, and the n of its newest write that is not mirrored."""
+
+    key: str
+    n: int
+
+
+class WriteResult(NamedTuple):
+    """What became of an accepted write.
+
+    Attributes:
+        mirrored: The other side has it, too. Otherwise it is marked there, and will follow.
+
+        version: Its place in the order of all writes of the key; ``None`` where the stage is off.
+    """
+
+    mirrored: bool
+    version: Version | None
+
+    @property
+    def token(self) -> str:
+        """What a session passes to later reads, so that they see this write; "" where the stage is off."""
+        return "" if self.version is None else f"{self.version.epoch}.{self.version.n}"
+
+
 class Row(NamedTuple):
     """One relation row; *values* stand in the order of the table's columns."""
 

@@ -1,0 +1,281 @@
+"""The seam to tables that are written while the store is: mirror, table-primary writes, what the store is owed.
+
+`AsyncLiveWriter` with its generated twin is what an application's calls go through; `LiveTarget` is what the relay
+and the backfill use; `ControlRow` is what the controller moves. No driver here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+from kvmigrate.model import Authority, Item, Stage, Version
+from kvmigrate.target.base import Applied, Batch
+
+LIVE_RUN = 0
+"""The run of every row that no run wrote, but the mirror, the applier or the application."""
+
+
+class Control(NamedTuple):
+    """The row that says who may write: one per mapping. Stage is what people see; epoch and authority decide.
+
+    Attributes:
+        scope: Its number.
+
+        phase: An unfinished step, such as the intent of a flip; "" where there is none.
+
+        backfill_epoch: A backfill that began before this epoch counts no more.
+
+        backfilled_epoch: The *backfill_epoch* for which a backfill, both ways, came to its end; ``None`` if none did.
+
+        owes_all: Marks were lost: a full reconcile is due before any read or flip.
+
+        store_incarnation, target_incarnation: Lives of both stores that the controller knows.
+
+        safe_n: Per shard the version that replicas were known to have.
+    """
+
+    scope: int
+    epoch: int
+    authority: Authority
+    stage: Stage
+    phase: str
+    backfill_epoch: int
+    backfilled_epoch: int | None
+    owes_all: bool
+    store_incarnation: str
+    target_incarnation: str
+    safe_n: Mapping[str, Version]
+    updated_at: datetime
+
+    @property
+    def is_backfilled(self) -> bool:
+        """Whether the tables hold all of the store, apart from what is marked."""
+        return self.backfilled_epoch == self.backfill_epoch
+
+
+class AsyncLiveWriter(Protocol):
+    """What an application's writes and reads of the tables go through. Its twin without ``await`` is generated.
+
+    Every call has a deadline of its own; past it, it raises `DeadlineError` and gives the connection up.
+    """
+
+    async def control(self) -> Control | None:
+        """Return the control row; ``None`` where the scope is not known here. Raises `TargetError`."""
+        ...
+
+    async def mirror(self, item: Item | None, key: str, version: Version, *, deadline_s: float) -> bool:
+        """Bring the rows of one item to *version*, if that is a plain matter.
+
+        Args:
+            item: As the store accepted it; ``None`` where it was deleted.
+
+            key: Its address.
+
+            version: That the store gave the write.
+
+            deadline_s: Seconds, for everything together, waiting for a connection included.
+
+        Returns:
+            Whether the tables are at *version* or a later one. ``False`` where the item is refused, must wait, or
+            concerns other items: nothing was written, and it is for the applier.
+
+        Raises:
+            FenceError: the control row is at another epoch or authority.
+
+            DeadlineError, TargetError: nothing is known of the tables.
+        """
+        ...
+
+    async def put(
+        self, item: Item | None, key: str, *, epoch: int, expect: Item | None = None, deadline_s: float
+    ) -> Version | None:
+        """Write an item to the open tables, or delete it (``None``), and owe it to the store.
+
+        *expect*: only if the tables hold this value; ``None`` is returned, and nothing written, where they do not.
+
+        Raises:
+            FenceError: the tables are not open at *epoch*.
+
+            WriteRefusedError: the tables cannot hold it.
+
+            DeadlineError: nothing is known of the write (an `AmbiguousWriteError` where it may have happened).
+        """
+        ...
+
+    async def get(self, keys: Sequence[str], *, deadline_s: float) -> Sequence[Item | None]:
+        """Return items rebuilt from their rows, kept ones whole; ``None`` for those that are not there or expired."""
+        ...
+
+    async def keys(self, *, after: str, limit: int) -> Sequence[str]:
+        """Return the next addresses that the tables hold behind *after*, in COLLATE "C" order."""
+        ...
+
+    async def paid(self, key: str, version: Version) -> None:
+        """Note that the store was given this version: nothing is owed if it is still the newest."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections. Safe to call twice."""
+        ...
+
+
+class Owed(NamedTuple):
+    """What the store is owed of one key; *item* is ``None`` where it is deleted."""
+
+    key: str
+    version: Version
+    item: Item | None
+
+
+class LiveTarget(Protocol):
+    """The tables as the relay sees them. Every method may raise `TargetError`; one thread at a time."""
+
+    def control(self) -> Control:
+        """Return the control row. Raises `SchemaError` where the scope is not known here."""
+        ...
+
+    def apply(self, batch: Batch) -> Applied:
+        """Replace the rows of every item in one transaction, under fence (the label's epoch, K) and ledger guard.
+
+        As `Target.apply`. An item of an equal version is written again only where it waits.
+
+        Raises:
+            FenceError: another epoch or authority took over; nothing was written.
+        """
+        ...
+
+    def remove(self, keys: Sequence[str], version: Version) -> int:
+        """Delete the rows of items that are gone as of *version*, and remember them as deleted; return how many.
+
+        A key that the ledger does not know gets no tombstone. Raises as `apply`.
+        """
+        ...
+
+    def mark_due(self) -> int:
+        """Mark the waiting items whose obstacle is gone; return how many items are due."""
+        ...
+
+    def due_keys(self, *, after: str, limit: int) -> list[str]:
+        """Return the next due keys behind *after*."""
+        ...
+
+    def expired_keys(self, *, limit: int) -> list[str]:
+        """Return keys whose expiry has passed and that are not deleted."""
+        ...
+
+    def expire(self, *, epoch: int, limit: int) -> int:
+        """Delete expired items of the open tables (authority T), and owe that to the store; return how many."""
+        ...
+
+    def ledger_hashes(self, keys: Sequence[str]) -> Mapping[str, bytes | None]:
+        """Return the content hash of each key that the ledger knows and that is not deleted.
+
+        ``None`` where the item was written under an edited declaration, waits or is quarantined.
+        """
+        ...
+
+    def ledger_keys(self, *, after: str, limit: int) -> list[str]:
+        """Return the next keys behind *after* that the ledger knows and that are not deleted."""
+        ...
+
+    def keys_since(self, version: Version) -> Iterator[Sequence[str]]:
+        """Yield pages of ledger keys, deleted ones too, at *version* or a later one."""
+        ...
+
+    def owed(self, *, limit: int) -> Sequence[Owed]:
+        """Return what the store is owed, rebuilt in one snapshot with its version."""
+        ...
+
+    def paid(self, given: Collection[tuple[str, Version]]) -> int:
+        """Note that the store was given these versions; return how many were still the newest."""
+        ...
+
+    def owes(self) -> int:
+        """Return how many keys the store is owed."""
+        ...
+
+    def touch(self, keys: Sequence[str], *, epoch: int) -> int:
+        """Owe these keys to the store with a fresh n (authority T); return how many the ledger knew."""
+        ...
+
+    def touch_all(self, *, epoch: int) -> int:
+        """Owe every key that the ledger knows, deleted ones too, to the store (authority T); return how many."""
+        ...
+
+    def unsettled(self) -> tuple[int, int]:
+        """Return how many items are quarantined, and how many wait."""
+        ...
+
+    def close(self) -> None:
+        """Release connections. Safe to call twice."""
+        ...
+
+
+class Lease(NamedTuple):
+    """A right that one process holds at a time, for a while.
+
+    Attributes:
+        fencing: Grows with every new holder.
+    """
+
+    name: str
+    holder: str
+    fencing: int
+    until: datetime
+
+
+class ControlRow(Protocol):
+    """The control row, its change log, leases and processes, as the controller sees them.
+
+    Every method is one transaction and may raise `TargetError`.
+    """
+
+    def read(self) -> Control:
+        """Return it. Raises `SchemaError` where the scope is not known here."""
+        ...
+
+    def swap(self, *, epoch: int, authority: Authority, changes: Mapping[str, Any], wait_s: float = 0.25) -> bool:
+        """Change fields of the row if it is at *epoch* and *authority*, while no fenced transaction is under way.
+
+        Args:
+            epoch: What the row must be at.
+
+            authority: As *epoch*.
+
+            changes: Fields of `Control` to their new values.
+
+            wait_s: How long it waits for fenced transactions.
+
+        Returns:
+            Whether it did. ``False`` where the row is at another place, and nothing was changed.
+
+        Raises:
+            DeadlineError: fenced transactions went on for longer; the message names the process that holds.
+        """
+        ...
+
+    def note(self, changes: Mapping[str, Any]) -> None:
+        """Change fields that decide nothing: incarnations, safe_n."""
+        ...
+
+    def log(self, what: str, *, before: str, after: str, why: str, who: str) -> None:
+        """Append to the change log."""
+        ...
+
+    def lease(self, name: str, holder: str, *, seconds: float) -> Lease | None:
+        """Take or prolong a lease; ``None`` where another holder has it."""
+        ...
+
+    def release(self, lease: Lease) -> None:
+        """Give a lease back."""
+        ...
+
+    def incarnation(self) -> str:
+        """Return in which life the database is: its system identifier and timeline."""
+        ...
+
+    def close(self) -> None:
+        """Release connections. Safe to call twice."""
+        ...
