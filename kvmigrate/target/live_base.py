@@ -161,6 +161,13 @@ class LiveTarget(Protocol):
         """Return the next due keys behind *after*."""
         ...
 
+    def circles(self, *, limit: int) -> list[list[str]]:
+        """Return batches, of at most *limit* keys, of waiting items whose missing parents all wait, too.
+
+        Each batch may succeed where its items apart never would.
+        """
+        ...
+
     def expired_keys(self, *, limit: int) -> list[str]:
         """Return keys whose expiry has passed and that are not deleted."""
         ...
