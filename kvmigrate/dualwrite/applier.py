@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from kvmigrate.dualwrite.ahead import Ahead
 from kvmigrate.dualwrite.looker import Looker
-from kvmigrate.dualwrite.observation import Work
+from kvmigrate.dualwrite.observation import TABLES_LEAD, Work, why_held
 from kvmigrate.dualwrite.ripeness import GRACE_S, StuckKeys
 from kvmigrate.dualwrite.settler import Relayed, Settler
 from kvmigrate.dualwrite.waiters import Patience
-from kvmigrate.model import Version
+from kvmigrate.model import Authority, Version
 from kvmigrate.stores.fence_base import FencedStore
 from kvmigrate.target.base import Applied
 from kvmigrate.target.live_base import LiveTarget
@@ -98,6 +98,13 @@ class Applier:
         """Some keys that fail by themselves, and why."""
         return self._stuck.examples()
 
+    def look_around(self) -> str:
+        """Ask both sides why nothing may be applied at the moment; "" where something may. For once in a while."""
+        if self._target.control().authority is not Authority.STORE:
+            return TABLES_LEAD
+        reasons = {why_held(fence) for fence in self._acking.fences().values() if fence is not None}
+        return "" if "" in reasons else next(iter(reasons), "")
+
     def run_pass(self, *, hurry: bool = False, stop: Callable[[], bool] = lambda: False) -> int:
         """Apply and acknowledge what is marked, up to about `PASS_S`; return how many works that were.
 
@@ -134,6 +141,8 @@ class Applier:
 
         A key that is written meanwhile does not count: it has a newer mark. Raises as `run_pass`.
         """
+        if held := self.look_around():
+            return Drained(self._acking.marks(), held, self.stuck)
         end, clocks = self._clock() + seconds, dict(self._acking.clocks())
         while True:
             did = self.run_pass(hurry=True, stop=stop)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from kvmigrate.model import Authority, Fence, Item, Logging, MarkedKey, Version, item_bytes
+from kvmigrate.model import MAX_KEY_BYTES, Authority, Fence, Item, Logging, MarkedKey, Version, item_bytes
 from kvmigrate.stores.fence_base import Seen
 from kvmigrate.target.base import Batch, Label
 from kvmigrate.target.live_base import LIVE_RUN
 from kvmigrate.transform.keys.route import RouteKind
 from kvmigrate.transform.lens import Lens, PageRows
+
+TABLES_LEAD = "the tables are the authority"
 
 _OURS = frozenset({RouteKind.ENTITY, RouteKind.AMBIGUOUS})
 
@@ -58,7 +60,7 @@ def why_held(fence: Fence) -> str:
     A sealed store is drained like an open one: what is marked then was accepted before.
     """
     if fence.authority in {Authority.TABLES, Authority.RETIRED}:
-        return "the tables are the authority"
+        return TABLES_LEAD
     if fence.log is Logging.MARK_ONLY:
         return "a first load is under way"
     if fence.log is Logging.NONE and fence.authority is Authority.STORE:
@@ -86,6 +88,9 @@ def divide(lens: Lens, shard: str, keys: Sequence[str], seen: Seen, *, unmarked_
             continue
         if n is not None:
             marks.append(MarkedKey(key, n))
+        if len(key) > MAX_KEY_BYTES // 4 and len(key.encode()) > MAX_KEY_BYTES:
+            # The ledger cannot hold it, so no part of the tool ever took it.
+            continue
         if item is None:
             absent.append(key)
         else:

@@ -286,3 +286,26 @@ class ControlRow(Protocol):
     def close(self) -> None:
         """Release connections. Safe to call twice."""
         ...
+
+
+class ProcessRow(Protocol):
+    """The row of one process that writes through the adapter or relays marks. One thread at a time.
+
+    Every method may raise `TargetError`; each has a deadline of a few seconds.
+    """
+
+    def control(self) -> Control | None:
+        """Return the control row; ``None`` where the scope is not known here."""
+        ...
+
+    def beat(self, *, epoch: int, stage: Stage, live_seen: bool) -> None:
+        """Write that the process lives, and what it last saw. *live_seen* never goes back."""
+        ...
+
+    def leave(self) -> None:
+        """Take the row away: the process ends."""
+        ...
+
+    def close(self) -> None:
+        """Release the connection. Safe to call twice; the next use opens it again."""
+        ...
