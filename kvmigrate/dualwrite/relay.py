@@ -39,9 +39,9 @@ class Extras(NamedTuple):
 class Relay:
     """Runs until it is stopped. Any number of relays of one mapping may run; one of them leads."""
 
-    def __init__(self, sides: Sides, leadership: Leadership, extras: Extras = Extras()) -> None:  # noqa: B008 - it is immutable
-        """Begin nothing yet."""
-        self._leadership, self._extras, self._stop = leadership, extras, threading.Event()
+    def __init__(self, sides: Sides, leadership: Leadership, extras: Extras, stop: threading.Event) -> None:
+        """Begin nothing yet; whoever sets *stop* ends it."""
+        self._leadership, self._extras, self._stop = leadership, extras, stop
         stopped = self._stop.is_set
         self._applying, self._reversing = Applying(sides, stopped=stopped), Reversing(sides, stopped=stopped)
         self._sweeping, self._gauging = Sweeping(sides), Gauging(sides)
