@@ -11,14 +11,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-TWINS: tuple[str, ...] = ()
+TWINS: tuple[str, ...] = (
+    "kvmigrate/stores/redis_call_async.py",
+    "kvmigrate/stores/redis_clients_async.py",
+    "kvmigrate/stores/redis_writer_async.py",
+)
 """Authored modules; each writes the module of the same name without ``_async``."""
 
 RULES: tuple[tuple[str, str], ...] = (
     (r"async def ", "def "),
-    (r"async with ", "with "),
-    (r"async for ", "for "),
     (r"await ", ""),
+    (r"aclose", "close"),
+    (r"redis\.asyncio", "redis"),
+    (r"_async\b", ""),
+    (r"Async(?=[A-Z])", ""),
 )
 """Pattern and what stands in its place; the last ones are names. First come first."""
 
