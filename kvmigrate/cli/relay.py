@@ -107,7 +107,7 @@ def _envelope(
     *,
     ok: bool = True,
     left: int = 0,
-    again: list[str] | None = None,
+    again: Sequence[str] = (),
 ) -> dict[str, Any]:
     warnings = [f"{key}: {why}" for key, why in readings.stuck.items()]
     warnings += [f"the index {name} is not maintained: {why}" for name, why in readings.pointers.items()]
