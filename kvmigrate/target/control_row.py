@@ -12,9 +12,10 @@ from psycopg import errors, sql
 
 from kvmigrate.errors import CheckFailedError, DeadlineError, SchemaError
 from kvmigrate.model import Authority
-from kvmigrate.target.control_fields import SELECT_CONTROL, columns_of, read_control
+from kvmigrate.target.control_fields import columns_of
 from kvmigrate.target.incarnation import read_incarnation
 from kvmigrate.target.live_base import Control, Lease, ProcessSeen
+from kvmigrate.target.live_control import SELECT_CONTROL, control_of
 from kvmigrate.target.lock_holders import name_holders
 from kvmigrate.target.session import Session, never_migrated
 
@@ -145,7 +146,7 @@ class PostgresControlRow:
             ) from exc
         if not found:
             raise never_migrated(self._session.name, self._scope)
-        return read_control(found[0])
+        return control_of(found[0])
 
     def _swap(
         self,

@@ -15,6 +15,7 @@ from kvmigrate.target.kept import Kept
 from kvmigrate.target.layout import Layout
 from kvmigrate.target.live_base import Control
 from kvmigrate.target.payload import NOT_KEPT, decode_payload
+from kvmigrate.target.postgres import WRITER_LOCK
 from kvmigrate.target.session import Session
 from kvmigrate.transform.lens import Lens
 from kvmigrate.transform.values.content_hash import content_hash
@@ -23,9 +24,6 @@ Connection = psycopg.Connection[Any]
 Stored = Callable[[Sequence[str]], Sequence[Item | None]]
 
 PAGE_ITEMS = 200
-
-_WRITER_LOCK = 0x6B766D32
-"""As in `kvmigrate.target.postgres`: careful writers of one scope take turns."""
 
 _KEYS = """
 SELECT key FROM kvmigrate.ledger
@@ -127,7 +125,7 @@ class Waiver:
         def work(connection: Connection) -> tuple[list[str], list[str]]:
             with connection.transaction():
                 connection.execute("SELECT kvmigrate.fence(%s, %s, 'K')", [self._name, self._epoch])
-                connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_WRITER_LOCK, parts.scope])
+                connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", [WRITER_LOCK, parts.scope])
                 parts.staging.ensure(connection)
                 connection.execute("SET CONSTRAINTS ALL DEFERRED")
                 rows = connection.execute(_LOCKED, [parts.scope, list(keys)]).fetchall()
