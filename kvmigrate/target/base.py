@@ -14,6 +14,7 @@ BIN_OF_STATUS = {
     LedgerStatus.OK.value: Bin.WRITTEN.value,
     LedgerStatus.WAITING.value: Bin.WAITING.value,
     LedgerStatus.QUARANTINED.value: Bin.QUARANTINED.value,
+    LedgerStatus.KEPT.value: Bin.QUARANTINED.value,
 }
 """In which bin an item is that is not deleted."""
 

@@ -63,7 +63,8 @@ def _count_refusals(connection: Connection, layout: Layout, scope: int, found: T
         "SELECT reason, count(*) FROM kvmigrate.quarantine WHERE scope = %s GROUP BY 1 ORDER BY 2 DESC, 1", [scope]
     )
     found.reasons = dict(reasons.fetchall())
-    found.quarantined_items = sum(found.reasons.values())
+    [(kept,)] = connection.execute("SELECT count(*) FROM kvmigrate.kept WHERE scope = %s", [scope]).fetchall()
+    found.quarantined_items = sum(found.reasons.values()) + kept
     waits = connection.execute(
         "SELECT reason, count(DISTINCT key) FROM kvmigrate.waiting WHERE scope = %s GROUP BY 1 ORDER BY 2 DESC, 1",
         [scope],

@@ -173,7 +173,7 @@ class Ledger:
         values = {**self._values(label), "keys": list(keys)}
         passed = connection.execute(self._tomb, values).fetchall()
         gone = [key for key, _ in passed]
-        for table in ("waiting", "quarantine"):
+        for table in ("waiting", "quarantine", "kept"):
             connection.execute(
                 sql.SQL("DELETE FROM {} WHERE scope = %s AND key = ANY(%s)").format(sql.Identifier("kvmigrate", table)),
                 [self.scope, gone],

@@ -233,6 +233,24 @@ class Lease(NamedTuple):
     until: datetime
 
 
+class ProcessSeen(NamedTuple):
+    """A process that writes through the adapter or relays marks, with what it last saw.
+
+    Attributes:
+        live_seen: It knows that the authority may move: it never writes without a fence again.
+
+        age_s: Seconds since it was last heard of, by the database's clock.
+    """
+
+    id: str
+    kind: str
+    adapter_version: str
+    epoch_seen: int
+    stage_seen: str
+    live_seen: bool
+    age_s: float
+
+
 class ControlRow(Protocol):
     """The control row, its change log, leases and processes, as the controller sees them.
 
@@ -243,7 +261,15 @@ class ControlRow(Protocol):
         """Return it. Raises `SchemaError` where the scope is not known here."""
         ...
 
-    def swap(self, *, epoch: int, authority: Authority, changes: Mapping[str, Any], wait_s: float = 0.25) -> bool:
+    def swap(
+        self,
+        *,
+        epoch: int,
+        authority: Authority,
+        changes: Mapping[str, Any],
+        wait_s: float = 0.25,
+        opening: bool = False,
+    ) -> bool:
         """Change fields of the row if it is at *epoch* and *authority*, while no fenced transaction is under way.
 
         Args:
@@ -253,12 +279,17 @@ class ControlRow(Protocol):
 
             changes: Fields of `Control` to their new values.
 
-            wait_s: How long it waits for fenced transactions.
+            wait_s: How long it waits for fenced transactions, each of several times.
+
+            opening: The tables open with it: only if no item waits or is quarantined, and the database is in the
+                life that the row knows.
 
         Returns:
             Whether it did. ``False`` where the row is at another place, and nothing was changed.
 
         Raises:
+            CheckFailedError: the tables must not open now; nothing was changed.
+
             DeadlineError: fenced transactions went on for longer; the message names the process that holds.
         """
         ...
@@ -281,6 +312,10 @@ class ControlRow(Protocol):
 
     def incarnation(self) -> str:
         """Return in which life the database is: its system identifier and timeline."""
+        ...
+
+    def processes(self) -> Sequence[ProcessSeen]:
+        """Return the processes that were heard of within a day."""
         ...
 
     def close(self) -> None:

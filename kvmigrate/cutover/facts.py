@@ -1,0 +1,34 @@
+"""What the gate looks at, read from both sides."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from kvmigrate.cutover.gate import Facts
+from kvmigrate.cutover.intent import foreign_phase
+from kvmigrate.cutover.sides import Sides
+from kvmigrate.model import Stage
+
+_HIDDEN = "?"
+
+
+def gather(sides: Sides, to: Stage) -> Facts:
+    """Return the facts for the gate into *to*."""
+    control = sides.row.read()
+    has_fences = control.epoch > 0
+    fences = sides.store.fences() if has_fences else {}
+    quarantined, waiting = sides.target.unsettled()
+    return Facts(
+        stage=control.stage,
+        to=to,
+        phase=foreign_phase(control),
+        is_backfilled=control.is_backfilled,
+        quarantined=quarantined,
+        waiting=waiting,
+        logging=Counter(None if fence is None else fence.log for fence in fences.values()),
+        owes_all=control.owes_all or any(fence is not None and fence.owes_all for fence in fences.values()),
+        marks=sides.store.marks() if has_fences else 0,
+        owed=sides.target.owes(),
+        processes=sides.row.processes(),
+        tells_failovers=not sides.row.incarnation().endswith(_HIDDEN),
+    )

@@ -1,0 +1,86 @@
+"""The authority from the store to the tables: sealed, replicated, looked at again, drained, opened."""
+
+from __future__ import annotations
+
+from kvmigrate.cutover.decide import place
+from kvmigrate.cutover.draining import drain_forward
+from kvmigrate.cutover.fences import highest, open_store
+from kvmigrate.cutover.intent import Intent, phase_without_intent, read_intent
+from kvmigrate.cutover.sides import Sides
+from kvmigrate.errors import CheckFailedError
+from kvmigrate.model import Authority, Stage
+from kvmigrate.target.live_base import Control
+
+
+def begin_flip(sides: Sides, control: Control) -> None:
+    """Announce it in the control row: from now on nobody opens the store at this epoch again."""
+    changes = {"phase": Intent(Stage.RAMPDOWN, control.epoch).text}
+    sides.row.swap(epoch=control.epoch, authority=Authority.STORE, changes=changes)
+    sides.did("begin")
+
+
+def open_tables(sides: Sides, control: Control) -> None:
+    """All shards are sealed: make sure that they stay so, drain, and give the control row to the tables.
+
+    Raises:
+        CheckFailedError: something is not as it has to be; nothing was changed, and the flip must be given up.
+    """
+    store, limits = sides.store, sides.limits
+    if not store.confirm(replicas=sides.replicas, timeout_s=limits.confirm_s):
+        raise CheckFailedError(
+            f"{sides.replicas} replicas did not confirm the seal within {limits.confirm_s:g} s",
+            hint="see that the replicas follow, or name fewer with --wait-replicas",
+        )
+    sides.did("replicated")
+    check_store(sides, control, sealed_at=control.epoch + 1)
+    sides.did("checked")
+    backlog = drain_forward(sides, seconds=limits.drain_s)
+    if backlog.left:
+        raise CheckFailedError(
+            f"{backlog.left} marked keys were not in the tables {limits.drain_s:g} s after the seal",
+            hint="see that `kvmigrate relay` runs and keeps up, then type the same command again",
+        )
+    sides.did("drained")
+    changes = {
+        "epoch": control.epoch + 1,
+        "authority": Authority.TABLES,
+        "stage": Stage.RAMPDOWN,
+        "phase": Intent(Stage.RAMPDOWN, control.epoch + 1).text,
+    }
+    sides.row.swap(epoch=control.epoch, authority=Authority.STORE, changes=changes, opening=True)
+    sides.did("tables open")
+
+
+def check_store(sides: Sides, control: Control, *, sealed_at: int) -> None:
+    """Check that the store is in the life that the control row knows, and sealed. Raises `CheckFailedError`.
+
+    After the seal was replicated: a failover before it that is noticed late would lose writes.
+    """
+    life = sides.store.incarnation()
+    if life != control.store_incarnation:
+        raise CheckFailedError(
+            "the store was restarted or failed over since the control row last knew it",
+            hint="`kvmigrate relay` brings both sides together again; then type the same command again",
+        )
+    if any(place(fence) != (sealed_at, Authority.SEALED) for fence in sides.store.fences().values()):
+        raise CheckFailedError("a shard of the store is not sealed any more", hint="type the same command again")
+
+
+def abort_flip(sides: Sides, control: Control) -> bool:
+    """Give a flip up that has not opened the tables: a new epoch in the control row, then in every shard.
+
+    Marks stay. Returns whether the control row was still there to be taken back.
+    """
+    epoch = max(control.epoch + 2, highest(control, sides.store.fences()) + 1)
+    changes = {"epoch": epoch, "phase": phase_without_intent(control)}
+    if not sides.row.swap(epoch=control.epoch, authority=Authority.STORE, changes=changes):
+        return False
+    sides.did("given up")
+    open_store(sides, sides.row.read())
+    return True
+
+
+def is_flip_pending(control: Control) -> bool:
+    """Whether a flip was begun and the tables are not open yet."""
+    intent = read_intent(control)
+    return intent is not None and intent.to is Stage.RAMPDOWN and control.authority is Authority.STORE

@@ -1,0 +1,199 @@
+"""From facts to a verdict: may the migration go to a stage? Pure."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from kvmigrate.errors import CheckFailedError, ConfigError
+from kvmigrate.model import Logging, Stage
+from kvmigrate.target.live_base import ProcessSeen
+
+HOLD_S = 3600.0
+"""A process that was not heard of for so long never writes without a fence again."""
+
+MOST_LAG = 500
+"""Marks, or owed keys, that may be left when a move begins."""
+
+
+class Verdict(enum.StrEnum):
+    """How a check, or all of them, ended."""
+
+    PASS = "pass"  # noqa: S105 - a verdict
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    NO_DATA = "no_data"
+
+
+OVERRIDABLE = ("processes", "lag", "owed", "failover", "pointers", "commands")
+"""Checks that one may waive with a reason. What the others want, a flip wants too, or something would be lost."""
+
+
+class Facts(NamedTuple):
+    """What the gate into *to* looks at.
+
+    Attributes:
+        phase: A step of something else that is under way, such as a first load; "" where there is none.
+
+        logging: How many shards there are of each kind of logging; ``None`` counts those without a fence.
+
+        owes_all: Control row or a fence says that a full reconcile is due.
+
+        marks: Keys that the tables are owed.
+
+        owed: Keys that the store is owed.
+
+        processes: That were heard of within a day.
+
+        tells_failovers: The role may read the database's timeline, so that a failover is noticed.
+
+        pointers: Names of indexes kept by hand that are in use and cannot be rebuilt; ``None`` where nobody looked.
+
+        commands: Commands in use that will not work any more; ``None`` where nobody looked.
+    """
+
+    stage: Stage
+    to: Stage
+    phase: str = ""
+    is_backfilled: bool = False
+    quarantined: int = 0
+    waiting: int = 0
+    logging: Mapping[Logging | None, int] = {}
+    owes_all: bool = False
+    marks: int = 0
+    owed: int = 0
+    processes: Sequence[ProcessSeen] = ()
+    tells_failovers: bool = True
+    pointers: Sequence[str] | None = None
+    commands: Sequence[str] | None = None
+
+
+class Check(NamedTuple):
+    """One condition: *value operator limit*, as counted over *n* of the *needed*."""
+
+    name: str
+    verdict: Verdict
+    value: float | str | None
+    operator: str
+    limit: float | str | None
+    unit: str
+    n: int
+    needed: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """All checks of a gate."""
+
+    to: Stage
+    checks: tuple[Check, ...]
+    overridden: Mapping[str, str]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of those that were not waived."""
+        found = {check.verdict for check in self.checks if check.name not in self.overridden}
+        for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.NO_DATA):
+            if verdict in found:
+                return verdict
+        return Verdict.PASS
+
+    def check(self) -> None:
+        """Raise `CheckFailedError` unless the verdict is pass."""
+        if self.verdict is not Verdict.PASS:
+            missing = [each.reason for each in self.checks if each.verdict is not Verdict.PASS]
+            raise CheckFailedError(
+                f"the gate into {self.to} says {self.verdict}: {'; '.join(missing)}",
+                hint="`kvmigrate stage advance --dry-run` shows every check",
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as the command line prints it."""
+        return {
+            "verdict": self.verdict.value,
+            "to": self.to.value,
+            "overridden": dict(self.overridden),
+            "checks": [{**check._asdict(), "verdict": check.verdict.value} for check in self.checks],
+        }
+
+
+def evaluate(facts: Facts, overrides: Mapping[str, str]) -> GateReport:
+    """Return the verdict on *facts*.
+
+    Raises:
+        ConfigError: a check that is to be overridden is none, or cannot be.
+    """
+    checks = tuple(_checks(facts))
+    for name in overrides:
+        if name not in OVERRIDABLE:
+            raise ConfigError(
+                f"the check {name!r} cannot be overridden", hint=f"those that can are {', '.join(OVERRIDABLE)}"
+            )
+    return GateReport(facts.to, checks, {name: why for name, why in overrides.items() if why})
+
+
+def _checks(facts: Facts) -> Iterator[Check]:
+    yield _none("phase", 1 if facts.phase else 0, "step", f"{facts.phase!r} is under way: let it come to its end")
+    if facts.to in {Stage.SHADOW, Stage.LIVE, Stage.RAMPDOWN}:
+        yield from _copied(facts)
+    if facts.to in {Stage.LIVE, Stage.RAMPDOWN}:
+        yield _most("lag", facts.marks, MOST_LAG, "marks", "the relay is behind: see that `kvmigrate relay` runs")
+    if facts.to is Stage.RAMPDOWN:
+        yield from _flip(facts)
+    if facts.to is Stage.COMPLETE:
+        why = "the store is owed writes of the tables: see that `kvmigrate relay` runs"
+        yield _most("owed", facts.owed, MOST_LAG, "keys", why)
+
+
+def _copied(facts: Facts) -> Iterator[Check]:
+    yield _must("backfill", is_met=facts.is_backfilled, why="the tables do not hold all of the store yet: backfill")
+    shards = sum(facts.logging.values())
+    mirroring = facts.logging.get(Logging.MIRROR, 0)
+    why = f"{shards - mirroring} of {shards} shards do not mirror their writes"
+    verdict = Verdict.PASS if shards and mirroring == shards else Verdict.FAIL
+    yield Check("logging", verdict, mirroring, "==", shards, "shards", mirroring, shards, _unless(verdict, why))
+    why = "marks were lost: a full reconcile is due, which `kvmigrate relay` does"
+    yield _must("reconciled", is_met=not facts.owes_all, why=why)
+
+
+def _flip(facts: Facts) -> Iterator[Check]:
+    ways = "mend them, or `kvmigrate quarantine keep`"
+    yield _none("quarantined", facts.quarantined, "items", f"{facts.quarantined} items are quarantined: {ways}")
+    yield _none("waiting", facts.waiting, "items", f"{facts.waiting} items wait for others: {ways}")
+    yield _processes(facts.processes)
+    verdict = Verdict.PASS if facts.tells_failovers else Verdict.INCONCLUSIVE
+    why = "the role may not see the database's timeline, so a failover would not be noticed: grant pg_monitor"
+    yield Check("failover", verdict, None, "", None, "", 0, 0, _unless(verdict, why))
+    for name, found in (("pointers", facts.pointers), ("commands", facts.commands)):
+        if found is not None:
+            what = "cannot be rebuilt from the tables" if name == "pointers" else "will not work any more"
+            yield _none(name, len(found), name, f"{', '.join(found)} {what}")
+
+
+def _processes(processes: Sequence[ProcessSeen]) -> Check:
+    alive = [each for each in processes if each.age_s < HOLD_S]
+    blind = [each.id for each in alive if not each.live_seen]
+    verdict = Verdict.FAIL if blind else Verdict.PASS
+    why = f"{', '.join(blind[:5])}: alive, and did not see the stage live yet"
+    return Check("processes", verdict, len(blind), "==", 0, "processes", len(alive), len(alive), _unless(verdict, why))
+
+
+def _must(name: str, *, is_met: bool, why: str) -> Check:
+    verdict = Verdict.PASS if is_met else Verdict.FAIL
+    return Check(name, verdict, int(is_met), "==", 1, "", int(is_met), 1, _unless(verdict, why))
+
+
+def _none(name: str, count: int, unit: str, why: str) -> Check:
+    return _most(name, count, 0, unit, why)
+
+
+def _most(name: str, count: int, limit: int, unit: str, why: str) -> Check:
+    verdict = Verdict.PASS if count <= limit else Verdict.FAIL
+    return Check(name, verdict, count, "<=", limit, unit, count, limit, _unless(verdict, why))
+
+
+def _unless(verdict: Verdict, why: str) -> str:
+    return "" if verdict is Verdict.PASS else why

@@ -1,0 +1,93 @@
+"""What every step of a move works on: the store, the control row, the tables, and somebody who drains."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from kvmigrate.stores.fence_base import FencedStore
+from kvmigrate.target.live_base import ControlRow, LiveTarget
+
+
+class Drain(Protocol):
+    """Does a share of the work that a move waits for. A relay may do the same meanwhile."""
+
+    def forward(self) -> int:
+        """Bring marked keys, fresh ones too, and waiting items that are free now into the tables; return how many."""
+        ...
+
+    def reverse(self) -> int:
+        """Give the store what the tables owe it; return how many."""
+        ...
+
+
+class NoDrain:
+    """Leaves all of it to a relay."""
+
+    def forward(self) -> int:
+        """Do nothing."""
+        return 0
+
+    def reverse(self) -> int:
+        """Do nothing."""
+        return 0
+
+
+class Limits(NamedTuple):
+    """How long a move may take. All in seconds, but *low*.
+
+    Attributes:
+        drain_s: Nobody can write longer than that on the way forward, apart from the database's own lock.
+
+        back_s: As *drain_s*, on the way back.
+
+        before_s: For bringing the backlog down while everybody still writes.
+
+        low: So many marks, or owed keys, are few enough to begin.
+
+        confirm_s: For the replicas, until they have the seal.
+
+        lease_s: A controller that was not heard of for so long has lost its lease.
+    """
+
+    drain_s: float = 2.0
+    back_s: float = 10.0
+    before_s: float = 60.0
+    low: int = 500
+    confirm_s: float = 1.0
+    lease_s: float = 15.0
+
+
+def _no_hook(step: str) -> None:
+    del step
+
+
+@dataclass(slots=True)
+class Sides:
+    """Both sides of one scope. One thread at a time.
+
+    Attributes:
+        replicas: So many replicas of each shard must have the seal before the tables open.
+
+        hook: Called with the name of every step that was done.
+
+        done: Names of the steps that were done, each with the clock's seconds.
+    """
+
+    store: FencedStore
+    row: ControlRow
+    target: LiveTarget
+    drain: Drain = field(default_factory=NoDrain)
+    replicas: int = 0
+    limits: Limits = field(default_factory=Limits)
+    hook: Callable[[str], None] = _no_hook
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    done: list[tuple[str, float]] = field(default_factory=list)
+
+    def did(self, step: str) -> None:
+        """Say that a step was done."""
+        self.done.append((step, self.clock()))
+        self.hook(step)

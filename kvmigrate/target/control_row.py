@@ -1,0 +1,218 @@
+"""The control row in PostgreSQL: who may write, changed only while no fenced transaction is under way."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psycopg
+from psycopg import errors, sql
+
+from kvmigrate.errors import CheckFailedError, DeadlineError, SchemaError
+from kvmigrate.model import Authority
+from kvmigrate.target.control_fields import columns_of
+from kvmigrate.target.incarnation import read_incarnation
+from kvmigrate.target.live_base import Control, Lease, ProcessSeen
+from kvmigrate.target.live_control import SELECT_CONTROL, control_of
+from kvmigrate.target.lock_holders import name_holders
+from kvmigrate.target.session import Session, never_migrated
+
+Connection = psycopg.Connection[Any]
+
+APPLICATION = "kvmigrate:control"
+
+ATTEMPTS = 10
+"""How often a swap asks for the lock. Between two times those get through that waited behind it."""
+
+_LEASE = """
+INSERT INTO kvmigrate.lease AS l (name, holder, until)
+VALUES (%(name)s, %(holder)s, clock_timestamp() + make_interval(secs => %(seconds)s))
+ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until,
+    fencing = l.fencing + CASE WHEN l.holder = excluded.holder AND l.until > clock_timestamp() THEN 0 ELSE 1 END
+WHERE l.holder = excluded.holder OR l.until <= clock_timestamp()
+RETURNING l.fencing, l.until
+"""
+
+_RELEASE = "UPDATE kvmigrate.lease SET until = now() WHERE name = %s AND holder = %s AND fencing = %s"
+
+_LOG = """
+INSERT INTO kvmigrate.change_log (scope, who, what, before, after, why)
+SELECT c.id, %s, %s, %s, %s, %s FROM kvmigrate.control AS c WHERE c.scope = %s
+"""
+
+_UNSETTLED = """
+SELECT count(*) FILTER (WHERE status = 'quarantined'), count(*) FILTER (WHERE status = 'waiting')
+FROM kvmigrate.ledger WHERE scope = %s AND status IN ('waiting', 'quarantined') AND NOT deleted
+"""
+
+_PROCESSES = """
+SELECT p.id, p.kind, p.adapter_version, p.epoch_seen, p.stage_seen, p.live_seen,
+    extract(epoch FROM clock_timestamp() - p.heartbeat)::float8
+FROM kvmigrate.process AS p JOIN kvmigrate.control AS c ON c.id = p.scope
+WHERE c.scope = %s AND p.heartbeat > clock_timestamp() - interval '1 day'
+ORDER BY p.id
+"""
+
+
+class PostgresControlRow:
+    """The control row of one scope. Implements `kvmigrate.target.live_base.ControlRow`; one thread at a time."""
+
+    def __init__(self, url: str, scope: str) -> None:
+        """Open nothing yet; *scope* is the mapping's name."""
+        self._session, self._scope = Session(url, application_name=APPLICATION), scope
+
+    def read(self) -> Control:
+        """Return the row. Raises `SchemaError` where the scope is not known here."""
+        return self._session.run(self._read)
+
+    def swap(
+        self,
+        *,
+        epoch: int,
+        authority: Authority,
+        changes: Mapping[str, Any],
+        wait_s: float = 0.25,
+        opening: bool = False,
+    ) -> bool:
+        """Change the row if it is at *epoch* and *authority*; see `ControlRow.swap`.
+
+        A connection that is lost at the commit is opened again and the row compared again: the answer is then
+        ``False`` although the change was made. So whoever calls reads the row afterwards.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._session.run(
+                    lambda connection: self._swap(connection, epoch, authority, changes, wait_s=wait_s, opening=opening)
+                )
+            except _LockedError as exc:
+                if attempt == ATTEMPTS - 1:
+                    raise DeadlineError(
+                        f"the control row of {self._scope!r} could not be changed: {exc.holders} went on for over "
+                        f"{wait_s * ATTEMPTS:.1f} s",
+                        hint="wait until that transaction has ended, or end it, then type the same command again",
+                    ) from exc
+            # Waiting for longer each time would hold the application up for longer each time.
+            time.sleep(random.uniform(0.01, 0.05) * (attempt + 1))  # noqa: S311 - jitter, not a secret
+        raise AssertionError
+
+    def note(self, changes: Mapping[str, Any]) -> None:
+        """Change fields that decide nothing: incarnations, safe_n."""
+
+        def work(connection: Connection) -> None:
+            with connection.transaction():
+                connection.execute("SET LOCAL synchronous_commit = on")
+                self._update(connection, changes)
+
+        self._session.run(work)
+
+    def log(self, what: str, *, before: str, after: str, why: str, who: str) -> None:
+        """Append to the change log."""
+        values = [who, what, before, after, why, self._scope]
+        self._session.run(lambda connection: connection.execute(_LOG, values))
+
+    def lease(self, name: str, holder: str, *, seconds: float) -> Lease | None:
+        """Take or prolong a lease of this scope; ``None`` where another holder has it."""
+        values = {"name": self._own(name), "holder": holder, "seconds": seconds}
+        found = self._session.run(lambda connection: connection.execute(_LEASE, values).fetchall())
+        return Lease(name, holder, found[0][0], found[0][1]) if found else None
+
+    def release(self, lease: Lease) -> None:
+        """Give a lease back, unless another holder has it by now."""
+        values = [self._own(lease.name), lease.holder, lease.fencing]
+        self._session.run(lambda connection: connection.execute(_RELEASE, values))
+
+    def incarnation(self) -> str:
+        """Return in which life the database is; see `read_incarnation`."""
+        return self._session.run(read_incarnation)
+
+    def processes(self) -> Sequence[ProcessSeen]:
+        """Return the processes that were heard of within a day."""
+        found = self._session.run(lambda connection: connection.execute(_PROCESSES, [self._scope]).fetchall())
+        return [ProcessSeen(*row) for row in found]
+
+    def close(self) -> None:
+        """Close the connection. Safe to call twice."""
+        self._session.close()
+
+    def _read(self, connection: Connection) -> Control:
+        try:
+            found = connection.execute(SELECT_CONTROL, [self._scope]).fetchall()
+        except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName) as exc:
+            raise SchemaError(
+                f"{self._session.name} has no control row that this version understands",
+                hint="run `kvmigrate backfill` first: it makes and upgrades the tool's own tables",
+            ) from exc
+        if not found:
+            raise never_migrated(self._session.name, self._scope)
+        return control_of(found[0])
+
+    def _swap(
+        self,
+        connection: Connection,
+        epoch: int,
+        authority: Authority,
+        changes: Mapping[str, Any],
+        *,
+        wait_s: float,
+        opening: bool,
+    ) -> bool:
+        try:
+            with connection.transaction():
+                # A standby that is promoted must know who may write, whatever else it lost.
+                connection.execute(
+                    "SELECT set_config('synchronous_commit', 'on', true), set_config('lock_timeout', %s, true)",
+                    [f"{max(1, round(wait_s * 1000))}ms"],
+                )
+                connection.execute("SELECT kvmigrate.fence_alone(%s)", [self._scope])
+                found = self._read(connection)
+                if (found.epoch, found.authority) != (epoch, authority):
+                    return False
+                if opening:
+                    self._check_opening(connection, found)
+                self._update(connection, changes)
+                return True
+        except errors.LockNotAvailable as exc:
+            raise _LockedError(name_holders(connection, self._scope)) from exc
+        except psycopg.Error as exc:
+            if exc.sqlstate == "KM001":
+                raise never_migrated(self._session.name, self._scope) from exc
+            raise
+
+    def _check_opening(self, connection: Connection, found: Control) -> None:
+        """Look again at what may have come since the pre-flight. Raises `CheckFailedError`."""
+        life = read_incarnation(connection)
+        if life != found.target_incarnation:
+            raise CheckFailedError(
+                f"the database is in another life ({life}) than the control row knows ({found.target_incarnation})",
+                hint="after a failover the tables are compared with the store again first; `kvmigrate stage show`",
+            )
+        [(quarantined, waiting)] = connection.execute(_UNSETTLED, [found.scope]).fetchall()
+        if quarantined or waiting:
+            raise CheckFailedError(
+                f"{quarantined} quarantined and {waiting} waiting items came since the gate was passed",
+                hint="`kvmigrate quarantine list` names them; mend them, or `kvmigrate quarantine keep`",
+            )
+
+    def _update(self, connection: Connection, changes: Mapping[str, Any]) -> None:
+        columns = columns_of(changes)
+        assignments = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in columns]
+        connection.execute(
+            sql.SQL("UPDATE kvmigrate.control SET {}, updated_at = now() WHERE scope = {}").format(
+                sql.SQL(", ").join(assignments), sql.Placeholder("of_scope")
+            ),
+            {**columns, "of_scope": self._scope},
+        )
+
+    def _own(self, name: str) -> str:
+        """Leases of several scopes stand in one table."""
+        return f"{self._scope}:{name}"
+
+
+class _LockedError(Exception):
+    """The exclusive lock was not to be had in time. *holders* says who has it."""
+
+    def __init__(self, holders: str) -> None:
+        super().__init__(holders)
+        self.holders = holders
