@@ -119,6 +119,7 @@ class Applier:
             FenceMissingError, SourceError, TargetError: as the seams; the marks stay.
         """
         if not self._acking.shards_with_marks():
+            self._looker.nothing_marked()
             return 0
         return self._settle_all(self._looker.look(hurry=hurry, until=self._clock() + PASS_S), stop)[0]
 

@@ -83,12 +83,21 @@ class Looker:
         """
         self.held = ""
         found = True
+        if hurry:
+            self._ripeness.clear()
         while found and not self.held and self._clock() < until:
             found = False
-            for shard in self._store.shards_with_marks():
+            shards = self._store.shards_with_marks()
+            for shard in self._ripeness.keys() - set(shards):
+                del self._ripeness[shard]
+            for shard in shards:
                 for work in self._next_of(shard, hurry=hurry):
                     found = True
                     yield work
+
+    def nothing_marked(self) -> None:
+        """Note that nothing is marked anywhere: whatever is marked next is a fresh mark."""
+        self._ripeness.clear()
 
     def look_at(self, keys: Sequence[str], *, together: bool = False) -> Iterator[Work]:
         """Yield works on these keys, marked or not: those of waiting items. Raises as `look`.
@@ -141,6 +150,8 @@ class Looker:
                 yield from self._observed(shard, {key: keys[key] for key in some}, unmarked_too=unmarked_too)
             return
         if work is not None:
+            if shard in self._ripeness:
+                self._ripeness[shard].forget(keys)
             self.in_hand.take(work.keys)
             yield work
 

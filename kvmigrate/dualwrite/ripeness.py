@@ -31,6 +31,11 @@ class Ripeness:
         self._since = {mark.key: self._since.get(mark.key, now) for mark in marks}
         return [mark for mark in marks if now - self._since[mark.key] >= self._grace_s]
 
+    def forget(self, keys: Iterable[str]) -> None:
+        """Note that keys are seen to: a mark that one has afterwards is a fresh one."""
+        for key in keys:
+            self._since.pop(key, None)
+
 
 class _Stuck(NamedTuple):
     n: int
