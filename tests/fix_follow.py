@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+import redis
 
 from kvmigrate.dualwrite.applier import Applier
 from kvmigrate.model import Authority, Fence, Item, Logging, Version
@@ -32,6 +33,8 @@ class Follow:
 
         store, writer: The store for the relay, and for an application.
 
+        client: The store as one who knows nothing of any of this.
+
         stack: Closes what a test opens.
     """
 
@@ -40,6 +43,7 @@ class Follow:
         self.scope = self.lens.mapping.name
         self.store, self.writer = self.open_store(), RedisWriter(url, scope=self.scope)
         stack.callback(self.writer.close)
+        self.client = stack.enter_context(redis.Redis.from_url(url))
         self.begin(Fence(1, Authority.STORE, Logging.MIRROR))
 
     @property
