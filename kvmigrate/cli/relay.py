@@ -141,7 +141,8 @@ class _Lines:
         )
         now = time.monotonic()
         moves = bool(readings.marks or readings.owed) and now - self._printed_at >= LINE_S
-        if state != self._state or moves:
+        is_known = bool(readings.stage or readings.last_error)
+        if is_known and (state != self._state or moves):
             sys.stderr.write(readings.line() + "\n")
             sys.stderr.flush()
             self._state, self._printed_at = state, now
