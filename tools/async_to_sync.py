@@ -11,15 +11,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-TWINS: tuple[str, ...] = ("kvmigrate/target/live_writer_async.py",)
+TWINS: tuple[str, ...] = (
+    "kvmigrate/stores/redis_call_async.py",
+    "kvmigrate/stores/redis_clients_async.py",
+    "kvmigrate/stores/redis_writer_async.py",
+    "kvmigrate/target/live_writer_async.py",
+)
 """Authored modules; each writes the module of the same name without ``_async``."""
 
 RULES: tuple[tuple[str, str], ...] = (
     (r"async def ", "def "),
     (r"async with ", "with "),
     (r"await ", ""),
+    (r"aclose", "close"),
+    (r"redis\.asyncio", "redis"),
+    (r"_async\b", ""),
     (r"Async(?=[A-Z])", ""),
-    (r"timed_async\b", "timed"),
 )
 """Pattern and what stands in its place; the last ones are names. First come first."""
 
