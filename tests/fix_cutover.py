@@ -14,7 +14,8 @@ import redis
 from kvmigrate.cutover.controller import Controller
 from kvmigrate.cutover.sides import Limits, Sides
 from kvmigrate.cutover.watch import Watch, Watched
-from kvmigrate.model import Authority, Item, Stage
+from kvmigrate.model import Authority, Fence, Item, Logging, Stage
+from kvmigrate.stores.fence_base import Swap
 from kvmigrate.stores.redis_fence import RedisFencedStore
 from kvmigrate.stores.redis_writer import RedisWriter
 from kvmigrate.target.base import Batch, Label
@@ -33,6 +34,10 @@ AHEAD = (Stage.DUALWRITE, Stage.SHADOW, Stage.LIVE, Stage.RAMPDOWN, Stage.COMPLE
 
 class CrashError(Exception):
     """The controller's process is gone."""
+
+
+def _no_hook(step: str) -> None:
+    del step
 
 
 class Hands:
@@ -96,7 +101,7 @@ class Moving:
 
     def controller(self, **more: Any) -> Controller:
         """A controller on connections of its own; each of its steps is followed by `check_single`."""
-        hook: Callable[[str], None] = more.pop("hook", lambda step: None)
+        hook: Callable[[str], None] = more.pop("hook", _no_hook)
 
         def both_hooks(step: str) -> None:
             self.check_single()
@@ -137,9 +142,6 @@ class Moving:
 
     def mirror_now(self) -> None:
         """Let writers mirror, as a first load does at its end, and mark what was written before."""
-        from kvmigrate.model import Fence, Logging
-        from kvmigrate.stores.fence_base import Swap
-
         epoch, store = self.control().epoch, self.sides.store
         to = Swap(Fence(epoch, Authority.STORE, Logging.MIRROR))
         store.swap(store.shards(), epochs=[epoch], authorities=[Authority.STORE], to=to)
@@ -188,7 +190,15 @@ class Moving:
 
     def watch(self, **more: Any) -> Watched:
         """Poll once, with a watch of its own; each of its steps is followed by `check_single`."""
-        return Watch(self.both(hook=lambda step: self.check_single(), **more)).poll()
+        return Watch(self.both(hook=self._checked, **more)).poll()
+
+    def _checked(self, step: str) -> None:
+        del step
+        self.check_single()
+
+    def watch_unchecked(self) -> Watched:
+        """Poll once although both sides are open: somebody forced that."""
+        return Watch(self.both()).poll()
 
     def rest(self) -> None:
         """Poll until nothing is wrong and no move is under way."""

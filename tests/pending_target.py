@@ -23,10 +23,12 @@ class PendingTarget(PostgresLiveTarget):
     def owed(self, *, limit: int) -> Sequence[Owed]:
         rows = self._all(
             "SELECT l.key, l.epoch, l.n, l.deleted, c.name FROM kvmigrate.ledger l LEFT JOIN clients c "
-            "ON l.key = 'client:' || c.id WHERE kv_dirty ORDER BY l.key LIMIT %s", limit
+            "ON l.key = 'client:' || c.id WHERE kv_dirty ORDER BY l.key LIMIT %s",
+            limit,
         )
         return [
-            Owed(k, Version(e, n), None if d else Item(k, json.dumps({"name": name}).encode())) for k, e, n, d, name in rows
+            Owed(k, Version(e, n), None if d else Item(k, json.dumps({"name": name}).encode()))
+            for k, e, n, d, name in rows
         ]
 
     def paid(self, given: Collection[tuple[str, Version]]) -> int:
@@ -35,7 +37,9 @@ class PendingTarget(PostgresLiveTarget):
             count += len(
                 self._all(
                     "UPDATE kvmigrate.ledger SET kv_dirty = false WHERE key = %s AND epoch = %s AND n = %s AND kv_dirty RETURNING key",
-                    key, e, n,
+                    key,
+                    e,
+                    n,
                 )
             )
         return count
@@ -56,9 +60,10 @@ class PendingTarget(PostgresLiveTarget):
             self._fenced(
                 epoch,
                 "INSERT INTO kvmigrate.ledger AS l (scope, key, entity, mapping, run, born, epoch, n, deleted, kv_dirty, status) "
-                "SELECT 1, k, 1, 1, 0, 0, %s, 1, true, true, 'ok' FROM unnest(%s) k ON CONFLICT (scope, key) DO UPDATE SET "
+                "SELECT 1, k, 1, 1, 0, 0, %s, 1, true, true, 'ok' FROM unnest(%s::text[]) k ON CONFLICT (scope, key) DO UPDATE SET "
                 "epoch = excluded.epoch, n = l.n + 1, kv_dirty = true RETURNING key",
-                epoch, list(keys),
+                epoch,
+                list(keys),
             )
         )
 
@@ -74,10 +79,18 @@ class PendingTarget(PostgresLiveTarget):
             "SELECT count(*) FILTER (WHERE status = 'quarantined'), count(*) FILTER (WHERE status = 'waiting') "
             "FROM kvmigrate.ledger WHERE NOT deleted"
         )[0]
-    def ledger_hashes(self, keys): return {}
-    def ledger_keys(self, *, after, limit): return []
-    def expired_keys(self, *, limit): return []
-    def expire(self, *, epoch, limit): return 0
+
+    def ledger_hashes(self, keys):
+        return {}
+
+    def ledger_keys(self, *, after, limit):
+        return []
+
+    def expired_keys(self, *, limit):
+        return []
+
+    def expire(self, *, epoch, limit):
+        return 0
 
     def put(self, epoch: int, key: str, name: str | None) -> None:
         def work(c: Any) -> None:
@@ -93,6 +106,9 @@ class PendingTarget(PostgresLiveTarget):
                 if name is None:
                     c.execute("DELETE FROM clients WHERE id = %s", [id_])
                 else:
-                    c.execute("INSERT INTO clients (id, name) VALUES (%s, %s) ON CONFLICT (id) DO UPDATE SET name = excluded.name", [id_, name])
+                    c.execute(
+                        "INSERT INTO clients (id, name) VALUES (%s, %s) ON CONFLICT (id) DO UPDATE SET name = excluded.name",
+                        [id_, name],
+                    )
 
         self._session.run(work)

@@ -261,9 +261,10 @@ class ControlRow(Protocol):
         authority: Authority,
         changes: Mapping[str, Any],
         wait_s: float = 0.25,
+        alone: bool = True,
         opening: bool = False,
     ) -> bool:
-        """Change fields of the row if it is at *epoch* and *authority*, while no fenced transaction is under way.
+        """Change fields of the row if it is at *epoch* and *authority*.
 
         Args:
             epoch: What the row must be at.
@@ -273,6 +274,9 @@ class ControlRow(Protocol):
             changes: Fields of `Control` to their new values.
 
             wait_s: How long it waits for fenced transactions, each of several times.
+
+            alone: While no fenced transaction is under way. Without it some that began before end afterwards, which
+                is right where what they may do does not change.
 
             opening: The tables open with it: only if no item waits or is quarantined, and the database is in the
                 life that the row knows.

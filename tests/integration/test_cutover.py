@@ -1,6 +1,5 @@
 import pytest
 
-from kvmigrate.errors import CheckFailedError
 from kvmigrate.model import Authority, Stage
 from tests.fix_cutover import AHEAD, CrashError, Moving, crash_at
 
