@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -27,12 +28,14 @@ from kvmigrate.consistency.json_exact import loads_column
 from kvmigrate.consistency.report import VerifyReport
 from kvmigrate.consistency.share_work import Compared, VerifySetup, run_shared_verify
 from kvmigrate.consistency.verify import run_verify
+from kvmigrate.dualwrite.relay import Relay
 from kvmigrate.errors import ConfigError
 from kvmigrate.export.report import ExportReport, Lines, type_name
 from kvmigrate.export.source import export_source
 from kvmigrate.export.target import TargetExport
-from kvmigrate.model import Item, ItemKind
+from kvmigrate.model import Item, ItemKind, Version
 from kvmigrate.processes.crew import Crew
+from kvmigrate.relaying import LiveScope, Opener, read_control
 from kvmigrate.stores.base import KVSource, divisible
 from kvmigrate.stores.export_format import write_item, write_unreadable
 from kvmigrate.stores.open import open_source
@@ -126,11 +129,20 @@ class Migration:
         """
         self.check_entities(only)
         with ExitStack() as stack:
-            count = self._processes(processes) if limit_keys is None else 1
-            crew = stack.enter_context(Crew(BackfillSetup(*self._opened()), count, Done)) if count > 1 else None
+            live = self._live(stack)
+            if live is not None and (where or limit_keys is not None):
+                raise ConfigError(
+                    "--where and --limit are for a first look, and this mapping is live: a part of it proves nothing",
+                    hint="leave them away: a backfill of a live mapping writes only what differs",
+                )
+            as_of = live.as_of if live is not None and live.is_loading else None
+            target = self.target if live is None else self._target_as_of(stack, as_of or Version(live.epoch, 0))
+            count = self._processes(processes) if limit_keys is None and (live is None or live.is_loading) else 1
+            setup = BackfillSetup(*self._opened(), as_of=as_of)
+            crew = stack.enter_context(Crew(setup, count, Done)) if count > 1 else None
             return run_backfill(
                 self.source,
-                self.target,
+                target,
                 self.lens,
                 only=tuple(only),
                 where=read_where(where, self.mapping) if where else None,
@@ -141,7 +153,23 @@ class Migration:
                 knobs=knobs,
                 budget=budget,
                 progress=progress,
+                live=live,
             )
+
+    def _live(self, stack: ExitStack) -> LiveScope | None:
+        """Return the live side of this mapping, open until *stack* ends; ``None`` where it never left stage off."""
+        url = self.settings.need_target()
+        control = read_control(url, self.lens)
+        if control is None or not control.epoch:
+            return None
+        return stack.enter_context(LiveScope(Opener(self.settings.need_source(), url, self.lens)))
+
+    def _target_as_of(self, stack: ExitStack, as_of: Version) -> PostgresTarget:
+        return stack.enter_context(PostgresTarget.connect(self.settings.need_target(), self.lens, as_of=as_of))
+
+    def relay(self, stop: threading.Event) -> Relay:
+        """Return a relay of this mapping that *stop* ends. See `Relay`."""
+        return Opener(self.settings.need_source(), self.settings.need_target(), self.lens).relay(stop)
 
     def retune(self, changes: Mapping[str, Any]) -> RunState:
         """Change knobs of the backfill of this mapping that runs now, wherever it runs; see `Knobs`.

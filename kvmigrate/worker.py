@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kvmigrate.errors import ConfigError
+from kvmigrate.model import Version
 from kvmigrate.processes.frames import Setup, read_frame
 from kvmigrate.processes.rare_collections import rare_collections
 from kvmigrate.processes.serve import Work, serve
@@ -60,7 +61,8 @@ def _backfill(body: bytes) -> _Kind:
         source = divisible(open_source(setup.source))
         if source is None:
             raise ConfigError("the source cannot be divided any more", hint="run it with --processes 1")
-        return ShareWork(source, PostgresTarget(setup.target, lens), lens)
+        as_of = Version(*setup.as_of) if setup.as_of else None
+        return ShareWork(source, PostgresTarget(setup.target, lens, as_of=as_of), lens)
 
     return open_work, MESSAGES
 

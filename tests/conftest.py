@@ -17,6 +17,8 @@ pytest_plugins = [
     "tests.fix_pace",
     "tests.fix_postgres",
     "tests.fix_redis",
+    # Those that use fixtures of others come after them.
+    "tests.fix_follow",
 ]
 
 # A busy machine makes single examples slow; that is no finding.

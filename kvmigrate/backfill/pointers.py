@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
-from kvmigrate.backfill.listed_ids import column_text, id_of, ids_of, keys_of
 from kvmigrate.backfill.report import PointerReport
 from kvmigrate.stores.base import KVSource
 from kvmigrate.target.base import Target
 from kvmigrate.transform.lens import Lens
+from kvmigrate.transform.listed_ids import column_text, id_of, ids_of, keys_of
 from kvmigrate.transform.mapping import Entity, Pointer
 
 UNREADABLE_EXAMPLES = 10

@@ -90,6 +90,10 @@ class BackfillReport:
         resumed_pages: Pages of the first sweep that a run which was cut short had
             written, and that were not read again for it.
 
+        live: The store was written while it was migrated, and what was written was marked and followed.
+
+        touched: Only of a live one: keys that differed and were marked for that.
+
         errors: What does not add up. Empty when all is well.
     """
 
@@ -123,6 +127,8 @@ class BackfillReport:
     dry_run: bool = False
     conflicts: list[dict[str, Any]] = field(default_factory=list)
     resumed_pages: int = 0
+    live: bool = False
+    touched: int = 0
     sweeps: list[SweepReport] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 

@@ -13,12 +13,14 @@ import xxhash
 from kvmigrate.backfill.budget import Budget
 from kvmigrate.backfill.census import Census, KnownContents, Place
 from kvmigrate.backfill.findings import Findings, PageReport
+from kvmigrate.backfill.live import Live
 from kvmigrate.backfill.pace import Knobs
 from kvmigrate.backfill.pacer import Pacer
 from kvmigrate.backfill.page_work import PageWork, Sweep
 from kvmigrate.backfill.pipeline import Pipeline, marked_pages
 from kvmigrate.backfill.pointers import reconcile_pointers
 from kvmigrate.backfill.progress import Meter, Progress, counted
+from kvmigrate.backfill.reconcile import Reconciler
 from kvmigrate.backfill.report import BackfillReport, PointerReport, SweepReport
 from kvmigrate.backfill.reread import Reread, Rereader
 from kvmigrate.backfill.share_work import Begin, Done, Task, share_digest
@@ -58,6 +60,7 @@ def run_backfill(
     knobs: Knobs | None = None,
     budget: Budget | None = None,
     progress: Progress | None = None,
+    live: Live | None = None,
 ) -> BackfillReport:
     """Copy every item that the mapping matches into tables, and account for every key.
 
@@ -101,6 +104,10 @@ def run_backfill(
 
         progress: Told a few times per second how far each phase is.
 
+        live: The store is written while it is migrated, and *target* writes as of a version of it. Then there is
+            one sweep: a first load where that is possible, and else, or where it was cut short by a restart of
+            the store, a reconcile. What is written meanwhile is marked, and all marks are drained behind it.
+
     Returns:
         The report, which is also kept in the run's row.
 
@@ -129,6 +136,7 @@ def run_backfill(
         only=tuple(only),
         where=where,
         limit_keys=limit_keys,
+        live=live,
     )
     with rare_collections(), pacer:
         return run.run(1 if run.is_partial else sweeps, rewrite=rewrite)
@@ -150,14 +158,16 @@ class _Run:
         only: tuple[str, ...],
         where: Where | None,
         limit_keys: int | None,
+        live: Live | None,
     ) -> None:
+        self._live = live
         self._source, self._target, self._lens, self._crew = source, target, lens, crew
         self._page_keys, self._only, self._limit_keys = page_keys, only, limit_keys
         self._pacer, self._progress = pacer, pacer.progress
         self._reread, self._where = reread, where
         self.is_partial = limit_keys is not None or where is not None
         self._normalised: Counter[str] = Counter()
-        self._moving = True
+        self._moving, self._restarted = True, False
         for name in only:
             lens.mapping.entity(name)
 
@@ -165,36 +175,85 @@ class _Run:
         started = time.monotonic()
         self._target.install()
         self._target.ensure_tables()
-        mark, resume_key = self._source.change_mark(), self._resume_key()
+        live, mark, resume_key = self._live, self._source.change_mark(), self._resume_key()
         report = BackfillReport(
             run_id=self._target.begin_run("backfill", self._source.name, resume_key=resume_key),
             scope=self._lens.mapping.name,
             fingerprint=self._lens.mapping.fingerprint,
             source=self._source.name,
             target=self._target.name,
-            first_load=self._target.begin_first_load(),
+            first_load=(live is None or live.is_loading) and self._target.begin_first_load(),
+            live=live is not None,
             complete=not self.is_partial,
             where=f"{self._where.column}={self._where.value}" if self._where else "",
         )
         self._pacer.begin(report.run_id)
+        if live is not None and not live.is_loading:
+            # Marks are being applied, so a load that is still open must not stay so.
+            self._finish_load()
         resume = self._resume(report, resume_key)
         if rewrite:
             self._target.forget(self._only or [entity.name for entity in self._lens.mapping.entities])
-        findings = Findings()
+        findings = self._follow(live, report, resume) if live else self._sweeps(report, sweeps, resume, mark)
+        self._pacer.finishing()
+        report.moving = live is None and (sweeps == 1 or self._moving)
+        report.pointers = self._reconcile(findings)
+        report.normalised = dict(sorted(self._normalised.items()))
+        self._count(report, findings)
+        if live is not None and (why := live.settled(complete=not self._only and not report.errors)):
+            report.errors.append(why)
+        report.duration_s = round(time.monotonic() - started, 3)
+        self._target.finish_run(report.run_id, report.to_json())
+        self._pacer.check_end(report.written + report.waiting + report.quarantined)
+        return report
+
+    def _sweeps(self, report: BackfillReport, sweeps: int, resume: ResumePoint | None, mark: str | None) -> Findings:
         for number in itertools.count(1):
             findings, is_last = self._sweep(report, number, resume, is_last=number >= sweeps, mark=mark)
             resume = None
             if is_last:
                 break
-        self._pacer.finishing()
-        report.moving = sweeps == 1 or self._moving
-        report.pointers = self._reconcile(findings)
-        report.normalised = dict(sorted(self._normalised.items()))
-        self._count(report, findings)
-        report.duration_s = round(time.monotonic() - started, 3)
-        self._target.finish_run(report.run_id, report.to_json())
-        self._pacer.check_end(report.written + report.waiting + report.quarantined)
-        return report
+        return findings
+
+    def _follow(self, live: Live, report: BackfillReport, resume: ResumePoint | None) -> Findings:
+        """Fill or compare the tables while the store is written, and let them come to where it is."""
+        findings: Findings | None = None
+        if resume is not None and not live.owes_all:
+            findings, _ = self._sweep(report, 1, resume, is_last=False, mark=None)
+        elif resume is not None:
+            self._finish_load()
+        if live.is_loading:
+            live.mirror()
+        if findings is None or self._restarted:
+            findings = self._compare(live, report)
+        meter = Meter(self._progress, "marks", live.store.marks())
+        left = live.drain(lambda marks: meter.add(max((meter.total or 0) - marks - meter.done, 0)))
+        meter.finish()
+        if left.marks:
+            why = left.held or "; ".join(f"{key}: {message}" for key, message in list(left.stuck.items())[:3])
+            report.errors.append(f"marks that are not applied: {left.marks} ({why or 'they are written all the time'})")
+        return findings
+
+    def _compare(self, live: Live, report: BackfillReport) -> Findings:
+        """Compare both sides, as often as the store is restarted meanwhile: such a scan may have missed any key."""
+        live.begin()
+        reconciler = Reconciler(self._source, live, self._lens, page_keys=self._page_keys, only=self._only)
+        for number in range(1, MOST_SWEEPS + 1):
+            findings, life, before = Findings(), self._source.incarnation(), reconciler.touched
+            meter = Meter(self._progress, "reconcile", self._source.count())
+            reconciler.forward(findings, meter, self._pacer)
+            self._pacer.check_stopped()
+            meter.finish()
+            back = Meter(self._progress, "reconcile back", None)
+            reconciler.back(findings.census, back)
+            duration_s = meter.finish()
+            back.finish()
+            touched = reconciler.touched - before
+            report.sweeps.append(SweepReport(number, findings.keys, touched, touched, 0, round(duration_s, 3)))
+            if life == self._source.incarnation():
+                break
+        report.touched = reconciler.touched
+        return findings
 
     def _resume_key(self) -> str:
         """Hash all that the positions of a scan depend on; "" where that is not known.
@@ -206,7 +265,8 @@ class _Run:
             return ""
         # Positions of shares and of pages are not the same.
         way = "shares" if self._crew is not None and divisible(self._source) else "pages"
-        parts = [self._lens.mapping.fingerprint, self._source.name, life, way, str(self._page_keys), *self._only]
+        epoch = str(self._live.epoch if self._live is not None else 0)
+        parts = [self._lens.mapping.fingerprint, self._source.name, life, way, str(self._page_keys), epoch, *self._only]
         return xxhash.xxh3_128_hexdigest("\0".join(parts).encode())
 
     def _resume(self, report: BackfillReport, resume_key: str) -> ResumePoint | None:
@@ -250,7 +310,7 @@ class _Run:
             self._finish_load()
         unchanged = mark is not None and not (resume and resume.number) and mark == self._source.change_mark()
         # Of a store that began anew a scan may have missed any key; of one that always does, so would the next.
-        restarted = life != self._source.incarnation()
+        restarted = self._restarted = life != self._source.incarnation()
         is_last = (is_last and (not restarted or number >= MOST_SWEEPS)) or unchanged
         later = self._settle(label, findings.census, absent_too=is_last and report.complete, refused_too=unchanged)
         changed = findings.applied.moved + later.applied.moved
@@ -381,7 +441,8 @@ class _Run:
             bins[name] for name in ("written", "waiting", "quarantined")
         )
         report.scanned = sum(report.bins().values())
-        report.errors = list(self._contradictions(tally, sum(bins.values()), seen[Place.MATCHED]))
+        matched = seen[Place.MATCHED] if self._live is None else sum(bins.values())
+        report.errors += self._contradictions(tally, sum(bins.values()), matched)
 
     def _bins_of_all(self, tally: Tally) -> Counter[str]:
         """Count the ledger's items of the chosen entities by bin."""

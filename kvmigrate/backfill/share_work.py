@@ -18,7 +18,13 @@ from kvmigrate.transform.lens import Lens
 
 
 class BackfillSetup(Setup, tag="backfill"):
-    """What a worker of a backfill opens."""
+    """What a worker of a backfill opens.
+
+    Attributes:
+        as_of: Epoch and n that everything is written as, where the store is written meanwhile.
+    """
+
+    as_of: tuple[int, int] | None = None
 
 
 class Task(msgspec.Struct, tag_field="kind", tag="share"):

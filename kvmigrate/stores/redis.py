@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import filterfalse
 
 from kvmigrate.errors import SourceError
 from kvmigrate.model import Item
@@ -11,6 +12,7 @@ from kvmigrate.stores.base import Page, ScanRequest, Share
 from kvmigrate.stores.redis_connect import link_to
 from kvmigrate.stores.redis_link import Link
 from kvmigrate.stores.redis_page import RedisPages
+from kvmigrate.stores.redis_shards import is_own
 from kvmigrate.stores.url import SourceURL
 
 
@@ -76,10 +78,10 @@ class RedisSource:
         return True
 
     def shares(self, request: ScanRequest, *, after: str = "") -> Iterator[Share]:
-        """Yield SCAN's pages of keys."""
+        """Yield SCAN's pages of keys. Those of the tool itself are no data, and are left out everywhere."""
         for position, raw in self._link.keys(request.page_keys, after=after):
-            if raw:
-                yield Share(position, tuple(raw))
+            if keys := tuple(filterfalse(is_own, raw)):
+                yield Share(position, keys)
 
     def read_share(self, share: Share, request: ScanRequest) -> Iterator[Page]:
         """Read the keys of a share, in parts where their values are large."""
@@ -93,7 +95,7 @@ class RedisSource:
         """
         collected: set[bytes] = set()
         for _, raw in self._link.keys(request.page_keys, after=""):
-            collected.update(raw)
+            collected.update(filterfalse(is_own, raw))
         exploding = [key for key in collected if (name := readable_key(key)) is not None and request.explodes(name)]
         tables = self._pages.hashes(exploding, request.page_keys)
         # A hash that explodes stands where its fields do, which is not where its key would.

@@ -6,6 +6,7 @@ and move together when slots move.
 
 from __future__ import annotations
 
+import re
 from array import array
 from functools import cache
 from itertools import count
@@ -16,6 +17,8 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 ALONE = "kvm"
 """The shard, and the tag, of a server that is no cluster."""
 
+_PREFIX = b"kvm:"
+_OWN = re.compile(rb"kvm:[fcdr]:\{[0-9a-z]+\}:").match
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -31,6 +34,11 @@ class ShardKeys(NamedTuple):
 def shard_keys(shard: str, scope: str) -> ShardKeys:
     """Return the keys of a shard, which is named by its tag."""
     return ShardKeys(*(f"kvm:{letter}:{{{shard}}}:{scope}".encode() for letter in "fcdr"))
+
+
+def is_own(key: bytes) -> bool:
+    """Return whether a key is of the tool itself, of any shard and scope: no part of the data."""
+    return key[:4] == _PREFIX and _OWN(key) is not None
 
 
 @cache

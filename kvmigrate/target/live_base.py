@@ -161,6 +161,13 @@ class LiveTarget(Protocol):
         """Return the next due keys behind *after*."""
         ...
 
+    def circles(self, *, limit: int) -> list[list[str]]:
+        """Return batches, of at most *limit* keys, of waiting items whose missing parents all wait, too.
+
+        Each batch may succeed where its items apart never would.
+        """
+        ...
+
     def expired_keys(self, *, limit: int) -> list[str]:
         """Return keys whose expiry has passed and that are not deleted."""
         ...
@@ -317,4 +324,27 @@ class ControlRow(Protocol):
 
     def close(self) -> None:
         """Release connections. Safe to call twice."""
+        ...
+
+
+class ProcessRow(Protocol):
+    """The row of one process that writes through the adapter or relays marks. One thread at a time.
+
+    Every method may raise `TargetError`; each has a deadline of a few seconds.
+    """
+
+    def control(self) -> Control | None:
+        """Return the control row; ``None`` where the scope is not known here."""
+        ...
+
+    def beat(self, *, epoch: int, stage: Stage, live_seen: bool) -> None:
+        """Write that the process lives, and what it last saw. *live_seen* never goes back."""
+        ...
+
+    def leave(self) -> None:
+        """Take the row away: the process ends."""
+        ...
+
+    def close(self) -> None:
+        """Release the connection. Safe to call twice; the next use opens it again."""
         ...

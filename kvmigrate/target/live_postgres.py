@@ -13,6 +13,7 @@ from kvmigrate.model import Authority, Version
 from kvmigrate.target.apply import Applier
 from kvmigrate.target.attempt import Parts
 from kvmigrate.target.base import Applied, Batch
+from kvmigrate.target.circles import find_circles
 from kvmigrate.target.first_load import Phase
 from kvmigrate.target.gone import Gone
 from kvmigrate.target.kept import Kept
@@ -230,6 +231,11 @@ class PostgresLiveTarget:
             if not is_data_error(exc):
                 raise
             return 0
+
+    def circles(self, *, limit: int) -> list[list[str]]:
+        """Return batches of waiting items whose missing parents all wait, too; see `LiveTarget.circles`."""
+        parts = self._parts()
+        return self._session.run(lambda connection: find_circles(connection, parts, limit=limit))
 
     def _gone(self, version: Version) -> Gone:
         ledger = self._ledger()

@@ -88,9 +88,12 @@ class PostgresTarget:
     may load or apply while another reads `known_contents`; all else is for one thread at a time.
     """
 
-    def __init__(self, url: str, lens: Lens) -> None:
-        """Keep what is needed; `connect` also checks that the server answers."""
-        self._url, self._lens = url, lens
+    def __init__(self, url: str, lens: Lens, *, as_of: Version | None = None) -> None:
+        """Keep what is needed; `connect` also checks that the server answers.
+
+        *as_of*: The store is written meanwhile: everything is written under this epoch, as of this version.
+        """
+        self._url, self._lens, self._as_of = url, lens, as_of
         self._layout = Layout(lens.mapping)
         self._writer = Session(url, application_name="kvmigrate:backfill")
         self._reader = Session(url, application_name="kvmigrate:backfill")
@@ -99,15 +102,15 @@ class PostgresTarget:
         self._direct: DirectLoad | None = None
 
     @classmethod
-    def connect(cls, url: str, lens: Lens) -> Self:
-        """Return a target whose server answered.
+    def connect(cls, url: str, lens: Lens, *, as_of: Version | None = None) -> Self:
+        """Return a target whose server answered; *as_of* as for the class.
 
         Raises:
             TargetError: it cannot be reached or refuses the login.
 
             NotSupportedError: a key column's type cannot be compared in SQL yet.
         """
-        target = cls(url, lens)
+        target = cls(url, lens, as_of=as_of)
         target._writer.run(lambda connection: connection.execute("SELECT 1"))
         return target
 
@@ -219,7 +222,7 @@ class PostgresTarget:
                 )
                 n = int(found.fetchall()[0][0])
                 connection.execute("UPDATE kvmigrate.run SET n = %s WHERE id = %s", [n, run])
-                return Label(run, Version(OFFLINE_EPOCH, n))
+                return Label(run, self._as_of or Version(OFFLINE_EPOCH, n))
 
         return self._writer.run(work)
 
@@ -517,7 +520,8 @@ class PostgresTarget:
         return self._opened
 
     def _fence(self, connection: Connection) -> None:
-        connection.execute("SELECT kvmigrate.fence(%s, %s, 'K')", [self._lens.mapping.name, OFFLINE_EPOCH])
+        epoch = self._as_of.epoch if self._as_of is not None else OFFLINE_EPOCH
+        connection.execute("SELECT kvmigrate.fence(%s, %s, 'K')", [self._lens.mapping.name, epoch])
 
     def _in_turn(self, work: Callable[[Connection], T], run: int | None = None) -> T:
         """Do *work* in a transaction that holds the fence and is the scope's only writer."""

@@ -35,7 +35,7 @@ def test_every_verb_is_known() -> None:
     """The verbs are the documented ones; those that are not built are absent."""
     verbs = {path[0] for path in COMMANDS if path}
 
-    assert {"demo", "schema", "backfill", "verify", "quarantine", "undo", "export"} == verbs
+    assert {"demo", "schema", "backfill", "verify", "quarantine", "relay", "undo", "export"} == verbs
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: " ".join(path) or "kvmigrate")

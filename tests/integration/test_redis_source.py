@@ -108,6 +108,18 @@ def test_every_type_is_told(source: RedisSource, redis_client: redis.Redis, scan
     assert list(expected.values()) == source.get_many(list(expected))
 
 
+@pytest.mark.parametrize("scan", ["scan", "scan_sorted"])
+def test_keys_of_the_tool_itself_are_no_data(source: RedisSource, redis_client: redis.Redis, scan: str) -> None:
+    """Fence, clock, marks and guard of any scope are left out; what only looks a little like them is data."""
+    for letter in "fcdr":
+        redis_client.hset(f"kvm:{letter}:{{kvm}}:shop", "e", 1)
+    redis_client.mset({"kvm:f": 1, "kvm:f:{kvm}": 2, "kvm:": 3, "akvm:f:{kvm}:shop": 4})
+
+    found = by_key(getattr(source, scan)(ScanRequest()))
+
+    assert {"kvm:f", "kvm:f:{kvm}", "kvm:", "akvm:f:{kvm}:shop"} == set(found)
+
+
 def test_expiries_are_absolute_and_exact(source: RedisSource, redis_client: redis.Redis) -> None:
     """Every kind of item carries the millisecond at which it expires."""
     redis_client.set("string", "1", pxat=EXPIRES_AT_MS)

@@ -20,7 +20,8 @@ from kvmigrate.transform.values.pack import packer
 from kvmigrate.transform.values.refused import ValueRefused
 
 _WANTED = frozenset({RouteKind.ENTITY, RouteKind.POINTER, RouteKind.AMBIGUOUS})
-_TTL_STAYS = "it expires, and expires is leave_in_kv"
+TTL_STAYS = "it expires, and expires is leave_in_kv"
+"""Why an item stays that has an expiry."""
 
 
 class Lens:
@@ -79,7 +80,7 @@ class Lens:
         if route.entity is None:
             return Left(item.key, route.reason or "no key pattern matches")
         if route.entity.expires is Expires.LEAVE_IN_KV and item.expires_at_ms is not None:
-            return Left(item.key, _TTL_STAYS)
+            return Left(item.key, TTL_STAYS)
         try:
             return forward_item(self._plans[route.entity.name], item, route.captured, missing)
         except ValueRefused as exc:

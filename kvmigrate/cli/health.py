@@ -1,0 +1,81 @@
+"""The small HTTP server of ``kvmigrate relay --health``: whether it is well, and its metrics."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from kvmigrate.dualwrite.readings import Health, Readings, prometheus
+from kvmigrate.errors import ConfigError
+
+LOOPBACK = "127.0.0.1"
+_LAST_PORT = 65_535
+
+
+def address_of(text: str) -> tuple[str, int]:
+    """Return host and port of ``HOST:PORT``, or of a port alone, which is for this machine only.
+
+    Raises:
+        ConfigError: there is no port in it.
+    """
+    host, colon, port = text.rpartition(":")
+    if not port.isdecimal() or int(port) > _LAST_PORT or (colon and not host):
+        raise ConfigError(f"--health {text!r} has no port", hint=f"--health {LOOPBACK}:9464")
+    return host.strip("[]") or LOOPBACK, int(port)
+
+
+@contextmanager
+def health_server(address: tuple[str, int], read: Callable[[], Readings], scope: str) -> Iterator[int]:
+    """Answer ``/health`` and ``/metrics`` while the block runs; yield the port.
+
+    ``/health`` is 200 with JSON while marks get on, and 503 with the same where they do not. Nothing else is served,
+    and nothing can be changed.
+
+    Raises:
+        ConfigError: the address cannot be listened at.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        server_version, sys_version = "kvmigrate", ""
+
+        def do_GET(self) -> None:
+            answer = answer_to(self.path, read, scope)
+            self.send_response(answer[0])
+            self.send_header("Content-Type", answer[1])
+            self.send_header("Content-Length", str(len(answer[2])))
+            self.end_headers()
+            self.wfile.write(answer[2])
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base's
+            """Say nothing: each probe would be a line."""
+
+    try:
+        server = ThreadingHTTPServer(address, Handler)
+    except OSError as exc:
+        where = f"{address[0]}:{address[1]}"
+        raise ConfigError(f"cannot listen at {where}: {exc.strerror or exc}", hint="take another port") from exc
+    thread = threading.Thread(target=server.serve_forever, name="kvmigrate-health", daemon=True)
+    with server:
+        thread.start()
+        try:
+            yield int(server.server_address[1])
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def answer_to(path: str, read: Callable[[], Readings], scope: str) -> tuple[HTTPStatus, str, bytes]:
+    """Return status, content type and body of the answer to a GET of *path*."""
+    match path.partition("?")[0]:
+        case "/health":
+            readings = read()
+            status = HTTPStatus.OK if readings.health is Health.OK else HTTPStatus.SERVICE_UNAVAILABLE
+            return status, "application/json", json.dumps({"scope": scope, **readings.to_json()}).encode()
+        case "/metrics":
+            return HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", prometheus(read(), scope).encode()
+    return HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"/health and /metrics\n"

@@ -1,0 +1,128 @@
+"""The relay: appliers both ways, the sweeper and what a leader does besides, as threads of one process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from kvmigrate.dualwrite.applier import Drained
+from kvmigrate.dualwrite.leadership import Leadership, Told
+from kvmigrate.dualwrite.readings import Health, Readings
+from kvmigrate.dualwrite.steps import Applying, Gauging, Reversing, Sides, Sweeping
+from kvmigrate.dualwrite.tasks import Step, Task
+
+STOP_S = 60.0
+"""So long a step under way may take to end when the relay is stopped."""
+
+EVERY_S = 1.0
+
+
+def _nothing() -> Mapping[str, str]:
+    return {}
+
+
+class Extras(NamedTuple):
+    """What a relay is told to do besides.
+
+    Attributes:
+        leader: Further steps for the leader alone, by name, such as a watch for failovers.
+
+        pointers: Names indexes that cannot be maintained, and why.
+    """
+
+    leader: Mapping[str, Step] = {}
+    pointers: Callable[[], Mapping[str, str]] = _nothing
+
+
+class Relay:
+    """Runs until it is stopped. Any number of relays of one mapping may run; one of them leads."""
+
+    def __init__(self, sides: Sides, leadership: Leadership, extras: Extras, stop: threading.Event) -> None:
+        """Begin nothing yet; whoever sets *stop* ends it."""
+        self._leadership, self._extras, self._stop = leadership, extras, stop
+        stopped = self._stop.is_set
+        self._applying, self._reversing = Applying(sides, stopped=stopped), Reversing(sides, stopped=stopped)
+        self._sweeping, self._gauging = Sweeping(sides), Gauging(sides)
+        self._tasks = [
+            Task("lease", leadership, self._stop),
+            Task("applier", self._applying, self._stop),
+            Task("gauge", self._gauging, self._stop),
+            self._led("reverse applier", self._reversing),
+            self._led("sweeper", self._sweeping),
+            *(self._led(name, step) for name, step in extras.leader.items()),
+        ]
+
+    def stop(self) -> None:
+        """Ask for the end: what is under way is finished. Safe in a signal handler, and to call twice."""
+        self._stop.set()
+
+    def run(self, told: Callable[[Readings], None]) -> Readings:
+        """Run until `stop`; *told* hears the readings every second. Return the last ones.
+
+        No failure ends it: servers that are lost are waited for.
+        """
+        for task in self._tasks:
+            task.start()
+        while not self._stop.wait(EVERY_S):
+            told(self.readings())
+        end = time.monotonic() + STOP_S
+        for task in self._tasks:
+            task.join(max(end - time.monotonic(), 0.1))
+        return self.readings()
+
+    def drain(self, *, seconds: float) -> tuple[Readings, Drained]:
+        """Bring both ways to where they were when it began, in this thread, and end.
+
+        Raises:
+            KVMigrateError: whatever fails; what was done stays.
+        """
+        steps = (self._gauging, self._applying, self._reversing)
+        try:
+            for step in steps:
+                step.open()
+            control = self._gauging.control()
+            drained = self._applying.drain(seconds=seconds)
+            self._reversing.drain(seconds=seconds)
+            self._gauging.step()
+        finally:
+            for step in steps:
+                step.close()
+        told = Told(control.stage.value, control.authority.value, control.epoch, control.owes_all)
+        return self._read(told, is_leader=False), drained
+
+    def readings(self) -> Readings:
+        """Return how it stands. For any thread."""
+        told = self._leadership.told or Told("", "", 0, owes_all=False)
+        return self._read(told, is_leader=self._leadership.is_leader)
+
+    def _read(self, told: Told, *, is_leader: bool) -> Readings:
+        gauge, done = self._gauging.last, self._applying.done
+        failing = [task for task in self._tasks if task.is_failing]
+        return Readings(
+            told.stage,
+            told.authority,
+            told.epoch,
+            leader=is_leader,
+            lag_s=gauge.lag_s,
+            marks=gauge.marks,
+            waiting=gauge.waiting,
+            quarantined=gauge.quarantined,
+            owed=gauge.owed,
+            owes_all=told.owes_all,
+            held=self._applying.held,
+            stuck={**self._applying.stuck, **self._reversing.stuck},
+            pointers=self._extras.pointers(),
+            applied=done.items,
+            removed=done.removed,
+            acked=done.acked,
+            dropped=done.dropped,
+            given=self._reversing.given,
+            swept=self._sweeping.swept,
+            health=Health.FAILING if failing else Health.OK,
+            last_error=next((task.error for task in (*failing, *self._tasks) if task.error), ""),
+        )
+
+    def _led(self, name: str, step: Step) -> Task:
+        return Task(name, step, self._stop, may_run=lambda: self._leadership.is_leader)

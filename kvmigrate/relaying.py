@@ -1,0 +1,347 @@
+"""A live mapping wired together: what the relay runs, and what a backfill of a store that is written goes through."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+import structlog
+
+from kvmigrate.backfill.findings import Findings
+from kvmigrate.backfill.live import Left
+from kvmigrate.backfill.progress import Meter
+from kvmigrate.backfill.reconcile import Reconciler
+from kvmigrate.dualwrite.applier import Applier
+from kvmigrate.dualwrite.leadership import Leadership
+from kvmigrate.dualwrite.relay import Extras, Relay
+from kvmigrate.dualwrite.steps import Sides
+from kvmigrate.dualwrite.tasks import Step
+from kvmigrate.errors import CheckFailedError, ConfigError, DeadlineError, FenceMissingError, StaleError
+from kvmigrate.model import Authority, Fence, Logging, Version
+from kvmigrate.stores.base import KVSource
+from kvmigrate.stores.fence_base import FencedStore, Swap
+from kvmigrate.stores.open import open_source
+from kvmigrate.stores.redis_fence import RedisFencedStore
+from kvmigrate.stores.url import parse_source_url
+from kvmigrate.target.control_row import PostgresControlRow
+from kvmigrate.target.live_base import Control, ControlRow, LiveTarget
+from kvmigrate.target.live_postgres import PostgresLiveTarget
+from kvmigrate.target.process_row import PostgresProcessRow, process_id
+from kvmigrate.transform.lens import Lens
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=_Closable)
+
+_log = structlog.get_logger("kvmigrate")
+
+_REDIS = frozenset({"redis", "rediss", "redis+sentinel", "unix"})
+_LOADS = frozenset({"", "first load", "first load, keys"})
+"""Steps in `Control.phase` that a backfill itself leaves unfinished."""
+
+SWAP_TRIES = 5
+RECONCILE_PAUSE_S = 2.0
+PAGE_KEYS = 2_000
+RELIEF_S = 0.05
+
+
+class Opener:
+    """Opens both sides of one live mapping, each time anew."""
+
+    def __init__(self, source: str, target: str, lens: Lens) -> None:
+        """Connect to nothing yet.
+
+        Raises:
+            ConfigError: the store is of a kind that cannot be migrated while it is written.
+        """
+        self._source, self._target, self.lens = source, target, lens
+        self.scope = lens.mapping.name
+        if parse_source_url(source).scheme not in _REDIS:
+            raise ConfigError(
+                "this store cannot be migrated while it is written",
+                hint="it takes a single Redis, or one behind Sentinel; `kvmigrate backfill` copies any store",
+            )
+
+    def store(self) -> FencedStore:
+        """Return the store with its fence."""
+        return RedisFencedStore(self._source, scope=self.scope)
+
+    def target(self) -> LiveTarget:
+        """Return the tables."""
+        return PostgresLiveTarget(self._target, self.lens)
+
+    def row(self) -> ControlRow:
+        """Return the control row."""
+        return PostgresControlRow(self._target, self.scope)
+
+    def sides(self) -> Sides:
+        """Return what the parts of a relay open."""
+        return Sides(self.store, self.target, self.lens)
+
+    def leadership(self) -> Leadership:
+        """Return what makes one of several relays the leader."""
+        name = process_id("relay")
+        process = PostgresProcessRow(self._target, self.scope, kind="relay", name=name)
+        return Leadership(self.row(), process, name=f"relay:{self.scope}", holder=name)
+
+    def scanned(self) -> KVSource:
+        """Return the store to scan."""
+        return open_source(self._source)
+
+    def relay(self, stop: threading.Event) -> Relay:
+        """Return a relay that *stop* ends.
+
+        Whatever else a leader does is wired here: `Extras.leader` takes further steps by name.
+        """
+        leader: dict[str, Step] = {"reconcile": OwedReconcile(self, stop.is_set)}
+        return Relay(self.sides(), self.leadership(), Extras(leader), stop)
+
+
+class LiveScope:
+    """A live mapping as its backfill sees it; implements `kvmigrate.backfill.live.Live`. A context manager.
+
+    Marks are applied here, too, so that it gets on where no relay runs.
+    """
+
+    def __init__(self, opener: Opener, *, helps: bool = True, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Look at both sides, and open them.
+
+        Args:
+            opener: Of both sides.
+
+            helps: Apply marks; otherwise they are waited for.
+
+            stopped: Asked now and then; where it says yes, `Stopped` is raised.
+
+        Raises:
+            CheckFailedError: the mapping is not where it can be compared: the tables lead, or nothing is logged.
+
+            FenceMissingError: the store, or a part of it, has no fence.
+
+            StaleError: the store's fence and the control row are not at the same place: the authority moves.
+        """
+        self._opener, self._helps, self._stopped, self._opened = opener, helps, stopped, ExitStack()
+        try:
+            self.store = self._keep(opener.store())
+            self.tables = self._keep(opener.target())
+            self._row = self._keep(opener.row())
+            control, self._shards = self.tables.control(), list(self.store.shards())
+            fences = check_begun(opener.scope, control, self.store.fences())
+        except BaseException:
+            self._opened.close()
+            raise
+        self.epoch, self._backfill_epoch = control.epoch, control.backfill_epoch
+        self.is_loading = all(fence.log is Logging.MARK_ONLY for fence in fences.values())
+        self.owes_all = control.owes_all or any(fence.owes_all for fence in fences.values())
+        self._was_noted = control.owes_all
+        self._applier: Applier | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened.close()
+
+    @property
+    def as_of(self) -> Version:
+        """As of which a first load is: every later write has a later version in its shard."""
+        clocks = self.store.clocks()
+        return Version(self.epoch, min((version.n for version in clocks.values()), default=0))
+
+    def begin(self) -> None:
+        """Note durably that everything is owed, where marks were lost; the fences then tell a later loss."""
+        if not self.owes_all:
+            return
+        if not self._was_noted:
+            self._swap({"owes_all": True})
+            self._was_noted = True
+        self.store.note(self._shards, owes_all=False)
+
+    def mirror(self) -> None:
+        """Let writers mirror: the first load is over. Raises `StaleError` where the fence moved."""
+        to = Swap(Fence(self.epoch, Authority.STORE, Logging.MIRROR))
+        done = self.store.swap(self._shards, epochs=[self.epoch], authorities=[Authority.STORE], to=to)
+        if done < len(self._shards):
+            raise StaleError(
+                f"the fence of {self._opener.scope!r} moved while its first load ran",
+                epoch=self.epoch,
+                authority=Authority.STORE,
+                hint="run the same command again",
+            )
+        self.is_loading = False
+
+    def go_on(self) -> None:
+        """Raise `Stopped` where it must not go on."""
+        if self._stopped():
+            raise Stopped
+
+    def relieve(self) -> None:
+        """Help with the marks, or wait a moment for whoever applies them."""
+        self.go_on()
+        if not self._helps or not self._help().run_pass(hurry=True):
+            time.sleep(RELIEF_S)
+
+    def drain(self, told: Callable[[int], None]) -> Left:
+        """Bring the tables to where the store is now."""
+
+        def stop() -> bool:
+            told(self.store.marks())
+            return self._stopped()
+
+        drained = self._help().drain(seconds=math.inf, stop=stop)
+        self.go_on()
+        return Left(drained.left, drained.held, drained.stuck)
+
+    def settled(self, *, complete: bool) -> str:
+        """Note that both sides were compared; return why that does not count, or ""."""
+        if not complete:
+            return ""
+        changes: dict[str, Any] = {"backfilled_epoch": self._backfill_epoch}
+        return self._note_settled(changes)
+
+    def forgive(self) -> str:
+        """Note only that nothing is owed any more; return why that does not count, or ""."""
+        return self._note_settled({})
+
+    def _note_settled(self, changes: dict[str, Any]) -> str:
+        if self.owes_all:
+            if any(fence is None or fence.owes_all for fence in self.store.fences().values()):
+                return "marks were lost again meanwhile: run it again"
+            changes["owes_all"] = False
+        if changes and not self._swap(changes):
+            return "another epoch or authority took over meanwhile: run it again"
+        return ""
+
+    def _swap(self, changes: Mapping[str, Any]) -> bool:
+        for tried in range(1, SWAP_TRIES + 1):
+            try:
+                return self._row.swap(epoch=self.epoch, authority=Authority.STORE, changes=changes)
+            except DeadlineError:
+                if tried == SWAP_TRIES:
+                    raise
+                time.sleep(RELIEF_S)
+        return False
+
+    def _help(self) -> Applier:
+        if self._applier is None:
+            looking, acking = self._keep(self._opener.store()), self._keep(self._opener.store())
+            self._applier = Applier(looking, acking, self._keep(self._opener.target()), self._opener.lens)
+        return self._applier
+
+    def _keep(self, opened: C) -> C:
+        self._opened.callback(opened.close)
+        return opened
+
+
+class Stopped(Exception):  # noqa: N818 - a signal, not an error
+    """The relay ends, and so does what it was doing."""
+
+
+def check_begun(scope: str, control: Control, fences: Mapping[str, Fence | None]) -> dict[str, Fence]:
+    """Return the fences of a live mapping that can be compared now. Pure.
+
+    Raises:
+        CheckFailedError, FenceMissingError, StaleError: as for `LiveScope`.
+    """
+    see = "see `kvmigrate status`"
+    if control.authority is not Authority.STORE:
+        raise CheckFailedError(
+            f"{scope!r} is in stage {control.stage}: the tables are the authority, so the store is not copied any more",
+            hint=see,
+        )
+    if control.phase not in _LOADS:
+        raise CheckFailedError(f"{scope!r} is in the middle of a step: {control.phase}", hint=f"{see}, and let it end")
+    missing = [shard for shard, fence in fences.items() if fence is None]
+    if missing or not fences:
+        raise FenceMissingError(
+            f"the store has no fence of {scope!r}: it was emptied or restored, or is another one",
+            hint=f"{see}; `kvmigrate relay` puts it back where that is safe",
+        )
+    found = {shard: fence for shard, fence in fences.items() if fence is not None}
+    for fence in found.values():
+        if (fence.epoch, fence.authority) != (control.epoch, Authority.STORE):
+            raise StaleError(
+                f"the store's fence of {scope!r} is at epoch {fence.epoch} with authority {fence.authority}, "
+                f"and the control row at {control.epoch} with K: the authority moves",
+                epoch=fence.epoch,
+                authority=fence.authority,
+                hint=f"{see}, and run this again",
+            )
+        if fence.log is Logging.NONE:
+            raise CheckFailedError(
+                f"{scope!r} was live and is in stage {control.stage} now: its writes leave no marks",
+                hint="`kvmigrate stage dualwrite` first; then a backfill compares both sides",
+            )
+    return found
+
+
+class OwedReconcile:
+    """What a leader does where marks were lost: compares everything, both ways. A `Step`."""
+
+    def __init__(self, opener: Opener, stopped: Callable[[], bool]) -> None:
+        """Open nothing yet."""
+        self._opener, self._stopped = opener, stopped
+        self._row: ControlRow | None = None
+        self._store: FencedStore | None = None
+
+    def open(self) -> None:
+        """Connect."""
+        self._row, self._store = self._opener.row(), self._opener.store()
+
+    def step(self) -> float:
+        """Compare if anything is owed."""
+        assert self._row is not None  # noqa: S101 - it was opened
+        assert self._store is not None  # noqa: S101 - the same
+        control = self._row.read()
+        if control.authority is not Authority.STORE or not control.epoch:
+            return RECONCILE_PAUSE_S
+        fences = [fence for fence in self._store.fences().values() if fence is not None]
+        if any(fence.log is not Logging.MIRROR for fence in fences):
+            # A first load, or its backfill, compares everything itself.
+            return RECONCILE_PAUSE_S
+        if control.owes_all or any(fence.owes_all for fence in fences):
+            with suppress(Stopped):
+                self._compare()
+        return RECONCILE_PAUSE_S
+
+    def close(self) -> None:
+        """Release connections."""
+        for side in (self._row, self._store):
+            if side is not None:
+                side.close()
+        self._row = self._store = None
+
+    def _compare(self) -> None:
+        with LiveScope(self._opener, helps=False, stopped=self._stopped) as live, ExitStack() as stack:
+            source = self._opener.scanned()
+            stack.callback(source.close)
+            live.begin()
+            while True:
+                life, findings = source.incarnation(), Findings()
+                reconciler = Reconciler(source, live, self._opener.lens, page_keys=PAGE_KEYS)
+                reconciler.forward(findings, Meter(None, "reconcile", None))
+                reconciler.back(findings.census, Meter(None, "reconcile back", None))
+                if life == source.incarnation():
+                    break
+            live.drain(lambda _marks: None)
+            if why := live.forgive():
+                _log.warning(why)
+
+
+def read_control(target: str, lens: Lens) -> Control | None:
+    """Return the control row of a mapping; ``None`` where nothing was ever migrated under its name."""
+    row = PostgresProcessRow(target, lens.mapping.name, kind="backfill", name="")
+    try:
+        return row.control()
+    finally:
+        row.close()
