@@ -22,9 +22,10 @@ from kvmigrate.target.base import Batch, Label
 from kvmigrate.target.control_row import PostgresControlRow
 from kvmigrate.target.live_base import LIVE_RUN, Control
 from kvmigrate.target.live_install import install_live
+from kvmigrate.target.live_postgres import PostgresLiveTarget
+from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.transform.lens import Lens
-from tests.pending_target import PendingTarget as PostgresLiveTarget
 
 LIMITS = Limits(drain_s=10.0, back_s=10.0, before_s=10.0, low=3)
 """Longer than on a machine of one's own."""
@@ -88,7 +89,9 @@ class Moving:
         self.sides = self.both()
         self.truth: dict[str, str] = {}
         self._writer = RedisWriter(source, scope=lens.mapping.name)
+        self._tables = LiveWriter(url, lens)
         stack.callback(self._writer.close)
+        stack.callback(self._tables.close)
 
     def both(self, **more: Any) -> Sides:
         """Open both sides once more."""
@@ -157,12 +160,13 @@ class Moving:
     def write(self, key: str, name: str | None) -> None:
         """Write as the application does, to whoever is open; ``None`` deletes."""
         control = self.control()
+        item = None if name is None else Item(key, json.dumps({"name": name}).encode())
         if control.authority is Authority.TABLES:
-            self.sides.target.put(control.epoch, key, name)
-        elif name is None:
+            self._tables.put(item, key, epoch=control.epoch, deadline_s=60)
+        elif item is None:
             self._writer.delete(key, epoch=control.epoch)
         else:
-            self._writer.put(Item(key, json.dumps({"name": name}).encode()), epoch=control.epoch)
+            self._writer.put(item, epoch=control.epoch)
         self.truth.pop(key, None)
         if name is not None:
             self.truth[key] = name

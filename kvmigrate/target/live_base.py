@@ -204,7 +204,10 @@ class LiveTarget(Protocol):
         ...
 
     def touch(self, keys: Sequence[str], *, epoch: int) -> int:
-        """Owe these keys to the store with a fresh n (authority T); return how many the ledger knew."""
+        """Owe these keys to the store with a fresh n (authority T); return how many the ledger knew.
+
+        Those that it does not know are owed as deleted.
+        """
         ...
 
     def touch_all(self, *, epoch: int) -> int:

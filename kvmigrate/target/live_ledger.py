@@ -62,6 +62,15 @@ FROM (
 WHERE l.scope = known.scope AND l.key = known.key
 """
 
+# Keys that the store was given and the ledger does not know: the database lost them.
+_LOST = """
+INSERT INTO kvmigrate.ledger (scope, key, entity, mapping, run, born, epoch, n, deleted, kv_dirty, status)
+SELECT %(scope)s, k.key, k.entity, k.mapping, %(run)s, %(run)s, %(epoch)s, 1, true, true, 'ok'
+FROM unnest(%(keys)s::text[], %(entities)s::int[], %(mappings)s::int[]) AS k (key, entity, mapping)
+WHERE k.entity <> 0 ORDER BY k.key COLLATE "C"
+ON CONFLICT (scope, key) DO NOTHING
+"""
+
 _EXPIRE = """
 UPDATE kvmigrate.ledger AS l
 SET deleted = true, content_hash = NULL, expires_at = NULL, status = 'ok', kv_dirty = true, run = 0,
@@ -185,8 +194,13 @@ class LiveLedger:
 
     def touch(self, connection: Connection, keys: Sequence[str], epoch: int) -> int:
         """Owe these keys to the store with a fresh n; return how many the ledger has a state of."""
-        done = connection.execute(_TOUCH, {"scope": self._scope, "keys": list(keys), "epoch": epoch})
-        return done.rowcount
+        values = {"scope": self._scope, "keys": list(keys), "epoch": epoch, "run": LIVE_RUN}
+        known = connection.execute(_TOUCH, values).rowcount
+        if known < len(keys):
+            entities = [self._parts.entity_id(key) for key in keys]
+            numbers = [self._parts.layout.numbers.get(entity, 0) for entity in entities]
+            connection.execute(_LOST, {**values, "entities": entities, "mappings": numbers})
+        return known
 
     def unsettled(self, connection: Connection) -> tuple[int, int]:
         """Return how many items are quarantined, and how many wait."""
