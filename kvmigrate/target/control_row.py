@@ -56,6 +56,11 @@ ORDER BY p.id
 """
 
 
+_KEPT = """
+SELECT count(*) FROM kvmigrate.kept AS k JOIN kvmigrate.control AS c ON c.id = k.scope WHERE c.scope = %s
+"""
+
+
 class PostgresControlRow:
     """The control row of one scope. Implements `kvmigrate.target.live_base.ControlRow`; one thread at a time."""
 
@@ -135,6 +140,11 @@ class PostgresControlRow:
         """Return the processes that were heard of within a day."""
         found = self._session.run(lambda connection: connection.execute(_PROCESSES, [self._scope]).fetchall())
         return [ProcessSeen(*row) for row in found]
+
+    def kept(self) -> int:
+        """Return how many items are kept whole, without rows."""
+        found = self._session.run(lambda connection: connection.execute(_KEPT, [self._scope]).fetchall())
+        return int(found[0][0])
 
     def close(self) -> None:
         """Close the connection. Safe to call twice."""

@@ -325,6 +325,10 @@ class ControlRow(Protocol):
         """Return the processes that were heard of within a day."""
         ...
 
+    def kept(self) -> int:
+        """Return how many items are kept whole, without rows."""
+        ...
+
     def close(self) -> None:
         """Release connections. Safe to call twice."""
         ...
