@@ -36,6 +36,7 @@ from kvmigrate.export.target import TargetExport
 from kvmigrate.model import Item, ItemKind, Version
 from kvmigrate.processes.crew import Crew
 from kvmigrate.relaying import LiveScope, Opener, read_control
+from kvmigrate.stages import Stages, leader_steps
 from kvmigrate.stores.base import KVSource, divisible
 from kvmigrate.stores.export_format import write_item, write_unreadable
 from kvmigrate.stores.open import open_source
@@ -169,7 +170,12 @@ class Migration:
 
     def relay(self, stop: threading.Event) -> Relay:
         """Return a relay of this mapping that *stop* ends. See `Relay`."""
-        return Opener(self.settings.need_source(), self.settings.need_target(), self.lens).relay(stop)
+        opener = Opener(self.settings.need_source(), self.settings.need_target(), self.lens)
+        return opener.relay(stop, leader_steps(opener))
+
+    def stages(self, *, replicas: int = 0) -> Stages:
+        """Return what moves this mapping from stage to stage. See `Stages`."""
+        return Stages(self.settings.need_source(), self.settings.need_target(), self.lens, replicas=replicas)
 
     def retune(self, changes: Mapping[str, Any]) -> RunState:
         """Change knobs of the backfill of this mapping that runs now, wherever it runs; see `Knobs`.

@@ -96,12 +96,9 @@ class Opener:
         """Return the store to scan."""
         return open_source(self._source)
 
-    def relay(self, stop: threading.Event) -> Relay:
-        """Return a relay that *stop* ends.
-
-        Whatever else a leader does is wired here: `Extras.leader` takes further steps by name.
-        """
-        leader: dict[str, Step] = {"reconcile": OwedReconcile(self, stop.is_set)}
+    def relay(self, stop: threading.Event, steps: Mapping[str, Step]) -> Relay:
+        """Return a relay that *stop* ends; its leader does *steps* besides."""
+        leader: dict[str, Step] = {"reconcile": OwedReconcile(self, stop.is_set), **steps}
         return Relay(self.sides(), self.leadership(), Extras(leader), stop)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from kvmigrate.cli import backfill, demo, export, quarantine, relay, schema, undo, verify
+from kvmigrate.cli import backfill, demo, export, quarantine, relay, schema, stage, undo, verify
 from kvmigrate.cli.group import KVMigrateGroup
 from kvmigrate.cli.logs import configure_logs
 from kvmigrate.cli.options import example
@@ -50,6 +50,7 @@ app.command("demo", epilog=demo.EPILOG)(demo.demo)
 app.command("schema", epilog=schema.EPILOG)(schema.schema)
 app.command("backfill", epilog=backfill.EPILOG)(backfill.backfill)
 app.command("relay", epilog=relay.EPILOG)(relay.relay)
+app.add_typer(stage.app, name="stage", epilog=stage.EPILOG)
 app.command("verify", epilog=verify.EPILOG)(verify.verify)
 app.add_typer(quarantine.app, name="quarantine", epilog=quarantine.EPILOG)
 app.command("undo", epilog=undo.EPILOG)(undo.undo)

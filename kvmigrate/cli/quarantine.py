@@ -37,6 +37,8 @@ _WaitingOption = Annotated[bool, typer.Option("--waiting", help="The waiting ite
 _ShownOption = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Show at most N items.")]
 _KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="The item's key.")]
 _KeysArgument = Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Keys of items.")]
+_UnsettledOption = Annotated[bool, typer.Option("--all", help="Every item that is quarantined or waits.")]
+_WhyOption = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for the change log.")]
 _AllOption = Annotated[bool, typer.Option("--all", help="Every quarantined item.")]
 
 
@@ -186,6 +188,47 @@ def replay(
         done = migration.replay(keys=keys or (), reason=reason, every=every, progress=progress)
         envelope = call.envelope(done.to_json(), mapping=migration.mapping)
     call.finish(envelope, describe_replay(envelope))
+
+
+@app.command(
+    epilog=example(
+        "kvmigrate quarantine keep --all --why pictures --mapping mapping.yaml --source redis://localhost:6379/0"
+        " --target postgresql://localhost/shop"
+    )
+)
+def keep(
+    keys: _KeysArgument = None,
+    *,
+    mapping: MappingOption = None,
+    source: SourceOption = None,
+    target: TargetOption = None,
+    config: ConfigOption = None,
+    every: _UnsettledOption = False,
+    why: _WhyOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Keep refused or waiting items whole, so that the tables may lead without them.
+
+    They have no rows, and are served, written and exported by key. From dualwrite to live.
+    Ends with 4 where an item was written meanwhile.
+    """
+    from kvmigrate.migration import Migration
+    from kvmigrate.report.stage import describe_kept
+
+    if bool(keys) == every:
+        raise typer.BadParameter("name keys, or --all")
+    if not why:
+        raise typer.BadParameter("say --why: it stands in the change log")
+    call = Call("quarantine keep", as_json=as_json)
+    settings = settings_of(mapping=mapping, source=source, target=target, config=config)
+    with Migration.open(settings) as migration, migration.stages() as stages:
+        done = stages.keep(keys or (), every=every, why=why)
+        if done.unknown:
+            raise _not_there(done.unknown)
+        again = [next_command(migration.settings, "stage advance --dry-run", "source", "target")]
+        fields = {"kept": len(done.kept), "changed": done.changed}
+        envelope = call.envelope(fields, mapping=migration.mapping, next_commands=again, ok=not done.changed)
+    call.finish(envelope, describe_kept(envelope), exit_code=4 if done.changed else 0)
 
 
 def _check_reason(reason: str | None) -> None:

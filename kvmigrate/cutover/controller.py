@@ -193,7 +193,7 @@ class Controller:
                 self._set_stage(control, to)
 
     def _set_stage(self, control: Control, to: Stage) -> None:
-        self._sides.row.swap(epoch=control.epoch, authority=control.authority, changes={"stage": to})
+        self._sides.row.swap(epoch=control.epoch, authority=control.authority, changes={"stage": to}, alone=False)
         self._sides.did("stage")
 
     def _run(self, held: Held | None) -> None:
@@ -269,7 +269,7 @@ class Controller:
             back.finish_back(self._sides, control)
             return
         changes = {"stage": intent.to, "phase": ""}
-        self._sides.row.swap(epoch=control.epoch, authority=control.authority, changes=changes)
+        self._sides.row.swap(epoch=control.epoch, authority=control.authority, changes=changes, alone=False)
         self._sides.did("finish")
 
     def _log(self, before: Control, why: str) -> None:

@@ -15,7 +15,7 @@ from kvmigrate.target.live_base import Control
 def begin_flip(sides: Sides, control: Control) -> None:
     """Announce it in the control row: from now on nobody opens the store at this epoch again."""
     changes = {"phase": Intent(Stage.RAMPDOWN, control.epoch).text}
-    sides.row.swap(epoch=control.epoch, authority=Authority.STORE, changes=changes)
+    sides.row.swap(epoch=control.epoch, authority=Authority.STORE, changes=changes, alone=False)
     sides.did("begin")
 
 
@@ -73,7 +73,9 @@ def abort_flip(sides: Sides, control: Control) -> bool:
     """
     epoch = max(control.epoch + 2, highest(control, sides.store.fences()) + 1)
     changes = {"epoch": epoch, "phase": phase_without_intent(control)}
-    if not sides.row.swap(epoch=control.epoch, authority=Authority.STORE, changes=changes):
+    # Not alone: a mirror of the epoch before may still commit, as nothing of the store was lost; and whoever held
+    # the tables up for too long would hold this up, too, with the store sealed.
+    if not sides.row.swap(epoch=control.epoch, authority=Authority.STORE, changes=changes, alone=False):
         return False
     sides.did("given up")
     open_store(sides, sides.row.read())

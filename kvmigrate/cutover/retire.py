@@ -16,7 +16,7 @@ def begin_retiring(sides: Sides, control: Control, to: Stage) -> None:
     On the way back everything is owed, since the store was not written for a while.
     """
     changes = {"phase": Intent(to, control.epoch, owing=to is Stage.RAMPDOWN).text}
-    sides.row.swap(epoch=control.epoch, authority=Authority.TABLES, changes=changes)
+    sides.row.swap(epoch=control.epoch, authority=Authority.TABLES, changes=changes, alone=False)
     sides.did("begin")
 
 
@@ -35,5 +35,5 @@ def owe_everything(sides: Sides, control: Control) -> None:
     sides.target.touch_all(epoch=control.epoch)
     sides.did("owe all")
     changes = {"stage": Stage.RAMPDOWN, "phase": "", "store_incarnation": life}
-    sides.row.swap(epoch=control.epoch, authority=Authority.TABLES, changes=changes)
+    sides.row.swap(epoch=control.epoch, authority=Authority.TABLES, changes=changes, alone=False)
     sides.did("finish")

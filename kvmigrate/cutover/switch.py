@@ -28,7 +28,7 @@ def begin_mirroring(sides: Sides, control: Control) -> None:
 def end_mirroring(sides: Sides, control: Control) -> None:
     """Void what was compared, before the first write that leaves no mark."""
     changes = {"phase": Intent(Stage.OFF, control.epoch).text, "backfill_epoch": control.backfill_epoch + 1}
-    sides.row.swap(epoch=control.epoch, authority=control.authority, changes=changes)
+    sides.row.swap(epoch=control.epoch, authority=control.authority, changes=changes, alone=False)
     sides.did("begin")
 
 

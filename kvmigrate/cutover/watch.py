@@ -10,7 +10,7 @@ from kvmigrate.cutover.leased import Held, new_holder, take
 from kvmigrate.cutover.mend import look, mend
 from kvmigrate.cutover.sides import Sides
 from kvmigrate.cutover.trouble import Trouble
-from kvmigrate.errors import CheckFailedError
+from kvmigrate.errors import CheckFailedError, DeadlineError
 
 SAFE_EVERY = 5
 """Polls between two questions to the replicas, as each of them writes."""
@@ -75,7 +75,7 @@ class Watch:
                 return Watched(seen.trouble, is_mended=True)
             held.prolong()
             return Watched(resumed=self._controller.resume())
-        except CheckFailedError as exc:
+        except (CheckFailedError, DeadlineError) as exc:
             return Watched(seen.trouble, alarm=str(exc))
 
     def _note_safe(self) -> None:

@@ -32,9 +32,7 @@ class Applier:
 
         So one poison item costs its batch a few more rounds, and never its other items.
         """
-        applied = self._apply_or_split(connection, batch.items, batch.rows, batch.label)
-        self._parts.kept.follow(connection, batch.items, batch.label.version)
-        return applied
+        return self._apply_or_split(connection, batch.items, batch.rows, batch.label)
 
     def _apply_or_split(self, connection: Connection, items: Sequence[Item], rows: PageRows, label: Label) -> Applied:
         try:

@@ -12,7 +12,6 @@ from psycopg import sql
 from kvmigrate.model import Item, LedgerStatus, Reason, Refusal, RowSet
 from kvmigrate.target.base import Applied, Label
 from kvmigrate.target.conflicts import Conflicts, Reference, Verdicts
-from kvmigrate.target.kept import Kept
 from kvmigrate.target.layout import Layout, ledger_part
 from kvmigrate.target.ledger import Counted, Ledger, Wait
 from kvmigrate.target.removal import Removal
@@ -36,14 +35,12 @@ class Parts:
     ledger: Ledger = field(init=False)
     removal: Removal = field(init=False)
     conflicts: Conflicts = field(init=False)
-    kept: Kept = field(init=False)
 
     def __post_init__(self) -> None:
         self.staging = Staging(self.layout)
         self.ledger = Ledger(self.layout, self.scope)
         self.removal = Removal(self.layout, self.lens, self.ledger)
         self.conflicts = Conflicts(self.layout, self.lens, self.scope)
-        self.kept = Kept(self.scope)
 
     @property
     def ledger_table(self) -> sql.Identifier:

@@ -17,7 +17,7 @@ from kvmigrate.target.incarnation import read_incarnation
 from kvmigrate.target.live_base import Control, Lease, ProcessSeen
 from kvmigrate.target.live_control import SELECT_CONTROL, control_of
 from kvmigrate.target.lock_holders import name_holders
-from kvmigrate.target.session import Session, never_migrated
+from kvmigrate.target.session import FENCE_STATE, Session, never_migrated
 
 Connection = psycopg.Connection[Any]
 
@@ -56,6 +56,11 @@ ORDER BY p.id
 """
 
 
+_KEPT = """
+SELECT count(*) FROM kvmigrate.kept AS k JOIN kvmigrate.control AS c ON c.id = k.scope WHERE c.scope = %s
+"""
+
+
 class PostgresControlRow:
     """The control row of one scope. Implements `kvmigrate.target.live_base.ControlRow`; one thread at a time."""
 
@@ -74,6 +79,7 @@ class PostgresControlRow:
         authority: Authority,
         changes: Mapping[str, Any],
         wait_s: float = 0.25,
+        alone: bool = True,
         opening: bool = False,
     ) -> bool:
         """Change the row if it is at *epoch* and *authority*; see `ControlRow.swap`.
@@ -81,10 +87,13 @@ class PostgresControlRow:
         A connection that is lost at the commit is opened again and the row compared again: the answer is then
         ``False`` although the change was made. So whoever calls reads the row afterwards.
         """
+        place = (epoch, authority)
         for attempt in range(ATTEMPTS):
             try:
                 return self._session.run(
-                    lambda connection: self._swap(connection, epoch, authority, changes, wait_s=wait_s, opening=opening)
+                    lambda connection: self._swap(
+                        connection, place, changes, wait_s=wait_s, alone=alone, opening=opening
+                    )
                 )
             except _LockedError as exc:
                 if attempt == ATTEMPTS - 1:
@@ -132,6 +141,11 @@ class PostgresControlRow:
         found = self._session.run(lambda connection: connection.execute(_PROCESSES, [self._scope]).fetchall())
         return [ProcessSeen(*row) for row in found]
 
+    def kept(self) -> int:
+        """Return how many items are kept whole, without rows."""
+        found = self._session.run(lambda connection: connection.execute(_KEPT, [self._scope]).fetchall())
+        return int(found[0][0])
+
     def close(self) -> None:
         """Close the connection. Safe to call twice."""
         self._session.close()
@@ -151,11 +165,11 @@ class PostgresControlRow:
     def _swap(
         self,
         connection: Connection,
-        epoch: int,
-        authority: Authority,
+        place: tuple[int, Authority],
         changes: Mapping[str, Any],
         *,
         wait_s: float,
+        alone: bool,
         opening: bool,
     ) -> bool:
         try:
@@ -165,23 +179,22 @@ class PostgresControlRow:
                     "SELECT set_config('synchronous_commit', 'on', true), set_config('lock_timeout', %s, true)",
                     [f"{max(1, round(wait_s * 1000))}ms"],
                 )
-                connection.execute("SELECT kvmigrate.fence_alone(%s)", [self._scope])
-                found = self._read(connection)
-                if (found.epoch, found.authority) != (epoch, authority):
-                    return False
+                if alone:
+                    connection.execute("SELECT kvmigrate.fence_alone(%s)", [self._scope])
                 if opening:
-                    self._check_opening(connection, found)
-                self._update(connection, changes)
-                return True
+                    self._check_opening(connection, self._read(connection), place)
+                return self._update(connection, changes, place)
         except errors.LockNotAvailable as exc:
             raise _LockedError(name_holders(connection, self._scope)) from exc
         except psycopg.Error as exc:
-            if exc.sqlstate == "KM001":
+            if exc.sqlstate == FENCE_STATE:
                 raise never_migrated(self._session.name, self._scope) from exc
             raise
 
-    def _check_opening(self, connection: Connection, found: Control) -> None:
+    def _check_opening(self, connection: Connection, found: Control, place: tuple[int, Authority]) -> None:
         """Look again at what may have come since the pre-flight. Raises `CheckFailedError`."""
+        if (found.epoch, found.authority) != place:
+            return
         life = read_incarnation(connection)
         if life != found.target_incarnation:
             raise CheckFailedError(
@@ -195,15 +208,22 @@ class PostgresControlRow:
                 hint="`kvmigrate quarantine list` names them; mend them, or `kvmigrate quarantine keep`",
             )
 
-    def _update(self, connection: Connection, changes: Mapping[str, Any]) -> None:
+    def _update(
+        self, connection: Connection, changes: Mapping[str, Any], place: tuple[int, Authority] | None = None
+    ) -> bool:
+        """Change the row, if it is at *place* where one is given; return whether it was."""
         columns = columns_of(changes)
         assignments = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in columns]
-        connection.execute(
-            sql.SQL("UPDATE kvmigrate.control SET {}, updated_at = now() WHERE scope = {}").format(
-                sql.SQL(", ").join(assignments), sql.Placeholder("of_scope")
-            ),
-            {**columns, "of_scope": self._scope},
+        # What compares is the statement that changes, so that nobody comes in between.
+        statement = sql.SQL(
+            "UPDATE kvmigrate.control SET {}, updated_at = now() "
+            "WHERE scope = {} AND ({} OR (epoch, authority) = ({}, {}))"
+        ).format(
+            sql.SQL(", ").join(assignments), *map(sql.Placeholder, ("is_scope", "is_any", "is_epoch", "is_authority"))
         )
+        epoch, authority = place or (None, None)
+        compared = {"is_scope": self._scope, "is_any": place is None, "is_epoch": epoch, "is_authority": authority}
+        return connection.execute(statement, {**columns, **compared}).rowcount == 1
 
     def _own(self, name: str) -> str:
         """Leases of several scopes stand in one table."""

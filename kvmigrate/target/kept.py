@@ -1,101 +1,94 @@
-"""Items that the tables cannot hold and that were waived: kept whole, served by key, without rows.
-
-What is kept follows the item: each later version of it is kept instead; once the tables can hold it, nothing is.
-"""
+"""Items that were waived: without rows, and kept whole until a later value of them becomes rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 
-from kvmigrate.model import Item, ItemKind, Version
-from kvmigrate.target.payload import NOT_KEPT, decode_payload, encode_payload
+from kvmigrate.model import Item, LedgerStatus
+from kvmigrate.target.attempt import Parts
+from kvmigrate.target.ledger import LAST_EXPIRY_MS
+from kvmigrate.target.payload import encode_payload
 
 Connection = psycopg.Connection[Any]
 
-_FOUND = """
-SELECT k.key, l.status, l.deleted FROM kvmigrate.kept AS k
-JOIN kvmigrate.ledger AS l ON l.scope = k.scope AND l.key = k.key
-WHERE k.scope = %s AND k.key = ANY(%s) AND (l.epoch, l.n) = (%s, %s)
+_REWRITE = """
+UPDATE kvmigrate.kept SET value = %(payload)b, kind = %(kind)s,
+    expires_at = 'epoch'::timestamptz + %(expires)s * interval '1 millisecond'
+WHERE scope = %(scope)s AND key = %(key)s
 """
 
-# An item that is kept already stays so for as long as it was to stay.
-_KEEP = """
+_WAIVE = """
 INSERT INTO kvmigrate.kept (scope, key, value, kind, expires_at)
-VALUES (%s, %s, %b, %s, 'epoch'::timestamptz + %s * interval '1 millisecond')
+SELECT q.scope, q.key, q.payload, q.payload_kind, q.expires_at FROM kvmigrate.quarantine AS q
+JOIN kvmigrate.ledger AS l ON l.scope = q.scope AND l.key = q.key AND l.status = 'quarantined'
+WHERE q.scope = %s AND q.key = ANY(%s) AND q.payload IS NOT NULL
+ORDER BY q.key FOR UPDATE OF l
 ON CONFLICT (scope, key) DO UPDATE SET value = excluded.value, kind = excluded.kind, expires_at = excluded.expires_at
+RETURNING key
 """
-
-_STATUS = "UPDATE kvmigrate.ledger SET status = 'kept' WHERE scope = %s AND key = ANY(%s)"
-
-_SELECT = """
-SELECT key, value, kind, (extract(epoch FROM expires_at) * 1000)::bigint
-FROM kvmigrate.kept WHERE scope = %s AND key = ANY(%s)
-"""
-
-# Year 255,000: a store takes later ones, a timestamp does not.
-_LAST_EXPIRY_MS = 8_000_000_000_000_000
 
 
 class Kept:
-    """What is kept of one scope. Every method is part of an open transaction that holds the fence."""
+    """The kept items of one scope. Every method is part of an open transaction that holds the fence."""
 
-    def __init__(self, scope: int) -> None:
-        """Work on the rows of *scope*."""
-        self._scope = scope
+    def __init__(self, parts: Parts) -> None:
+        """Work on the tables of *parts*."""
+        self._parts, self._scope = parts, parts.scope
 
-    def follow(self, connection: Connection, items: Sequence[Item], version: Version) -> None:
-        """Let what is kept follow items that were applied at *version* just now, in this transaction.
+    def known(self, connection: Connection, keys: Sequence[str]) -> set[str]:
+        """Return those of *keys* that are kept."""
+        found = connection.execute(
+            "SELECT key FROM kvmigrate.kept WHERE scope = %s AND key = ANY(%s)", [self._scope, list(keys)]
+        )
+        return {key for (key,) in found.fetchall()}
 
-        Whoever applies calls it last: items that were refused again are kept again; of those that have rows now,
-        nothing is kept any more. Items that the guard did not let pass are left alone.
-        """
-        values = [self._scope, [item.key for item in items], *version]
-        found = connection.execute(_FOUND, values).fetchall()
-        if not found:
-            return
-        refused = {key for key, status, deleted in found if status != "ok" and not deleted}
-        again = [item for item in items if item.key in refused and encode_payload(item)[1] != NOT_KEPT]
-        self.forget(connection, {key for key, _, _ in found} - {item.key for item in again})
-        self.keep(connection, again)
-
-    def keep(self, connection: Connection, items: Sequence[Item]) -> None:
-        """Keep items whole at the version that the ledger has, instead of waiting or in quarantine."""
-        if not items:
-            return
-        keys = [item.key for item in items]
-        with connection.cursor() as cursor:
-            cursor.executemany(_KEEP, [self._row(item) for item in items])
-        connection.execute("DELETE FROM kvmigrate.waiting WHERE scope = %s AND key = ANY(%s)", [self._scope, keys])
-        connection.execute("DELETE FROM kvmigrate.quarantine WHERE scope = %s AND key = ANY(%s)", [self._scope, keys])
-        connection.execute(_STATUS, [self._scope, keys])
-
-    def forget(self, connection: Connection, keys: Iterable[str]) -> None:
-        """Keep nothing of these items any more: they have rows now, or are gone."""
-        connection.execute("DELETE FROM kvmigrate.kept WHERE scope = %s AND key = ANY(%s)", [self._scope, list(keys)])
-
-    def items(self, connection: Connection, keys: Sequence[str]) -> Mapping[str, Item]:
-        """Return those of these items that are kept."""
-        found = connection.execute(_SELECT, [self._scope, list(keys)]).fetchall()
-        return {key: kept_item(key, value, kind, expires_at_ms) for key, value, kind, expires_at_ms in found}
-
-    def count(self, connection: Connection) -> int:
-        """Return how many items are kept."""
-        [(count,)] = connection.execute(
-            "SELECT count(*) FROM kvmigrate.kept WHERE scope = %s", [self._scope]
+    def settle(self, connection: Connection, items: Sequence[Item]) -> None:
+        """Let kept items follow what was applied: written ones are kept no more, refused ones are kept anew."""
+        found = connection.execute(
+            "SELECT key, status FROM kvmigrate.ledger WHERE scope = %s AND key = ANY(%s) AND NOT deleted",
+            [self._scope, [item.key for item in items]],
         ).fetchall()
-        return int(count)
+        of_key = {item.key: item for item in items}
+        self._drop(connection, "kept", [key for key, status in found if status == LedgerStatus.OK])
+        again = []
+        for key, status in found:
+            payload, kind = encode_payload(of_key[key])
+            if status in {LedgerStatus.QUARANTINED, LedgerStatus.WAITING} and payload is not None:
+                again.append(key)
+                expires = of_key[key].expires_at_ms
+                connection.execute(
+                    _REWRITE,
+                    {
+                        "scope": self._scope,
+                        "key": key,
+                        "payload": payload,
+                        "kind": kind,
+                        "expires": None if expires is None else min(expires, LAST_EXPIRY_MS),
+                    },
+                )
+        self._take(connection, again)
 
-    def _row(self, item: Item) -> tuple[Any, ...]:
-        payload, kind = encode_payload(item)
-        expires = None if item.expires_at_ms is None else min(item.expires_at_ms, _LAST_EXPIRY_MS)
-        return self._scope, item.key, payload or b"", kind, expires
+    def waive(self, connection: Connection, keys: Sequence[str]) -> int:
+        """Keep quarantined items whole and without rows; return how many. Those whose value is not here stay."""
+        kept = [key for (key,) in connection.execute(_WAIVE, [self._scope, list(keys)]).fetchall()]
+        owned = connection.execute(
+            "SELECT key, entity FROM kvmigrate.ledger WHERE scope = %s AND key = ANY(%s)", [self._scope, kept]
+        ).fetchall()
+        self._parts.removal.delete_items(connection, owned)
+        self._parts.removal.displace_referrers(connection)
+        self._take(connection, kept)
+        return len(kept)
 
+    def _take(self, connection: Connection, keys: Sequence[str]) -> None:
+        self._parts.ledger.set_status(connection, keys, LedgerStatus.KEPT)
+        for table in ("waiting", "quarantine"):
+            self._drop(connection, table, keys)
 
-def kept_item(key: str, value: bytes, kind: str, expires_at_ms: int | None) -> Item:
-    """Return a row of ``kvmigrate.kept`` as the item that it was."""
-    found = decode_payload(key, None if kind == ItemKind.NULL else value, kind, expires_at_ms)
-    assert found is not None  # noqa: S101 - only whole values are kept
-    return found
+    def _drop(self, connection: Connection, table: str, keys: Sequence[str]) -> None:
+        statement = psycopg.sql.SQL("DELETE FROM {} WHERE scope = %s AND key = ANY(%s)").format(
+            psycopg.sql.Identifier("kvmigrate", table)
+        )
+        connection.execute(statement, [self._scope, list(keys)])

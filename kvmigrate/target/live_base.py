@@ -204,7 +204,10 @@ class LiveTarget(Protocol):
         ...
 
     def touch(self, keys: Sequence[str], *, epoch: int) -> int:
-        """Owe these keys to the store with a fresh n (authority T); return how many the ledger knew."""
+        """Owe these keys to the store with a fresh n (authority T); return how many the ledger knew.
+
+        Those that it does not know are owed as deleted.
+        """
         ...
 
     def touch_all(self, *, epoch: int) -> int:
@@ -268,9 +271,10 @@ class ControlRow(Protocol):
         authority: Authority,
         changes: Mapping[str, Any],
         wait_s: float = 0.25,
+        alone: bool = True,
         opening: bool = False,
     ) -> bool:
-        """Change fields of the row if it is at *epoch* and *authority*, while no fenced transaction is under way.
+        """Change fields of the row if it is at *epoch* and *authority*.
 
         Args:
             epoch: What the row must be at.
@@ -280,6 +284,9 @@ class ControlRow(Protocol):
             changes: Fields of `Control` to their new values.
 
             wait_s: How long it waits for fenced transactions, each of several times.
+
+            alone: While no fenced transaction is under way. Without it some that began before end afterwards, which
+                is right where what they may do does not change.
 
             opening: The tables open with it: only if no item waits or is quarantined, and the database is in the
                 life that the row knows.
@@ -316,6 +323,10 @@ class ControlRow(Protocol):
 
     def processes(self) -> Sequence[ProcessSeen]:
         """Return the processes that were heard of within a day."""
+        ...
+
+    def kept(self) -> int:
+        """Return how many items are kept whole, without rows."""
         ...
 
     def close(self) -> None:

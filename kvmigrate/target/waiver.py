@@ -9,12 +9,11 @@ from typing import Any
 import psycopg
 
 from kvmigrate.errors import FenceError
-from kvmigrate.model import Authority, Item
+from kvmigrate.model import Authority, Item, LedgerStatus
 from kvmigrate.target.attempt import Parts
-from kvmigrate.target.kept import Kept
 from kvmigrate.target.layout import Layout
 from kvmigrate.target.live_base import Control
-from kvmigrate.target.payload import NOT_KEPT, decode_payload
+from kvmigrate.target.payload import NOT_KEPT, decode_payload, encode_payload
 from kvmigrate.target.postgres import WRITER_LOCK
 from kvmigrate.target.session import Session
 from kvmigrate.transform.lens import Lens
@@ -39,6 +38,16 @@ LEFT JOIN kvmigrate.quarantine AS q ON q.scope = l.scope AND q.key = l.key AND (
 WHERE l.scope = %s AND l.key = ANY(%s) AND l.status IN ('waiting', 'quarantined') AND NOT l.deleted
 ORDER BY l.key FOR UPDATE OF l
 """
+
+
+_KEEP = """
+INSERT INTO kvmigrate.kept (scope, key, value, kind, expires_at)
+VALUES (%s, %s, %b, %s, 'epoch'::timestamptz + %s * interval '1 millisecond')
+ON CONFLICT (scope, key) DO UPDATE SET value = excluded.value, kind = excluded.kind, expires_at = excluded.expires_at
+"""
+
+# Year 255,000: a store takes later ones, a timestamp does not.
+_LAST_EXPIRY_MS = 8_000_000_000_000_000
 
 
 @dataclass(slots=True)
@@ -67,14 +76,14 @@ class Waiver:
         Raises:
             FenceError: the tables are the authority, or it is on its way.
         """
-        if control.authority is not Authority.STORE:
+        if control.epoch == 0 or control.authority is not Authority.STORE:
             raise FenceError(
-                "items can be waived while the store is the authority, and it is not",
-                hint="`kvmigrate stage show` tells who is",
+                "items can be waived while both sides are kept the same and the store is the authority",
+                hint="that is from stage dualwrite to live; `kvmigrate stage show` tells where it is",
             )
         self._session = Session(url, application_name="kvmigrate:waiver")
         self._parts = Parts(Layout(lens.mapping), lens, control.scope)
-        self._name, self._epoch, self._kept = lens.mapping.name, control.epoch, Kept(control.scope)
+        self._name, self._epoch = lens.mapping.name, control.epoch
 
     def keep(self, keys: Sequence[str], stored: Stored, *, every: bool = False) -> Waived:
         """Keep items whole that are quarantined or wait; rows of earlier versions go.
@@ -131,9 +140,9 @@ class Waiver:
                 rows = connection.execute(_LOCKED, [parts.scope, list(keys)]).fetchall()
                 whole = {row[0]: item for row in rows if (item := _whole(row, stored.get(row[0]))) is not None}
                 entities = [(key, entity) for key, entity, *_ in rows if key in whole]
-                self._kept.keep(connection, list(whole.values()))
                 parts.removal.delete_items(connection, entities)
                 parts.removal.displace_referrers(connection)
+                self._take(connection, list(whole.values()))
                 connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
                 return list(whole), [row[0] for row in rows if row[0] not in whole]
 
@@ -141,6 +150,21 @@ class Waiver:
         found.kept += kept
         # A key that was settled meanwhile is in neither; the next page does not have it.
         found.changed += changed
+
+    def _take(self, connection: Connection, items: Sequence[Item]) -> None:
+        """Keep items whole at the version that the ledger has, instead of waiting or in quarantine."""
+        scope, keys = self._parts.scope, [item.key for item in items]
+        with connection.cursor() as cursor:
+            cursor.executemany(_KEEP, [_kept_row(scope, item) for item in items])
+        connection.execute("DELETE FROM kvmigrate.waiting WHERE scope = %s AND key = ANY(%s)", [scope, keys])
+        connection.execute("DELETE FROM kvmigrate.quarantine WHERE scope = %s AND key = ANY(%s)", [scope, keys])
+        self._parts.ledger.set_status(connection, keys, LedgerStatus.KEPT)
+
+
+def _kept_row(scope: int, item: Item) -> tuple[Any, ...]:
+    payload, kind = encode_payload(item)
+    expires = None if item.expires_at_ms is None else min(item.expires_at_ms, _LAST_EXPIRY_MS)
+    return scope, item.key, payload or b"", kind, expires
 
 
 def _whole(row: tuple[Any, ...], stored: Item | None) -> Item | None:
