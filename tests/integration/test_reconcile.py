@@ -1,0 +1,233 @@
+"""Both sides of a live mapping compared: what went past the marks, what was lost, what is too much in the tables."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvmigrate.backfill import reconcile
+from kvmigrate.backfill.report import BackfillReport
+from kvmigrate.config import Settings
+from kvmigrate.errors import StaleError
+from kvmigrate.migration import Migration
+from kvmigrate.model import Authority, Fence, Logging
+from kvmigrate.relaying import LiveScope, Opener, OwedReconcile
+from tests.fix_follow import Follow
+from tests.fix_migration import SHOP
+from tests.wrapped_source import Wrapped
+
+PATIENCE_S = 60.0
+
+
+class Mirrored:
+    """A live shop whose tables are where its store is."""
+
+    def __init__(self, follow: Follow, folder: Path) -> None:
+        self.follow, self.live = follow, follow.live
+        mapping = folder / "mapping.yaml"
+        mapping.write_text(SHOP)
+        self.settings = Settings(follow.url, follow.live.url, mapping)
+        follow.live.pg.execute("UPDATE kvmigrate.control SET stage = 'dualwrite'")
+        follow.set({f"client:{number}": {"name": f"name {number}"} for number in range(20)})
+        follow.set({"product:a": {"owner": "1", "sku": "A"}, "session:s": 1, "nobody": 2, "clients:all": ["1"]})
+        follow.applier().run_pass()
+
+    def opener(self) -> Opener:
+        """What opens both sides."""
+        return Opener(self.follow.url, self.live.url, self.follow.lens)
+
+    def backfill(self, **more: Any) -> BackfillReport:
+        """Run one, as the command does."""
+        with Migration.open(self.settings) as migration:
+            return migration.backfill(processes=1, **more)
+
+    def names(self) -> dict[str, str]:
+        """The table of clients."""
+        return dict(self.live.rows("SELECT id, name FROM clients"))
+
+    def control(self) -> tuple[int | None, bool]:
+        """The backfill epoch that is done, and whether all is owed."""
+        [(done, owes_all)] = self.live.rows("SELECT backfilled_epoch, owes_all FROM kvmigrate.control")
+        return done, owes_all
+
+
+@pytest.fixture
+def mirrored(follow: Follow, tmp_path: Path) -> Mirrored:
+    """The tables hold what the store does, and nothing is marked."""
+    return Mirrored(follow, tmp_path)
+
+
+def test_equal_sides_need_nothing(mirrored: Mirrored) -> None:
+    """Nothing is touched, the counts add up, and the backfill counts."""
+    before = mirrored.live.versions()
+
+    report = mirrored.backfill()
+
+    assert (0, [], True, True, False) == (report.touched, report.errors, report.live, report.complete, report.moving)
+    assert (24, 21, 2, 1) == (report.scanned, report.written, report.left_in_kv, report.unmatched)
+    assert (before, (0, False)) == (mirrored.live.versions(), mirrored.control())
+    assert ["clients:all"] == [pointer.name for pointer in report.pointers if pointer.keys]
+
+
+def test_what_went_past_the_marks_is_found(mirrored: Mirrored) -> None:
+    """Changed, new, expiring and deleted, by a client that knows of no fence; both ways."""
+    bare = mirrored.follow.client
+    bare.set("client:1", '{"name": "changed"}')
+    bare.set("client:100", '{"name": "new"}')
+    bare.delete("client:2", "product:a")
+    bare.set("event:e", '{"id": "no number"}')
+    assert [] == mirrored.follow.marked()
+
+    report = mirrored.backfill()
+
+    assert ([], 5) == (report.errors, report.touched)
+    names = mirrored.names()
+    assert ("changed", "new", None) == (names["1"], names["100"], names.get("2"))
+    assert [] == mirrored.live.rows("SELECT FROM products")
+    assert (20, 1) == (report.written, report.quarantined)
+    assert [] == mirrored.follow.marked()
+    again = mirrored.backfill()
+    assert (1, []) == (again.touched, again.errors)
+
+
+def test_rows_that_somebody_deleted_come_back(mirrored: Mirrored) -> None:
+    """A run begins by forgetting items without rows; and `rewrite` writes all anew."""
+    mirrored.live.pg.execute("DELETE FROM clients WHERE id = '7'")
+    assert (1, []) == ((report := mirrored.backfill()).touched, report.errors)
+    assert "name 7" == mirrored.names()["7"]
+
+    mirrored.live.pg.execute("UPDATE clients SET name = 'edited' WHERE id = '8'")
+    assert 0 == mirrored.backfill().touched
+    assert 21 == mirrored.backfill(rewrite=True).touched
+    assert "name 8" == mirrored.names()["8"]
+
+
+def test_few_marks_are_outstanding(mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is touched is applied before more is."""
+    monkeypatch.setattr(reconcile.Reconciler.__init__, "__kwdefaults__", {"only": (), "most_marks": 7})
+    most, touch = [0], mirrored.follow.store.__class__.touch
+
+    def counted(store: Any, shard: str, keys: Any, *, epoch: int) -> int:
+        n = touch(store, shard, keys, epoch=epoch)
+        most[0] = max(most[0], store.marks())
+        return n
+
+    monkeypatch.setattr(mirrored.follow.store.__class__, "touch", counted)
+
+    report = mirrored.backfill(rewrite=True)
+
+    assert (21, []) == (report.touched, report.errors)
+    assert 0 < most[0] <= 7
+
+
+def test_one_entity_is_compared_alone_and_does_not_count(mirrored: Mirrored) -> None:
+    """Whatever differs elsewhere stays for a backfill of all."""
+    mirrored.follow.client.set("client:1", '{"name": "changed"}')
+    mirrored.follow.client.delete("product:a")
+
+    report = mirrored.backfill(only=["client"])
+
+    assert (1, [], (None, False)) == (report.touched, report.errors, mirrored.control())
+    assert ["a"] == mirrored.live.column("SELECT id FROM products")
+
+
+def test_a_restart_of_the_store_means_another_pass(mirrored: Mirrored) -> None:
+    """Such a scan may have missed any key."""
+    mirrored.follow.client.set("client:1", '{"name": "changed"}')
+    lives = ["a", "a", "b", "b", "b", "b", "b", "b"]
+    with Migration.open(mirrored.settings) as migration:
+        wrapped = Wrapped(migration.source, lambda pages: pages)
+        wrapped.incarnation = lambda: lives.pop(0)  # type: ignore[attr-defined]
+        migration.__dict__["source"] = wrapped
+
+        report = migration.backfill(processes=1)
+
+    assert (2, []) == (len(report.sweeps), report.errors)
+    assert "changed" == mirrored.names()["1"]
+
+
+def test_another_epoch_ends_it(mirrored: Mirrored) -> None:
+    """Nothing is taken for compared; the error says where the store is."""
+    with LiveScope(mirrored.opener()) as live:
+        mirrored.follow.go(Fence(2, Authority.STORE, Logging.MIRROR))
+        mirrored.follow.client.set("client:1", '{"name": "changed"}')
+        with Migration.open(mirrored.settings) as migration, pytest.raises(StaleError):
+            reconcile.Reconciler(migration.source, live, migration.lens, page_keys=10).forward(
+                reconcile.Findings(), reconcile.Meter(None, "", None)
+            )
+        mirrored.live.open(2, Authority.STORE)
+        assert "took over" in live.settled(complete=True)
+    assert (None, False) == mirrored.control()
+
+
+def owing(mirrored: Mirrored) -> OwedReconcile:
+    """What a leader does."""
+    step = OwedReconcile(mirrored.opener(), lambda: False)
+    step.open()
+    return step
+
+
+def applying(mirrored: Mirrored, stop: threading.Event) -> threading.Thread:
+    """A thread that applies marks, as each relay does."""
+    applier = mirrored.follow.applier()
+
+    def run() -> None:
+        while not stop.is_set():
+            applier.run_pass()
+            stop.wait(0.02)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def test_lost_marks_are_made_up_for(mirrored: Mirrored) -> None:
+    """The leader of a relay compares everything, and what was owed is owed no more, on both sides."""
+    follow = mirrored.follow
+    follow.set({"client:1": {"name": "changed"}, "client:2": {"name": "changed, too"}})
+    assert follow.store.drop_marks(follow.shard, over=1)
+    stop, step = threading.Event(), owing(mirrored)
+    thread = applying(mirrored, stop)
+    try:
+        step.step()
+    finally:
+        stop.set()
+        thread.join()
+        step.close()
+
+    names, fence = mirrored.names(), follow.store.fences()[follow.shard]
+    assert ("changed", "changed, too") == (names["1"], names["2"])
+    assert fence is not None
+    assert (False, (None, False)) == (fence.owes_all, mirrored.control())
+
+
+def test_a_loss_within_a_reconcile_is_owed_still(mirrored: Mirrored) -> None:
+    """What the fence says since then counts."""
+    follow = mirrored.follow
+    follow.store.note(follow.store.shards(), owes_all=True)
+    with LiveScope(mirrored.opener()) as live:
+        live.begin()
+        assert (None, True) == mirrored.control()
+        fence = follow.store.fences()[follow.shard]
+        assert fence is not None
+        assert not fence.owes_all
+        follow.store.note(follow.store.shards(), owes_all=True)
+
+        assert "lost again" in live.forgive()
+
+    assert (None, True) == mirrored.control()
+    assert (0, False) == (mirrored.backfill().touched, mirrored.control()[1])
+
+
+def test_a_leader_that_is_stopped_ends_soon(mirrored: Mirrored) -> None:
+    """Nothing is forgiven; the next leader begins anew."""
+    follow = mirrored.follow
+    follow.store.note(follow.store.shards(), owes_all=True)
+    step = OwedReconcile(mirrored.opener(), lambda: True)
+    step.open()
+
+    step.step()
+
+    step.close()
+    assert (None, True) == mirrored.control()
