@@ -76,7 +76,7 @@ def test_writes_follow_the_master_over_a_failover(watched: Watched) -> None:
         while not store.confirm(replicas=1, timeout_s=5):
             assert time.monotonic() < end
         fail_over(watched)
-        # Until then the old master still accepts what it will lose: that is for the controller, which sees another life.
+        # Until then the old master accepts what it will lose: that is for the controller, which sees another life.
         with client_at(int(urlsplit(watched.master.url).port or 0), PASSWORD) as old:
             while old.info("replication")["role"] == "master":
                 assert time.monotonic() < end
