@@ -30,6 +30,7 @@ from kvmigrate.stores.redis_writer_async import AsyncRedisWriter
 from tests.cut_line import CutLine
 from tests.fenced_stand import OPEN, text_item
 from tests.fix_cluster import Cluster
+from tests.fix_redis import redis_json
 
 SERVERS = ["redis_url", "redis6_url", "valkey_url"]
 Rights = Callable[..., str]
@@ -461,6 +462,37 @@ def test_lists_and_sets_are_observed_and_written_back(url: str) -> None:
             store.reverse("kvm", item.key, Version(1, 1), item)
 
         assert items == store.observe("kvm", ["l", "m", "z"]).items
+
+
+def test_redis_json_stays_what_it_is(repository: Path) -> None:
+    """Written whole and compared as JSON, given back as JSON, with its expiry; what is no JSON is refused."""
+    with RedisServer.start(settings={"loadmodule": redis_json(repository)}) as server:
+        url = begun(server.url)
+        with (
+            closing(RedisWriter(url, scope="shop", is_json=lambda key: key.startswith("doc"))) as writer,
+            closing(RedisFencedStore(url, scope="shop", is_json=lambda key: key == "doc:2")) as store,
+            redis.Redis.from_url(url) as client,
+        ):
+            moment = 4_000_000_000_000
+            old = text_item("doc", b'{"a":1}', moment)
+            writer.put(old, epoch=1)
+            assert old == writer.get("doc") == store.observe("kvm", ["doc"]).items[0]
+            assert writer.put(text_item("doc", b"2"), epoch=1, expect=text_item("doc", b"1")) is None
+            assert writer.put(text_item("doc", b"[2]"), epoch=1, keep_ttl=True, expect=old) is not None
+            assert text_item("doc", b"[2]", moment) == writer.get("doc")
+            writer.put(text_item("doc", b"[3]"), epoch=1)
+            assert text_item("doc", b"[3]") == writer.get("doc")
+            with pytest.raises(SourceError):
+                writer.put(text_item("doc", b"{"), epoch=1)
+            assert text_item("doc", b"[3]") == writer.get("doc")
+
+            client.hset("kvm:f:{kvm}:shop", "a", "T")
+            for key in ("doc", "doc:2", "text"):
+                store.reverse("kvm", key, Version(1, 1), text_item(key, b"[4]", moment))
+                assert text_item(key, b"[4]", moment) == writer.get(key)
+            assert [b"ReJSON-RL", b"ReJSON-RL", b"string"] == RedisWire(client).run(
+                [("TYPE", key) for key in ("doc", "doc:2", "text")]
+            )
 
 
 def test_a_mark_of_any_bytes_can_be_taken_away(url: str) -> None:
