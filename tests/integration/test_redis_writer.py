@@ -23,6 +23,7 @@ from kvmigrate.embedded.process import free_port
 from kvmigrate.embedded.redis import RedisServer
 from kvmigrate.errors import AmbiguousWriteError, ConfigError, FenceMissingError, SourceError, StaleError
 from kvmigrate.model import ADDRESS_SEPARATOR, Authority, Fence, Item, ItemKind, Logging, MarkedKey, Version
+from kvmigrate.stores.fence_base import Swap
 from kvmigrate.stores.redis_fence import RedisFencedStore
 from kvmigrate.stores.redis_wire import RedisWire
 from kvmigrate.stores.redis_writer import RedisWriter
@@ -350,8 +351,26 @@ def test_a_fence_without_a_clock_is_none(url: str) -> None:
                 call()
 
         assert {"kvm": None} == store.fences()
+        sealed = Swap(Fence(2, Authority.SEALED), clock_epoch=2)
+        assert 0 == store.swap(["kvm"], epochs=[1], authorities=[Authority.STORE], to=sealed)
+        assert {"kvm": None} == store.fences()
         assert 1 == store.create(["kvm"], Fence(2, Authority.STORE, Logging.MIRROR))
         assert writer.put(text_item("a"), epoch=2) is not None
+
+
+def test_a_clock_without_a_fence_goes_on(url: str) -> None:
+    """What is left of a store says how far it was; marks that are left stay."""
+    ahead = 4_000_000_000_000_000
+    with redis.Redis.from_url(url) as client, closing(RedisFencedStore(url, scope="shop")) as store:
+        store.touch("kvm", ["a"], epoch=1)
+        client.hset("kvm:c:{kvm}:shop", "v", ahead)
+        client.delete("kvm:f:{kvm}:shop")
+
+        assert 1 == store.create(["kvm"], Fence(2, Authority.STORE, Logging.MIRROR))
+
+        assert {"kvm": Version(2, ahead)} == store.clocks()
+        assert ahead + 1 == store.touch("kvm", ["b"], epoch=2)
+        assert ["a", "b"] == [mark.key for mark in store.marked("kvm", limit=10)]
 
 
 REPLIES: list[tuple[Any, ...]] = [
