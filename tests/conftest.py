@@ -17,6 +17,7 @@ pytest_plugins = [
     "tests.fix_pace",
     "tests.fix_postgres",
     "tests.fix_redis",
+    "tests.fix_sentinel",
     # Those that use fixtures of others come after them.
     "tests.fix_follow",
 ]
