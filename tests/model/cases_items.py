@@ -14,31 +14,33 @@ _NONE = ("", "")
 _RING = (("b",), ("c",), ("a",))
 _ABC = ("a", "b", "c")
 
-W1 = Scenario("W1", "missing parent", Waiting, Setup((("P", "", "P"), ("r", "r")), _NONE), 0)
-W2 = Scenario("W2", "parent deleted and written again", Waiting, Setup((("", "P"), ("r",)), ("P", "r")), 0)
-W3 = Scenario("W3", "missing parent, null instead", Waiting, Setup((("P", "", "P"), ("r",)), _NONE, null=True), 0)
-W4 = Scenario("W4", "two unique values swapped", Waiting, Setup((("b",), ("a",)), ("a", "b")), 0)
-W5 = Scenario("W5", "two keys of one row", Waiting, Setup((("a", "", "a"), ("a",)), _NONE), 0)
-W6 = Scenario("W6", "a newer version waits, an older mirror is late", Waiting, Setup((("c", "b"), ("",)), ("", "b")), 0)
-W7 = Scenario("W7", "a ring of three unique values", Waiting, Setup(_RING, _ABC), 0)
-W8 = Scenario("W8", "parent, child, grandchild in any order", Waiting, Setup((("P",), ("Q",), ("s",)), ("",) * 3), 0)
+W1 = Scenario("W1", "missing parent", Waiting, Setup((("P", "", "P"), ("r", "r")), _NONE), 45_337)
+W2 = Scenario("W2", "parent deleted and written again", Waiting, Setup((("", "P"), ("r",)), ("P", "r")), 1440)
+W3 = Scenario("W3", "missing parent, null instead", Waiting, Setup((("P", "", "P"), ("r",)), _NONE, null=True), 6614)
+W4 = Scenario("W4", "two unique values swapped", Waiting, Setup((("b",), ("a",)), ("a", "b")), 350)
+W5 = Scenario("W5", "two keys of one row", Waiting, Setup((("a", "", "a"), ("a",)), _NONE), 6002)
+W6 = Scenario(
+    "W6", "a newer version waits, an older mirror is late", Waiting, Setup((("c", "b"), ("",)), ("", "b")), 1466
+)
+W7 = Scenario("W7", "a ring of three unique values", Waiting, Setup(_RING, _ABC), 10_071)
+W8 = Scenario("W8", "parent, child, grandchild in any order", Waiting, Setup((("P",), ("Q",), ("s",)), ("",) * 3), 6093)
 W9 = Scenario(
     "W9", "a ring of three in one transaction, checked at its end", Waiting,
-    Setup(_RING, _ABC, batches=True, mirrors=False), 0,
+    Setup(_RING, _ABC, batches=True, mirrors=False), 182,
 )  # fmt: skip
 W10 = Scenario(
     "W10", "a chain in one transaction, parent deleted", Waiting,
-    Setup((("P", ""), ("Q",), ("s",)), ("",) * 3, batches=True, mirrors=False), 0,
+    Setup((("P", ""), ("Q",), ("s",)), ("",) * 3, batches=True, mirrors=False), 361,
 )  # fmt: skip
 W11 = Scenario(
     "W11", "inline mirror leaves a missing parent to the applier", Waiting,
-    Setup((("P",), ("r", "r")), _NONE, plain_mirror=True), 0,
+    Setup((("P",), ("r", "r")), _NONE, plain_mirror=True), 516,
 )  # fmt: skip
 W12 = Scenario(
     "W12", "inline mirror leaves a deleted parent to the applier", Waiting,
-    Setup((("", "P"), ("r",)), ("P", "r"), plain_mirror=True), 0,
+    Setup((("", "P"), ("r",)), ("P", "r"), plain_mirror=True), 863,
 )  # fmt: skip
-K1 = Scenario("K1", "quarantined, waived, kept, flips there and back", KeptItems, kept_items.Setup("SQQS"), 0)
+K1 = Scenario("K1", "quarantined, waived, kept, flips there and back", KeptItems, kept_items.Setup("SQQS"), 271)
 
 SCENARIOS = (W1, W2, W3, W4, W5, W6, W7, W8, W9, W10, W11, W12, K1)
 

@@ -11,27 +11,29 @@ Load = first_load.Naive
 Sweep = sweeps.Naive
 _RECONCILE = ("on", "reconcile")
 
-L1 = Scenario("L1", "first load, update and delete meanwhile", FirstLoad, first_load.Setup("SD"), 0)
-L2 = Scenario("L2", "first load of a key that appears meanwhile", FirstLoad, first_load.Setup("SS", exists=False), 0)
+L1 = Scenario("L1", "first load, update and delete meanwhile", FirstLoad, first_load.Setup("SD"), 408)
+L2 = Scenario("L2", "first load of a key that appears meanwhile", FirstLoad, first_load.Setup("SS", exists=False), 392)
 L3 = Scenario(
     "L3", "first load, log 2 -> 1, failover of the store anywhere", FirstLoad,
-    first_load.Setup("SS", failovers=1, other_keys=1), 0,
+    first_load.Setup("SS", failovers=1, other_keys=1), 91_253,
 )  # fmt: skip
 L4 = Scenario(
     "L4", "the same of a key that appears meanwhile", FirstLoad,
-    first_load.Setup("SS", exists=False, failovers=1, visits=1), 0,
+    first_load.Setup("SS", exists=False, failovers=1, visits=1), 5691,
 )  # fmt: skip
-O1 = Scenario("O1", "offline runs, then a merge run", Sweeps, sweeps.Setup("SSS"), 0)
-O2 = Scenario("O2", "offline runs, then a merge run, delete", Sweeps, sweeps.Setup("SD"), 0)
+O1 = Scenario("O1", "offline runs, then a merge run", Sweeps, sweeps.Setup("SSS"), 9166)
+O2 = Scenario("O2", "offline runs, then a merge run, delete", Sweeps, sweeps.Setup("SD"), 2179)
 O3 = Scenario(
     "O3", "dualwrite left and entered again, strong read", Sweeps,
-    sweeps.Setup("SSS", ("on", "merge", "off", "on", "merge"), runs=0, reads=1), 0,
+    sweeps.Setup("SSS", ("on", "merge", "off", "on", "merge"), runs=0, reads=1), 28_109,
 )  # fmt: skip
-O4 = Scenario("O4", "offline runs, then a reconcile, strong read", Sweeps, sweeps.Setup("SS", _RECONCILE, reads=1), 0)
-O5 = Scenario("O5", "offline runs, then a reconcile, delete", Sweeps, sweeps.Setup("SD", _RECONCILE), 0)
+O4 = Scenario(
+    "O4", "offline runs, then a reconcile, strong read", Sweeps, sweeps.Setup("SS", _RECONCILE, reads=1), 14_531
+)
+O5 = Scenario("O5", "offline runs, then a reconcile, delete", Sweeps, sweeps.Setup("SD", _RECONCILE), 3308)
 O6 = Scenario(
     "O6", "dualwrite left and entered again with a reconcile", Sweeps,
-    sweeps.Setup("SSS", (*_RECONCILE, "off", *_RECONCILE), runs=0, reads=1), 0,
+    sweeps.Setup("SSS", (*_RECONCILE, "off", *_RECONCILE), runs=0, reads=1), 57_896,
 )  # fmt: skip
 
 SCENARIOS = (L1, L2, L3, L4, O1, O2, O3, O4, O5, O6)

@@ -1,9 +1,10 @@
 """The cap on marks: a shard with too many drops them all and notes that it owes everything; a reconcile pays for it.
 
 Losing marks is allowed when it is recorded, in the step that drops them. There are two ways to clear the record and
-yet not to lose a drop during the reconcile. Either the record is a count: the reconcile remembers it when it begins, and
-clears it only if it is still the same. Or it is a flag, which the reconcile moves into control before it begins: control
-owes first, then the flag is taken away, and control is paid at the end. Several keys, as a cap makes no sense with one.
+yet not to lose a drop during the reconcile. Either the record is a count: the reconcile remembers it when it begins,
+and clears it only if it is still the same. Or it is a flag, which the reconcile moves into control before it begins:
+control owes first, then the flag is taken away, and control is paid at the end. Several keys, as a cap makes no sense
+with one.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Setup:
 
 
 class Key(NamedTuple):
-    """A key: number of its newest write, the n of that and of its mark (0: none), what the tables hold as of which n."""
+    """A key: the number of its newest write, the n of its mark (0: none), what the tables hold as of which n."""
 
     value: int = 0
     mark: int = 0
@@ -56,7 +57,10 @@ class Key(NamedTuple):
 
 
 class Reconcile(NamedTuple):
-    """The reconcile: next key to look at (-1: not running, -2: about to take the flag), drops that it knows of, and the value it has observed."""
+    """The reconcile: next key to look at, record that it knows of, and the value that it has observed (-1: none).
+
+    The next key is -1 while it does not run, and -2 while it moves the flag into control.
+    """
 
     at: int = -1
     drops: int = 0

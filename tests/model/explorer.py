@@ -6,6 +6,7 @@ import gc
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 State = TypeVar("State", bound=tuple[Any, ...])
@@ -135,7 +136,9 @@ class _Graph:
         first = reaches.find(0)
         return None if first < 0 else first
 
-    def verdict(self, problem: BrokenError | None, at: int = 0, last: tuple[str, tuple[Any, ...]] | None = None) -> Verdict:
+    def verdict(
+        self, problem: BrokenError | None, at: int = 0, last: tuple[str, tuple[Any, ...]] | None = None
+    ) -> Verdict:
         """Return the verdict; *last* is the step out of state *at* that broke the promise."""
         if problem is None:
             return Verdict("", "", len(self.states), len(self.ends), ())
@@ -149,7 +152,7 @@ class _Graph:
         while way[-1] > 0:
             way.append(self.parents[way[-1]])
         way.reverse()
-        for before, after in zip(way, way[1:], strict=False):
+        for before, after in pairwise(way):
             yield _line(self.names[after], self.states[before], self.states[after])
 
 

@@ -176,7 +176,10 @@ class Fences:
         elif process.doing == "ask":
             epoch = control[0] + (0 if self.naive is Naive.FROM_A_PLAIN_READ else 1)
             raised = state._replace(control=(epoch, control[1]), owes_all=owes)
-            yield f"{who} raises control's epoch", self._with(raised, number, process._replace(doing="create", epoch=epoch))
+            yield (
+                f"{who} raises control's epoch",
+                self._with(raised, number, process._replace(doing="create", epoch=epoch)),
+            )
         elif process.doing == "create" and fence is None:
             created = state._replace(fence=Fence(process.epoch, "K" if opens else "S", owes))
             then = process._replace(doing="run" if opens else "look again")
@@ -203,9 +206,9 @@ class Fences:
     def _controller(self, state: State) -> Iterator[Step]:
         """It raises a shard below control, or left sealed without an intent; it alone re-imposes open tables."""
         fence, (epoch, authority) = state.fence, state.control
-        if fence and authority == "K" and self._is_calm(state):
-            if fence.epoch < epoch or (fence.epoch, fence.authority) == (epoch, "S"):
-                yield "controller raises the shard", state._replace(fence=Fence(epoch, "K", fence.owes))
+        low = fence and (fence.epoch < epoch or (fence.epoch, fence.authority) == (epoch, "S"))
+        if fence and low and authority == "K" and self._is_calm(state):
+            yield "controller raises the shard", state._replace(fence=Fence(epoch, "K", fence.owes))
         if authority == "T" and (fence is None or fence.epoch < epoch):
             yield "controller closes the store again", state._replace(fence=Fence(epoch, "T", owes=False))
 

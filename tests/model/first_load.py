@@ -1,4 +1,4 @@
-"""A first load into empty tables while the store is written: mark only, one low label, keys afterwards, then log 2 -> 1.
+"""A first load into empty tables while the store is written: mark only, one low label, keys last, then log 2 -> 1.
 
 One key that the scan may visit twice. While there is no key in the tables COPY appends blindly: `ledger` and `rows`
 are bags. Every loaded row is labelled (e, v0), the shard's version before the scan: low, but safe here, because no
@@ -259,7 +259,7 @@ class FirstLoad:
             yield "dedupe reads again", state._replace(load=load._replace(read=again))
 
     def _failover(self, state: State) -> Iterator[Step]:
-        """The replica may lack writes, marks and the newest log. Until a load is complete every loaded key is a suspect."""
+        """The replica may lack writes, marks and the newest log. During a load every loaded key is a suspect."""
         if state.life == "armed":
             now = Copy(state.value, state.n, state.mark, state.log)
             yield "store replicates", state._replace(replica=now)

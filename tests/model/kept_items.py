@@ -67,7 +67,10 @@ class KeptItems:
 
     def start(self) -> State:
         """Return the first state: the store is open, tables and store agree."""
-        return State(0, 0, 0, 0, "K", "K", 0, "ok", 0, None, False, None, 0, "idle", 0)
+        return State(
+            written=0, value=0, n=0, mark=0, fence="K", control="K", ledger_n=0, status="ok", row=0, kept=None,
+            owed=False, applier=None, flip=0, phase="idle", accepted=0,
+        )  # fmt: skip
 
     def steps(self, state: State) -> Iterator[Step]:
         """Yield what writers, copiers, people or the controller can do next."""

@@ -67,7 +67,7 @@ class Line(NamedTuple):
 
 
 class State(NamedTuple):
-    """Everything at one moment; per key: value, mark (0: none), lock, row in the target, ledger, all values in order."""
+    """Everything at one moment; per key: value, mark (0: none), lock, row in the target, ledger, values in order."""
 
     values: tuple[int, ...]
     marks: tuple[int, ...]
@@ -123,17 +123,21 @@ class KVTable:
         early = self.naive is Naive.VERSION_BEFORE_LOCK
         if writer.phase == "idle" and early:
             numbered = writer._replace(phase="numbered", version=state.sequence + 1)
-            yield f"session {number} takes a number", state._replace(
-                sequence=state.sequence + 1, writers=_put(state.writers, number, numbered)
+            yield (
+                f"session {number} takes a number",
+                state._replace(sequence=state.sequence + 1, writers=_put(state.writers, number, numbered)),
             )
         elif writer.phase != "locked" and state.locks[key] is None:
             version = writer.version if early else self._next_version(state, number)
             locked = Writer("locked", writer.done, version, state.transactions + 1)
-            yield f"session {number} locks the row, then takes a number", state._replace(
-                sequence=state.sequence if early or self.naive is Naive.SEQUENCE_WITH_CACHE else version,
-                transactions=state.transactions + 1,
-                locks=_put(state.locks, key, number),
-                writers=_put(state.writers, number, locked),
+            yield (
+                f"session {number} locks the row, then takes a number",
+                state._replace(
+                    sequence=state.sequence if early or self.naive is Naive.SEQUENCE_WITH_CACHE else version,
+                    transactions=state.transactions + 1,
+                    locks=_put(state.locks, key, number),
+                    writers=_put(state.writers, number, locked),
+                ),
             )
         elif writer.phase == "locked":
             yield f"session {number} commits", self._committed(state, number, writer, key)
@@ -151,7 +155,7 @@ class KVTable:
         )
 
     def _feed(self, state: State) -> Iterator[Step]:
-        """The relay of the outbox: a number may become visible after a higher one, a transaction's end cannot be seen."""
+        """The relay of the outbox: a number may become visible after a higher one; what is under way cannot be seen."""
         under_way = [writer.transaction for writer in state.writers if writer.phase == "locked"]
         horizon = min(under_way, default=state.transactions + 1)
         if self.naive is Naive.CURSOR_OVER_IDS:
@@ -161,8 +165,9 @@ class KVTable:
             lines = sorted(seen, key=lambda line: line.transaction)
         for line in lines[:1]:
             cursor = line.version if self.naive is Naive.CURSOR_OVER_IDS else line.transaction
-            yield "relay copies the next line", state._replace(
-                rows=_put(state.rows, line.key, line.value), cursor=cursor
+            yield (
+                "relay copies the next line",
+                state._replace(rows=_put(state.rows, line.key, line.value), cursor=cursor),
             )
 
     def _relay(self, state: State, number: int, relay: Relay) -> Iterator[Step]:
@@ -181,9 +186,7 @@ class KVTable:
         elif relay.phase == "read":
             applied = state._replace(relays=_put(state.relays, number, relay._replace(phase="applied")))
             if version > state.ledger[key]:
-                applied = applied._replace(
-                    rows=_put(state.rows, key, value), ledger=_put(state.ledger, key, version)
-                )
+                applied = applied._replace(rows=_put(state.rows, key, value), ledger=_put(state.ledger, key, version))
             yield f"relay {number} applies", applied
         else:
             acked = _put(state.marks, key, 0) if state.marks[key] == version else state.marks

@@ -1,4 +1,4 @@
-"""What copies between the stores: the applier of marks, the backfill, the reverse applier; and a reader of the tables."""
+"""What copies between the stores: applier of marks, backfill, reverse applier; and a reader of the tables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _crashed(state: State) -> State:
 
 
 def applier(setup: Setup, state: State) -> Iterator[Step]:
-    """Read value and clock of a marked key in one step, apply, then take the mark away if it is the one that was read."""
+    """Read value and clock of a marked key in one step, apply, then take the mark away if it is still the same."""
     work = state.applier
     if work.phase == "idle" and state.mark != NONE:
         if setup.naive is Naive.LABEL_OF_THE_MARK:
@@ -82,7 +82,7 @@ def _backfill_reads(setup: Setup, state: State, at: tuple[int, int], phase: str)
 
 
 def reverse_applier(setup: Setup, state: State) -> Iterator[Step]:
-    """Read rows and version in one snapshot, give them to the store, then owe nothing if the version is still the same."""
+    """Read rows and version in one snapshot, give them to the store, then owe nothing if the version is the same."""
     work, ledger = state.reverse, state.ledger
     if work.phase == "idle" and state.owed and ledger:
         if state.fence == (ledger[0], TABLES) or setup.naive is Naive.NO_REVERSE_FENCE:

@@ -1,4 +1,4 @@
-"""What comes from outside: other keys, failovers of either store and their handling, writes around the fence, expiries."""
+"""What comes from outside: other keys, failovers of either store and their handling, bypass writes, expiries."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _tables_failure_handled(setup: Setup, state: State) -> Iterator[Step]:
 
 
 def _bypass(setup: Setup, state: State) -> Iterator[Step]:
-    """A write around the adapter: no fence, no mark. The next reconcile finds that a clean key differs, and touches it."""
+    """A write around the adapter: no fence, no mark. The next reconcile finds a clean key that differs: touched."""
     if state.budget.bypasses:
         less = state.budget._replace(bypasses=state.budget.bypasses - 1)
         yield "bypass write", state._replace(value=BYPASS, history=(*state.history, BYPASS), budget=less)

@@ -1,4 +1,4 @@
-"""One key, one shard: what the store, the tables and the processes hold, and the two guarded writes of one into the other.
+"""One key, one shard: what store, tables and processes hold, and the two guarded writes of one into the other.
 
 A value is the number of the write (*op*) that made it, so "which accepted write is this" has an answer. The protocol
 never looks at `State.history`, the accepted writes in the order of acceptance; only the checks do.
@@ -272,14 +272,12 @@ def apply(setup: Setup, state: State, op: int, version: Version, *, by_backfill:
         if setup.kind(state.parent) not in "0D":
             return None
         ledger = state.ledger or version
-    elif by_backfill and naive is Naive.BACKFILL_OVERWRITES:
-        pass
-    elif not by_backfill and naive is Naive.NO_GUARD:
-        pass
-    elif state.ledger is not None and not (
-        state.ledger[1] < version[1] if naive is Naive.NO_EPOCH else state.ledger < version
-    ):
-        return None
+    elif naive is not (Naive.BACKFILL_OVERWRITES if by_backfill else Naive.NO_GUARD):
+        older = state.ledger is None or (
+            state.ledger[1] < version[1] if naive is Naive.NO_EPOCH else state.ledger < version
+        )
+        if not older:
+            return None
     if naive is Naive.NO_TOMBSTONES and setup.kind(op) in "0D":
         ledger = None
     return state._replace(parent=op, child=op, ledger=ledger, owed=False)

@@ -33,7 +33,7 @@ def steps(setup: Setup, state: State) -> Iterator[Step]:
 def _writer_steps(setup: Setup, state: State, number: int, writer: Writer) -> Iterator[Step]:
     who = f"writer {number + 1}"
     if writer.phase == "logging":
-        yield from _mark_apart(setup, state, number)
+        yield from _mark_apart(state, number)
     elif writer.phase == "checked":
         yield f"{who} writes after its check", _write(setup, state, number)
     elif writer.done < len(setup.programs[number]):
@@ -88,7 +88,7 @@ def _write_store(setup: Setup, state: State, number: int) -> State:
     return _with(marked, number, writer._replace(phase="ready", done=writer.done + 1))
 
 
-def _mark_apart(setup: Setup, state: State, number: int) -> Iterator[Step]:
+def _mark_apart(state: State, number: int) -> Iterator[Step]:
     """Naive: the mark is a round trip of its own; a writer that dies before it leaves none."""
     writer = state.writers[number]
     done = Writer("ready", writer.done + 1, writer.epoch, writer.authority)
@@ -167,5 +167,3 @@ def _check_confirmed(setup: Setup, state: State, message: Message) -> None:
         return
     if state.history.index(state.parent) < state.history.index(message.op):
         raise BrokenError("ACK", f"mirror of {message.op} is confirmed, but the tables hold {state.parent}")
-
-

@@ -225,22 +225,24 @@ class Sweeps:
 
     def _off(self, state: State) -> Iterator[Step]:
         """First no backfill counts any more, then nothing is logged any more."""
-        silent = {"log": 0}
-        discounted = {"counts": state.counts and self.naive is Naive.BACKFILL_STILL_COUNTS}
-        first, second = discounted, silent
-        if self.naive is Naive.BACKFILL_COUNTS_TOO_LONG:
-            first, second = silent, discounted
-        if state.sweep.phase == "begin":
-            yield "off: first half", state._replace(sweep=Sweep("half"))._replace(**first)
+        first_silent = self.naive is Naive.BACKFILL_COUNTS_TOO_LONG
+        begins = state.sweep.phase == "begin"
+        if begins == first_silent:
+            after = state._replace(log=0)
         else:
-            yield "off: second half", self._next(state)._replace(**second)
+            after = state._replace(counts=state.counts and self.naive is Naive.BACKFILL_STILL_COUNTS)
+        if begins:
+            yield "off: first half", after._replace(sweep=Sweep("half"))
+        else:
+            yield "off: second half", self._next(after)
 
     def _reader(self, state: State) -> Iterator[Step]:
         reader = state.reader
         if reader.phase == "tables":
             stale = state.counts and state.row < reader.floor
-            yield "reader reads the tables", state._replace(
-                reader=Reader("stale" if stale else "idle", reader.left - 1, reader.floor)
+            yield (
+                "reader reads the tables",
+                state._replace(reader=Reader("stale" if stale else "idle", reader.left - 1, reader.floor)),
             )
         elif reader.phase == "idle" and reader.left and state.mark:
             yield "reader reads the store", state._replace(reader=Reader("idle", reader.left - 1))

@@ -95,9 +95,7 @@ class Waiting:
         """The applier takes what is marked or due: one item, or all of it in one step."""
         if state.applier:
             return
-        found = tuple(
-            Observed(key, *kept) for key, kept in enumerate(state.store) if kept.mark or state.items[key].due
-        )
+        found = tuple(Observed(key, *kept) for key, kept in enumerate(state.store) if kept.mark or state.items[key].due)
         if found and self.setup.batches:
             yield "applier observes all", state._replace(applier=found)
         else:

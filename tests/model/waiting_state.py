@@ -1,7 +1,7 @@
 """Items that need each other: what they hold, when one is refused because of another, and what a transaction plans.
 
-Values of an item: ``""`` absent; ``P`` a row that others refer to; ``Q`` refers to P and is referred to; ``r`` refers to
-P, ``s`` to Q; ``r0`` is ``r`` written with null; any other letter is a unique value, or the row of two rival keys.
+Values of an item: ``""`` absent; ``P`` a row that others refer to; ``Q`` refers to P and is referred to; ``r`` refers
+to P, ``s`` to Q; ``r0`` is ``r`` written with null; any other letter is a unique value, or the row of two rival keys.
 """
 
 from __future__ import annotations
@@ -138,9 +138,7 @@ def rows_of(items: Items) -> tuple[str, ...]:
 
 def possible(values: tuple[str, ...]) -> tuple[str, ...]:
     """Return the values without those that lack what they refer to, and so on for those that refer to them."""
-    left = tuple(
-        "" if NEEDS.get(value) and not is_given(values, NEEDS[value]) else value for value in values
-    )
+    left = tuple("" if NEEDS.get(value) and not is_given(values, NEEDS[value]) else value for value in values)
     return left if left == values else possible(left)
 
 
@@ -216,7 +214,7 @@ def _yielded(setup: Setup, items: Items, key: int, value: str) -> Items:
 
 
 def _referrers_moved(setup: Setup, before: Items, after: Items) -> Items | None:
-    """Return the items with those that refer to a row that is gone moved to their own ``on_missing``, and theirs too."""
+    """Return the items with those that refer to a row that is gone moved to their own ``on_missing``, and so on."""
     for key, item in enumerate(after):
         needed = NEEDS.get(item.row)
         if not needed or is_given(rows_of(after), needed):
