@@ -51,8 +51,6 @@ class Variant(NamedTuple):
         breaks: The promise; "" where another rule makes up for it, so that this one is a second line of defence.
 
         setup: Of the scenario, but smaller.
-
-        slow: Takes more than about ten seconds.
     """
 
     code: str
@@ -61,7 +59,6 @@ class Variant(NamedTuple):
     naive: enum.Enum
     breaks: str
     setup: Any = None
-    slow: bool = False
 
     def explore(self) -> Verdict:
         """Explore it until the promise breaks."""

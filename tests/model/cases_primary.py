@@ -109,7 +109,7 @@ VARIANTS = (
     Variant("N28", "the guard is never cleared", C2, Naive.GUARD_NEVER_CLEARED, ""),
     Variant(
         "N29", "mirrors without the fence", B, Naive.MIRROR_NOT_FENCED, "",
-        Setup(("SS", "S"), backfills=2, other_keys=1, flips=(FORWARD,)),
+        Setup(("S", "S"), backfills=2, other_keys=1, flips=(FORWARD,)),
     ),
     Variant(
         "N30", "flip before the backfill is complete", B, Naive.FLIP_BEFORE_BACKFILL, "AUTH",
@@ -117,7 +117,10 @@ VARIANTS = (
     ),
     Variant("N31", "tables open before replicas have the seal", E2, Naive.SEAL_NOT_CONFIRMED, "SINGLE"),
     Variant("N32", "the store's life is not compared after the seal", E2, Naive.LIFE_NOT_CHECKED, "AUTH"),
-    Variant("N33", "the guard is cleared once tables open", E2, Naive.GUARD_CLEARED_TOO_EARLY, "QUIESCE", slow=True),
+    Variant(
+        "N33", "the guard is cleared when the tables open", E2, Naive.GUARD_CLEARED_TOO_EARLY, "QUIESCE",
+        Setup(("SS",), store_failovers=1, flips=(FORWARD,)),
+    ),
     Variant(
         "N34", "failover of the tables ignored, store open", E3, Naive.TABLES_FAILOVER_IGNORED, "QUIESCE",
         Setup(("S", "S"), table_failovers=1),

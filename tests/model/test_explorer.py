@@ -7,7 +7,11 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.model import primary_writers
+from tests.model.cases_primary import A2
 from tests.model.explorer import STUCK, explore, need
+from tests.model.primary import Primary
+from tests.model.primary_state import State, Step
 
 
 class Place(NamedTuple):
@@ -97,3 +101,20 @@ def test_a_model_that_is_too_large_is_refused() -> None:
     """A limit keeps a model that never ends from taking the machine."""
     with pytest.raises(AssertionError, match="more than 2 states"):
         explore(Walk({0: [1], 1: [2], 2: [3]}), limit=2)
+
+
+class LosesEarly(Primary):
+    """The core of the protocol where messages are lost at any time, not only when nothing else can happen."""
+
+    def steps(self, state: State) -> Iterator[Step]:
+        """Yield all of it, and each loss."""
+        yield from super().steps(state)
+        yield from primary_writers.losses(state)
+
+
+def test_losing_messages_late_is_as_good_as_losing_them_early() -> None:
+    """Fewer states are reached, and the same ends."""
+    late, early = A2.explore(), explore(LosesEarly(A2.setup))
+
+    assert ("", late.ends) == (early.promise, early.ends)
+    assert late.states < early.states

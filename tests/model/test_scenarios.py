@@ -10,7 +10,7 @@ from tests.model.cases import Scenario, Variant
 from tests.model.catalogue import SCENARIOS, VARIANTS
 
 _SCENARIOS = [pytest.param(each, id=each.code, marks=[pytest.mark.slow] if each.slow else []) for each in SCENARIOS]
-_VARIANTS = [pytest.param(each, id=each.code, marks=[pytest.mark.slow] if each.slow else []) for each in VARIANTS]
+_VARIANTS = [pytest.param(each, id=each.code) for each in VARIANTS]
 
 
 @pytest.mark.parametrize("scenario", _SCENARIOS)
