@@ -1,4 +1,4 @@
-"""Items that are refused, for others' sake or their own: scenarios W and K, variants V16 to V27 and V46 to V55."""
+"""Items that are refused, for others' sake or their own: scenarios W and K, variants V16 to V27 and V46 to V55, V63."""
 
 from __future__ import annotations
 
@@ -40,9 +40,13 @@ W12 = Scenario(
     "W12", "inline mirror leaves a deleted parent to the applier", Waiting,
     Setup((("", "P"), ("r",)), ("P", "r"), plain_mirror=True), 863,
 )  # fmt: skip
+W13 = Scenario(
+    "W13", "inline mirrors of plain items, batches of the applier", Waiting,
+    Setup((("P", "", "P"), ("r",)), _NONE, batches=True, plain_mirror=True), 3446,
+)  # fmt: skip
 K1 = Scenario("K1", "quarantined, waived, kept, flips there and back", KeptItems, kept_items.Setup("SQQS"), 271)
 
-SCENARIOS = (W1, W2, W3, W4, W5, W6, W7, W8, W9, W10, W11, W12, K1)
+SCENARIOS = (W1, W2, W3, W4, W5, W6, W7, W8, W9, W10, W11, W12, W13, K1)
 
 VARIANTS = (
     Variant("V16", "a missing parent quarantines", W1, Naive.QUARANTINE_INSTEAD, "QUIESCE"),
@@ -67,4 +71,5 @@ VARIANTS = (
     Variant("V53", "inline mirror acks what it left", W11, Naive.INLINE_ACKS_WHAT_IT_LEFT, "QUIESCE"),
     Variant("V54", "inline mirror skips rows that are refused", W11, Naive.INLINE_SKIPS_WHAT_IS_REFUSED, "LEDGER"),
     Variant("V55", "inline mirror, and referrers stay", W12, Naive.REFERRERS_STAY, "QUIESCE"),
+    Variant("V63", "batches, and each polls in its own old snapshot", W13, Naive.POLL_OLD_SNAPSHOT, "QUIESCE"),
 )
