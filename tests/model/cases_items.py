@@ -11,6 +11,7 @@ from tests.model.waiting_state import Naive, Setup
 Kept = kept_items.Naive
 
 _NONE = ("", "")
+_SMALL = Setup((("P",), ("r",)), _NONE)
 _RING = (("b",), ("c",), ("a",))
 _ABC = ("a", "b", "c")
 
@@ -52,7 +53,7 @@ VARIANTS = (
     Variant("V16", "a missing parent quarantines", W1, Naive.QUARANTINE_INSTEAD, "QUIESCE"),
     Variant("V17", "no poll", W1, Naive.NO_POLL, "QUIESCE"),
     Variant("V18", "one poll, never repeated", W1, Naive.POLL_ONCE, "QUIESCE"),
-    Variant("V19", "waiting refuses its own version", W1, Naive.SAME_VERSION_REFUSED, "STUCK"),
+    Variant("V19", "waiting refuses its own version", W1, Naive.SAME_VERSION_REFUSED, "STUCK", _SMALL),
     Variant("V20", "waiting does not move the ledger", W6, Naive.LEDGER_STAYS, "QUIESCE"),
     Variant("V21", "equal content is skipped though it waits", W3, Naive.HASH_IGNORES_WAITERS, "STUCK"),
     Variant("V22", "a parent's delete leaves those that refer to it", W2, Naive.REFERRERS_STAY, "QUIESCE"),
