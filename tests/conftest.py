@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.fix_migration",
     "tests.fix_pace",
     "tests.fix_postgres",
+    "tests.fix_proxy",
     "tests.fix_redis",
 ]
 
