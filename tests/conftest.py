@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.fix_cluster",
     "tests.fix_migration",
     "tests.fix_pace",
+    "tests.fix_pgbouncer",
     "tests.fix_postgres",
     "tests.fix_proxy",
     "tests.fix_redis",

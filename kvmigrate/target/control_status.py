@@ -105,7 +105,10 @@ def read_control_status(connection: Connection) -> ControlStatus:
         adapters: list[Adapters] = []
         if installed and connection.execute("SELECT to_regclass('kvmigrate.process') IS NOT NULL").fetchall()[0][0]:
             found = connection.execute(_ADAPTERS, {"alive": ALIVE_S}).fetchall()
-            adapters = [Adapters(*row[:5], tuple(row[5] or ())) for row in found]
+            adapters = [
+                Adapters(version, kind, alive, silent, last_seen_s, tuple(scopes or ()))
+                for version, kind, alive, silent, last_seen_s, scopes in found
+            ]
         roles = tuple(role for (role,) in connection.execute(_GRANTED).fetchall())
         return ControlStatus(installed, migrations, tuple(adapters), roles)
 
