@@ -124,16 +124,16 @@ def test_commands_work_through_the_pooler(
     """A first load, a merge, verify, a replay, an export and an undo, with everything in its place."""
     direct, cli.target = cli.target, bouncer.url(cli.target)
     more = ["--processes", str(processes), "--json"]
-    done = cli.subprocess("backfill", *cli.sides, *more)
+    done = cli("backfill", *cli.sides, *more)
     assert 0 == done.code, done
     assert (4, 1, 1) == tuple(done.json[name] for name in ("written", "waiting", "quarantined"))
-    assert 0 == cli.subprocess("verify", *cli.sides, *more).code
+    assert 0 == cli("verify", *cli.sides, *more).code
 
     cli.put({"gift:1": {"client": 2, "price": 7}, "gift:42": {"client": 1, "price": 3}, "gift:7": {"client": 1}})
-    done = cli.subprocess("backfill", *cli.sides, *more)
+    done = cli("backfill", *cli.sides, *more)
     assert 0 == done.code, done
     assert [(2,)] == pg.execute("SELECT client_id FROM gifts WHERE id = 1").fetchall()
-    done = cli.subprocess("verify", *cli.sides, *more)
+    done = cli("verify", *cli.sides, *more)
     assert (0, 6) == (done.code, done.json["compared"]), done
     assert 0 == cli("export", "--from", "target", "--target", cli.target, "-o", str(tmp_path / "all.ndjson")).code
     assert 0 == cli("schema", "--diff", "--target", cli.target).code
