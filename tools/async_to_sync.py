@@ -11,14 +11,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-TWINS: tuple[str, ...] = ()
+TWINS: tuple[str, ...] = ("kvmigrate/target/live_writer_async.py",)
 """Authored modules; each writes the module of the same name without ``_async``."""
 
 RULES: tuple[tuple[str, str], ...] = (
     (r"async def ", "def "),
     (r"async with ", "with "),
-    (r"async for ", "for "),
     (r"await ", ""),
+    (r"Async(?=[A-Z])", ""),
+    (r"timed_async\b", "timed"),
 )
 """Pattern and what stands in its place; the last ones are names. First come first."""
 
