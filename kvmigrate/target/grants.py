@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
@@ -41,8 +42,16 @@ CONTROL_FUNCTIONS: Mapping[str, frozenset[Part]] = {
     "fence": frozenset({Part.SERVICE, Part.RELAY}),
     "fence_alone": frozenset({Part.RELAY}),
     "ledger_of": frozenset(),
+    "mirror": frozenset({Part.SERVICE}),
+    "put": frozenset({Part.SERVICE}),
 }
-"""Who may call each function of the control schema. A new function gets its line here."""
+"""Who may call each function of the control schema; of those made for a mapping, by the name before their numbers.
+A new function gets its line here."""
+
+_MADE_FOR_MAPPING = re.compile(r"_\d+_\d+$")
+
+_BY_ITS_OWN_HAND = {"ledger": "SELECT, INSERT, UPDATE"}
+"""What a service needs beside reading where the functions that it calls run with its own rights."""
 
 _OBJECTS = """
 SELECT c.relname::text, c.relkind::text, pg_catalog.pg_get_userbyid(c.relowner)::text,
@@ -52,7 +61,7 @@ WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'v') ORDER BY c.relname
 """
 
 _FUNCTIONS = """
-SELECT p.proname::text, pg_catalog.pg_get_function_identity_arguments(p.oid)
+SELECT p.proname::text, p.prosecdef, pg_catalog.pg_get_function_identity_arguments(p.oid)
 FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
 WHERE n.nspname = 'kvmigrate' ORDER BY 1, 2
 """
@@ -133,6 +142,7 @@ class _Planner:
         self._sees_all = bool(found and found[0][0])
         [(self._database, self._schema_owner)] = connection.execute(_HERE).fetchall()
         self._connection = connection
+        self._called = connection.execute(_FUNCTIONS).fetchall()
         self._name, self._role = role, sql.Identifier(role)
         self._schema = mapping.schema
         self._own = [Relation(*row) for row in connection.execute(_OBJECTS, ["kvmigrate"]).fetchall()]
@@ -185,14 +195,18 @@ class _Planner:
         yield self._on_database("CONNECT, TEMPORARY" if part is Part.RELAY else "CONNECT")
         yield self._on_schema("USAGE", "kvmigrate")
         yield self._on_schema("USAGE", self._schema)
+        by_hand = part is Part.SERVICE and self._by_its_own_hand()
         for relation in self._own:
-            if not relation.is_partition and (rights := _rights(relation.name, part)):
+            rights = _rights(relation.name, part)
+            if by_hand:
+                rights = _BY_ITS_OWN_HAND.get(relation.name, rights)
+            if rights and not relation.is_partition:
                 yield self._on_table(rights, "kvmigrate", relation.name)
         for relation in self._tables:
-            writes = part is Part.RELAY and relation.kind != "v"
+            writes = (part is Part.RELAY or by_hand) and relation.kind != "v"
             yield self._on_table(_WRITE if writes else _READ, self._schema, relation.name)
         for signature, name in self._functions():
-            if part in CONTROL_FUNCTIONS.get(name, ()):
+            if part in CONTROL_FUNCTIONS.get(_MADE_FOR_MAPPING.sub("", name), ()):
                 yield sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(signature, self._role)
 
     def _limits(self, part: Part) -> list[str]:
@@ -202,12 +216,18 @@ class _Planner:
             notes.append(
                 f"row-level security is on in {', '.join(hidden)}: the role sees their rows only if it has BYPASSRLS"
             )
+        if part is Part.SERVICE and not any(_MADE_FOR_MAPPING.search(name) for name, *_ in self._called):
+            notes.append("the functions of live writes are not installed yet: grant again once they are")
         if part is Part.RELAY:
             notes.append("to slow down for standbys or sessions (--max-lag, --max-active) it needs pg_monitor, too")
         return notes
 
+    def _by_its_own_hand(self) -> bool:
+        """Whether live functions run with the rights of whoever calls them."""
+        return any(_MADE_FOR_MAPPING.search(name) and not definer for name, definer, _ in self._called)
+
     def _functions(self) -> Iterator[tuple[sql.Composed, str]]:
-        for name, arguments in self._connection.execute(_FUNCTIONS).fetchall():
+        for name, _, arguments in self._called:
             # The arguments' types are the catalog's own words.
             yield sql.SQL("{}({})").format(sql.Identifier("kvmigrate", name), sql.SQL(arguments)), name
 

@@ -1,7 +1,7 @@
 """Roles with the rights that `control grants` gives them: each does its part, and nothing else."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -13,15 +13,18 @@ from kvmigrate.backfill.runner import run_backfill
 from kvmigrate.consistency.json_exact import loads_column
 from kvmigrate.consistency.verify import run_verify
 from kvmigrate.errors import SchemaError
+from kvmigrate.model import Version
 from kvmigrate.target.control import ControlSchema
 from kvmigrate.target.control_schema import install_control
 from kvmigrate.target.grants import CONTROL_FUNCTIONS, CONTROL_RIGHTS
+from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.part import Part
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.target.rows_postgres import PostgresRowReader
 from kvmigrate.target.schema_postgres import apply_schema
 from kvmigrate.transform.lens import Lens
-from tests.fix_migration import Fill
+from tests.fix_live import Live
+from tests.fix_migration import Fill, item
 from tests.fix_postgres import PgConnection, url_of
 
 STORED = {"client:1": {"name": "Ada"}, "product:1": {"owner": "1"}, "tags:1": ["a", "b"], "client:2": 3}
@@ -94,7 +97,8 @@ def test_every_table_and_function_says_who_may_use_it(pg: PgConnection) -> None:
 
     assert set(CONTROL_RIGHTS) == {name for (name,) in pg.execute(tables + "AND NOT relispartition").fetchall()}
     functions = pg.execute("SELECT proname FROM pg_proc WHERE pronamespace = 'kvmigrate'::regnamespace").fetchall()
-    assert set(CONTROL_FUNCTIONS) == {name for (name,) in functions}
+    made_for_mappings = {"mirror", "put"}
+    assert set(CONTROL_FUNCTIONS) - made_for_mappings == {name for (name,) in functions}
 
 
 def test_an_owner_installs_loads_and_owns_nothing_else(
@@ -213,6 +217,26 @@ def test_a_service_tells_of_itself_and_reads(
             "SELECT * FROM kvmigrate.quarantine",
             "CREATE TABLE public.x (id int)",
             "SELECT * FROM of_others",
+        ):
+            assert not service.may(statement), statement
+
+
+def test_a_service_mirrors(bare_pg: PgConnection, database: str, live: Live, shop_lens: Lens) -> None:
+    """With the live functions installed it mirrors items of every shape, and still moves no authority."""
+    with member(bare_pg, database, "kvm_service") as service:
+        grant(database, Part.SERVICE, service.name, shop_lens)
+        with closing(LiveWriter(service.url, shop_lens)) as writer:
+            for number, (key, value) in enumerate(STORED.items()):
+                mirrored = writer.mirror(item(key, value), key, Version(1, number + 1), deadline_s=30)
+                assert mirrored == (value != 3), key
+            assert writer.mirror(None, "tags:1", Version(1, 9), deadline_s=30)
+
+        assert [("1", "Ada")] == live.rows("SELECT id, name FROM clients")
+        for statement in (
+            "UPDATE kvmigrate.control SET authority = 'T'",
+            "DELETE FROM kvmigrate.ledger",
+            "DELETE FROM kvmigrate.waiting",
+            "DROP FUNCTION kvmigrate.fence(text, int, text)",
         ):
             assert not service.may(statement), statement
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -10,8 +11,16 @@ import psycopg
 import pytest
 
 from kvmigrate.errors import TargetError
+from kvmigrate.model import Version
+from kvmigrate.target.base import Batch, Label
+from kvmigrate.target.live_base import LIVE_RUN
+from kvmigrate.target.live_postgres import PostgresLiveTarget
+from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.session import Session
+from kvmigrate.transform.lens import Lens
 from tests.fix_cli import CommandLine
+from tests.fix_live import Live
+from tests.fix_migration import item
 from tests.fix_pgbouncer import POOL_SIZE, Bouncer
 from tests.fix_postgres import PgConnection
 
@@ -158,3 +167,33 @@ def test_a_large_backfill_works_through_the_pooler(empty_cli: CommandLine, bounc
     counts = "SELECT (SELECT count(*) FROM clients), (SELECT count(*) FROM gifts)"
     assert [(1300, 1300)] == pg.execute(counts).fetchall()
     assert 0 == empty_cli("verify", *empty_cli.sides, "--json").code
+
+
+@pytest.mark.usefixtures("habits")
+def test_live_writes_work_through_the_pooler(
+    bouncer: Bouncer, database: str, shop_lens: Lens, live: Live, pooled_database: str
+) -> None:
+    """Mirrors of several connections and the relay's side, all of them in whatever process is free."""
+    del bouncer, database
+    with (
+        closing(LiveWriter(pooled_database, shop_lens)) as writer,
+        PostgresLiveTarget(pooled_database, shop_lens) as relay,
+    ):
+
+        def mirror(number: int) -> bool:
+            each = item(f"client:{number % 20}", {"name": f"n{number}"})
+            return writer.mirror(each, each.key, Version(1, number), deadline_s=30)
+
+        with ThreadPoolExecutor(4) as pool:
+            assert [True] * 200 == list(pool.map(mirror, range(1, 201)))
+        batch = [item("client:1", {"name": "last"}), item("order:1", {"client": "1", "items": [{"product": "9"}]})]
+        relay.apply(Batch(batch, shop_lens.page(batch), Label(LIVE_RUN, Version(1, 500))))
+        relay.remove(["client:2"], Version(1, 501))
+        assert 1 == relay.mark_due() + relay.unsettled()[1]
+
+    assert [(19,)] == live.rows("SELECT count(*) FROM clients")
+    assert [("last",)] == live.rows("SELECT name FROM clients WHERE id = '1'")
+    assert [] == live.rows(
+        "SELECT relname FROM pg_class WHERE relpersistence = 't' AND relkind = 'r' AND relname ~ 'kvm' "
+        "AND NOT pg_is_other_temp_schema(relnamespace)"
+    )
