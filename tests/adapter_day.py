@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from kvmigrate.model import Item
-from kvmigrate.target.base import Batch
+import psycopg
+
+from kvmigrate.model import Item, Version
+from kvmigrate.target.base import Batch, Label
+from kvmigrate.target.live_base import LIVE_RUN
+from kvmigrate.target.live_postgres import PostgresLiveTarget
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.transform.declaration.mapping_file import load_mapping
-from kvmigrate.transform.lens import compile_mapping
+from kvmigrate.transform.lens import Lens, compile_mapping
 from tests.fix_migration import SHOP, item
 
 EXPIRES_AT_MS = 4_000_000_000_123
@@ -41,3 +45,32 @@ def spend_day(url: str) -> None:
         target.remove(["tags:1", "order:1"], target.begin_sweep(run))
         target.tally()
         target.finish_run(run, {"ok": True})
+    _relay(url, lens)
+
+
+def _relay(url: str, lens: Lens) -> None:
+    """Do what a relay does once the mapping is live, on both sides of a flip."""
+    _open(url, 1, "K")
+    with PostgresLiveTarget(url, lens) as relay:
+        relay.control()
+        items = [item("client:1", {"name": "Zoe"}), item("product:3", {"owner": "none"})]
+        relay.apply(Batch(items, lens.page(items), Label(LIVE_RUN, Version(1, 1000))))
+        relay.remove(["client:2"], Version(1, 1001))
+        relay.mark_due()
+        relay.due_keys(after="", limit=10)
+        relay.expired_keys(limit=10)
+        relay.ledger_hashes(["client:1"])
+        relay.ledger_keys(after="", limit=10)
+        list(relay.keys_since(Version(1, 1000)))
+        relay.unsettled()
+        _open(url, 2, "T")
+        relay.touch(["client:1"], epoch=2)
+        paid = [(each.key, each.version) for each in relay.owed(limit=10)]
+        assert 1 == relay.owes()
+        relay.paid(paid)
+
+
+def _open(url: str, epoch: int, authority: str) -> None:
+    with psycopg.connect(url, autocommit=True) as controller:
+        values = [epoch, authority]
+        controller.execute("UPDATE kvmigrate.control SET epoch = %s, authority = %s", values)

@@ -249,6 +249,7 @@ def test_the_oldest_transaction_is_named(database: str) -> None:
     with psycopg.connect(database, application_name="a report") as long:
         long.execute("SELECT 1")
         facts = read_target_facts(database, load_mapping(MAPPING))
+        expected = f"process {long.info.backend_pid} (a report)"
 
     assert facts.oldest_s is not None
-    assert f"process {long.info.backend_pid} (a report)" == facts.oldest
+    assert expected == facts.oldest
