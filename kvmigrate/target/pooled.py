@@ -38,8 +38,6 @@ class SettledConnection(psycopg.Connection[Any]):
         [(pid,)] = self.execute("SELECT pg_catalog.pg_backend_pid()").fetchall()
         # A pooler speaks to us under a number of its own.
         self.is_pooled = pid != self.info.backend_pid
-        # An older snapshot would not see what a transaction waited for to commit.
-        self.isolation_level = IsolationLevel.READ_COMMITTED
         names = [each.strip() for each in settings.split(";")]
         if self.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
             names.append("transaction_timeout = 0")
@@ -48,6 +46,8 @@ class SettledConnection(psycopg.Connection[Any]):
         made = sql.SQL(cast("Any", "; ".join(f"{verb} {name}" for name in names)))
         if self.is_pooled:
             self._each_time = made
+            # The default of the session comes too late within a transaction.
+            self.isolation_level = IsolationLevel.READ_COMMITTED
         else:
             self.execute(made)
 

@@ -38,7 +38,9 @@ _SETTINGS = (
     # A batch is as long as it is; a limit made for web requests would only stop a load.
     "statement_timeout = 0; lock_timeout = 0; idle_in_transaction_session_timeout = 0; "
     # Rows that a policy hides would be missing without a word; so PostgreSQL refuses instead.
-    "row_security = off"
+    "row_security = off; "
+    # An older snapshot would not see what a transaction waited for to commit.
+    "default_transaction_isolation = 'read committed'"
 )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -53,10 +54,10 @@ def session(habits: None, pooled_database: str) -> Iterator[Session]:
         yield opened
 
 
-def shown(connection: psycopg.Connection[object], *names: str) -> list[str]:
+def shown(connection: psycopg.Connection[Any], *names: str) -> list[str]:
     """Return the values of settings, in one statement."""
     query = "SELECT current_setting(name) FROM unnest(%s::text[]) WITH ORDINALITY AS n (name, i) ORDER BY i"
-    return [str(value) for (value,) in connection.execute(query, [list(names)]).fetchall()]  # type: ignore[misc]
+    return [str(row[0]) for row in connection.execute(query, [list(names)]).fetchall()]
 
 
 def test_the_pooler_is_as_adverse_as_it_says(pooled_database: str) -> None:
