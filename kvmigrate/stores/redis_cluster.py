@@ -146,6 +146,10 @@ class ClusterLink:
         """Return the link to a master of the layout."""
         return self._link_at(self.layout().hosts[node])
 
+    def masters(self) -> list[RedisLink]:
+        """Return the links to all masters of the layout."""
+        return self._masters()
+
     def _masters(self) -> list[RedisLink]:
         layout = self.layout()
         return [self._link_at(layout.hosts[node]) for node in sorted(layout.hosts)]

@@ -82,6 +82,11 @@ class RedisLink:
         self._reads: RedisReader | None = None
         self._answered = False
 
+    @property
+    def database(self) -> int:
+        """Number of the logical database."""
+        return self._database
+
     def client(self) -> redis.Redis:
         """Return the client; only within `ask`."""
         if self._redis is None:

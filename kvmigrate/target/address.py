@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from kvmigrate.errors import TargetError
+
+C = TypeVar("C", bound=psycopg.Connection[Any])
 
 _EXAMPLE = "postgresql://user@host:5432/database"
 _ENCODE = "in a password write ' ' as %20, '/' as %2F, '?' as %3F, '#' as %23, '@' as %40, '%' as %25"
@@ -47,14 +49,20 @@ def safe_name(url: str) -> str:
 
 
 def connect(url: str, **settings: Any) -> psycopg.Connection[Any]:
-    """Connect to the target; *settings* are `psycopg.connect`'s. Its errors hold no secret of *url*.
+    """Connect to the target; *settings* are `psycopg.connect`'s. See `connect_as`."""
+    return connect_as(psycopg.Connection[Any], url, **settings)
+
+
+def connect_as(kind: type[C], url: str, **settings: Any) -> C:
+    """Return a connection of this class; *settings* are `psycopg.connect`'s. Its errors hold no secret of *url*.
 
     Raises:
         TargetError: the URL cannot be read.
     """
     written = target_settings(url)
     try:
-        return psycopg.connect("", **{**written, **settings})
+        # No prepared statements: a pooler in transaction mode would mix them up.
+        return kind.connect("", **{**written, "prepare_threshold": None, **settings})
     except psycopg.Error as exc:
         failed = without_secrets(exc, written)
         if failed is exc:

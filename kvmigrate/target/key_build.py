@@ -23,7 +23,7 @@ from kvmigrate.transform.tables.ddl import Kind, Statement, create_statements
 Connection = psycopg.Connection[Any]
 
 _SORT_MEMORY = """
-SELECT set_config('maintenance_work_mem', '128MB', false) FROM pg_settings
+SELECT set_config('maintenance_work_mem', '128MB', true) FROM pg_settings
 WHERE name = 'maintenance_work_mem' AND setting::bigint < 131072
 """
 
@@ -196,10 +196,10 @@ def _next(waiting: SimpleQueue[Build]) -> Build | None:
 
 def _build(connection: Connection, build: Build) -> bool:
     """Run the statements of *build*; return false where rows do not allow it."""
-    connection.execute(_SORT_MEMORY)
     try:
         for statement in build.statements:
             with connection.transaction():
+                connection.execute(_SORT_MEMORY)
                 _search_in_extensions(connection)
                 try:
                     with connection.transaction():

@@ -116,8 +116,7 @@ def diff_schema(url: str, mapping: Mapping) -> list[Difference]:
     Raises:
         TargetError: the server cannot be reached, or refused.
     """
-    with _session(url) as conn:
-        conn.read_only = True
+    with _session(url, read_only=True) as conn:
         return differences(mapping, read_live_schema(conn, mapping))
 
 
@@ -168,13 +167,13 @@ def is_supabase(url: str) -> bool:
 
 
 @contextmanager
-def _session(url: str) -> Iterator[Connection]:
+def _session(url: str, *, read_only: bool = False) -> Iterator[Connection]:
     """Yield a connection whose failures become errors of the house; commit at the end, roll back on an error."""
     try:
         with connect(url, application_name="kvmigrate:schema", client_encoding="UTF8", **patience(url)) as conn:
-            # The catalog's text is compared, so it must not follow the role's habits.
-            conn.execute("SET standard_conforming_strings = on; SET quote_all_identifiers = off")
-            conn.commit()
+            conn.read_only = read_only
+            # The catalog's text is compared, so it must not follow the role's habits. All is one transaction.
+            conn.execute("SET LOCAL standard_conforming_strings = on; SET LOCAL quote_all_identifiers = off")
             yield conn
     except errors.LockNotAvailable as exc:
         hint = "another transaction holds the table; nothing was changed, try again"

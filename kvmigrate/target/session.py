@@ -11,7 +11,8 @@ import psycopg
 from psycopg import errors
 
 from kvmigrate.errors import FenceError, KVMigrateError, SchemaError, TargetError
-from kvmigrate.target.address import connect, safe_name, target_settings
+from kvmigrate.target.address import connect_as, safe_name, target_settings
+from kvmigrate.target.pooled import SettledConnection, is_pooled
 
 T = TypeVar("T")
 Connection = psycopg.Connection[Any]
@@ -32,15 +33,14 @@ FENCE_STATE = "KM001"
 
 _SETTINGS = (
     # Owners' keys are compared as text, so the text must not follow the role's habits.
-    "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET client_min_messages = 'warning'; "
-    "SET standard_conforming_strings = on; SET quote_all_identifiers = off; "
+    "TimeZone = 'UTC'; DateStyle = 'ISO, YMD'; client_min_messages = 'warning'; "
+    "standard_conforming_strings = on; quote_all_identifiers = off; "
     # A batch is as long as it is; a limit made for web requests would only stop a load.
-    "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; "
-    "SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'; "
+    "statement_timeout = 0; lock_timeout = 0; idle_in_transaction_session_timeout = 0; "
     # Rows that a policy hides would be missing without a word; so PostgreSQL refuses instead.
-    "SET row_security = off; "
+    "row_security = off; "
     # An older snapshot would not see what a transaction waited for to commit.
-    "SET default_transaction_isolation = 'read committed'"
+    "default_transaction_isolation = 'read committed'"
 )
 
 
@@ -57,26 +57,30 @@ class Session:
         self.name = safe_name(url)
         self._url = url
         self._application_name = application_name
-        self._connection: Connection | None = None
+        self._connection: SettledConnection | None = None
         self._was_open = False
 
     def connection(self) -> Connection:
         """Return the open connection, opening it if need be. Raises psycopg's errors."""
         if self._connection is None or self._connection.closed:
-            # No prepared statements: a pooler in transaction mode would mix them up.
-            self._connection = connect(
+            opened = connect_as(
+                SettledConnection,
                 self._url,
                 autocommit=True,
                 application_name=self._application_name,
-                prepare_threshold=None,
                 # Binary COPY carries UTF-8, whatever the role, the database or the environment prefers.
                 client_encoding="UTF8",
                 **patience(self._url),
             )
-            self._was_open = True
-            check_encoding(self._connection)
-            self._connection.execute(_SETTINGS)
+            self._connection, self._was_open = opened, True
+            check_encoding(opened)
+            opened.settle(_SETTINGS)
         return self._connection
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether a pooler stands between, so that each transaction may be another server process's."""
+        return self.run(is_pooled)
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """Call *work* with the connection until it succeeds, as far as trying again can help.

@@ -10,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from kvmigrate.target.layout import ITEM, Layout, TablePlan, fields, names
+from kvmigrate.target.pooled import is_pooled
 
 Connection = psycopg.Connection[Any]
 
@@ -18,6 +19,8 @@ COPY_TAIL = b"\xff\xff"
 POSTGRES_EPOCH_MS = 946_684_800_000
 _LAST_MS = 9_224_318_015_999_999 - POSTGRES_EPOCH_MS
 _FOREVER = (1 << 63) - 1
+
+_LIKE = sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} ON COMMIT {} AS SELECT {} FROM {} AS t WITH NO DATA")
 
 _head = struct.Struct("!hiii").pack
 _length = struct.Struct("!i").pack
@@ -120,28 +123,23 @@ class Staging:
             connection.execute(statement)
 
     def _create(self, connection: Connection) -> None:
+        # Behind a pooler others get this server process: nothing may be left in it.
+        ending = sql.SQL("DROP" if is_pooled(connection) else "DELETE ROWS")
         statement = sql.SQL(
             "CREATE TEMPORARY TABLE IF NOT EXISTS {} ("
             'item int NOT NULL, key text COLLATE "C" NOT NULL, entity int NOT NULL, content_hash bytea, '
             "expires_at timestamptz, live boolean NOT NULL, taken boolean NOT NULL DEFAULT false, "
             "same boolean NOT NULL DEFAULT false, "
-            "moved boolean NOT NULL DEFAULT true, prior_entity int) ON COMMIT DELETE ROWS"
+            "moved boolean NOT NULL DEFAULT true, prior_entity int) ON COMMIT {}"
         )
-        connection.execute(statement.format(self.layout.candidate))
+        connection.execute(statement.format(self.layout.candidate, ending))
         for plan in self.layout.plans:
-            self._create_like(connection, plan.staging, plan, fields("t", (c.name for c in plan.table.columns)))
+            item = sql.SQL("NULL::int AS {}, ").format(ITEM)
+            columns = item + fields("t", (c.name for c in plan.table.columns))
+            connection.execute(_LIKE.format(plan.staging, ending, columns, plan.name))
             if plan.gone is not None:
-                columns = gone_columns(self.layout, plan)
-                self._create_like(connection, plan.gone, plan, fields("t", columns), item=False)
-
-    def _create_like(
-        self, connection: Connection, name: sql.Identifier, plan: TablePlan, columns: sql.Composed, *, item: bool = True
-    ) -> None:
-        first = sql.SQL("NULL::int AS {}, ").format(ITEM) if item else sql.SQL("")
-        statement = sql.SQL(
-            "CREATE TEMPORARY TABLE IF NOT EXISTS {} ON COMMIT DELETE ROWS AS SELECT {}{} FROM {} AS t WITH NO DATA"
-        )
-        connection.execute(statement.format(name, first, columns, plan.name))
+                columns = fields("t", gone_columns(self.layout, plan))
+                connection.execute(_LIKE.format(plan.gone, ending, columns, plan.name))
 
 
 def gone_columns(layout: Layout, plan: TablePlan) -> list[str]:

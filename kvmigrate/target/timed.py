@@ -16,6 +16,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from kvmigrate.target.address import without_secrets
 from kvmigrate.target.timed_settings import (
+    SERVER_PROCESS,
     SETTINGS,
     connect_settings,
     forget_in_children,
@@ -41,11 +42,14 @@ class TimedConnection(psycopg.Connection[Any]):
         allowed_s: The seconds that led to it, for messages.
 
         limit_ms: The server's own limit, as it was set last.
+
+        is_pooled: Whether a pooler stands between. Then nothing is set for the session: it would meet strangers.
     """
 
     end: float | None = None
     allowed_s: float = 0.0
     limit_ms: int = 0
+    is_pooled: bool = False
 
     @classmethod
     def connect(cls, conninfo: str = "", *, told: Callable[[Exception | None], None], **settings: Any) -> Self:  # type: ignore[override]
@@ -135,7 +139,7 @@ class TimedPool:
         try:
             connection.end, connection.allowed_s = end, seconds
             limit = statement_limit_ms(seconds)
-            if connection.limit_ms != limit:
+            if connection.limit_ms != limit and not connection.is_pooled:
                 connection.execute(f"SET statement_timeout = {limit:d}".encode())
                 connection.limit_ms = limit
             yield connection
@@ -189,7 +193,10 @@ class TimedPool:
     def _configure(self, connection: TimedConnection) -> None:
         if self._adapt is not None:
             self._adapt(connection)
-        connection.execute(SETTINGS)
+        [(process,)] = connection.execute(SERVER_PROCESS).fetchall()
+        connection.is_pooled = process != connection.info.backend_pid
+        if not connection.is_pooled:
+            connection.execute(SETTINGS)
 
     def _hear(self, failed: Exception | None) -> None:
         self._last = failed

@@ -20,6 +20,9 @@ SETTINGS = (
     "SET row_security = off; SET client_min_messages = 'warning'; SET default_transaction_isolation = 'read committed'"
 )
 
+SERVER_PROCESS = "SELECT pg_catalog.pg_backend_pid()"
+"""The number of the process that answers; a pooler speaks to its clients under another one."""
+
 _CANCELED = "57014"
 
 

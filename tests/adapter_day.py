@@ -1,0 +1,76 @@
+"""A day of an adapter: every kind of thing that it says to the control schema, always the same."""
+
+from __future__ import annotations
+
+import psycopg
+
+from kvmigrate.model import Item, Version
+from kvmigrate.target.base import Batch, Label
+from kvmigrate.target.live_base import LIVE_RUN
+from kvmigrate.target.live_postgres import PostgresLiveTarget
+from kvmigrate.target.postgres import PostgresTarget
+from kvmigrate.transform.declaration.mapping_file import load_mapping
+from kvmigrate.transform.lens import Lens, compile_mapping
+from tests.fix_migration import SHOP, item
+
+EXPIRES_AT_MS = 4_000_000_000_123
+
+
+def spend_day(url: str) -> None:
+    """Write, refuse, wait, replay, remove and undo in an empty database with the control schema."""
+    lens = compile_mapping(load_mapping(SHOP))
+    with PostgresTarget.connect(url, lens) as target:
+        target.install()
+        target.ensure_tables()
+        run = target.begin_run("backfill", "a day")
+
+        def write(*items: Item) -> None:
+            target.apply(Batch(items, lens.page(items), target.begin_sweep(run)))
+
+        write(
+            item("client:1", {"name": "Ada", "email": "a@example.org"}),
+            item("client:2", {"name": 7, "other": [1, None]}),
+            item("product:1", {"owner": "1", "sku": "x", "price": "1.50"}),
+            item("product:2", {"owner": "3"}),
+            item("order:1", {"client": "1", "items": [{"product": "1"}, {"product": "9"}]}, EXPIRES_AT_MS),
+            item("tags:1", ["a", "b"]),
+        )
+        write(item("client:1", {"name": "Eve"}), item("client:3", {"name": "Bo"}))
+        target.mark_due()
+        assert ["product:2"] == target.due_keys(after="", limit=10)
+        write(item("product:2", {"owner": "3"}))
+        list(target.known_contents())
+        target.quarantined(after="", limit=10, reason=None, entity=None, keys=(), payload=True)
+        target.waiting_items(reason=None, entity=None, limit=10)
+        target.remove(["tags:1", "order:1"], target.begin_sweep(run))
+        target.tally()
+        target.finish_run(run, {"ok": True})
+    _relay(url, lens)
+
+
+def _relay(url: str, lens: Lens) -> None:
+    """Do what a relay does once the mapping is live, on both sides of a flip."""
+    _open(url, 1, "K")
+    with PostgresLiveTarget(url, lens) as relay:
+        relay.control()
+        items = [item("client:1", {"name": "Zoe"}), item("product:3", {"owner": "none"})]
+        relay.apply(Batch(items, lens.page(items), Label(LIVE_RUN, Version(1, 1000))))
+        relay.remove(["client:2"], Version(1, 1001))
+        relay.mark_due()
+        relay.due_keys(after="", limit=10)
+        relay.expired_keys(limit=10)
+        relay.ledger_hashes(["client:1"])
+        relay.ledger_keys(after="", limit=10)
+        list(relay.keys_since(Version(1, 1000)))
+        relay.unsettled()
+        _open(url, 2, "T")
+        relay.touch(["client:1"], epoch=2)
+        paid = [(each.key, each.version) for each in relay.owed(limit=10)]
+        assert 1 == relay.owes()
+        relay.paid(paid)
+
+
+def _open(url: str, epoch: int, authority: str) -> None:
+    with psycopg.connect(url, autocommit=True) as controller:
+        values = [epoch, authority]
+        controller.execute("UPDATE kvmigrate.control SET epoch = %s, authority = %s", values)
