@@ -11,14 +11,28 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-TWINS: tuple[str, ...] = ()
+TWINS: tuple[str, ...] = (
+    "kvmigrate/dualwrite/fence_async.py",
+    "kvmigrate/dualwrite/mirror_async.py",
+    "kvmigrate/dualwrite/paths_async.py",
+    "kvmigrate/dualwrite/store_async.py",
+    "kvmigrate/dualwrite/way_async.py",
+    "kvmigrate/stores/writer_base_async.py",
+    "kvmigrate/target/writer_base_async.py",
+    "kvmigrate/testing/memory_writer_async.py",
+)
 """Authored modules; each writes the module of the same name without ``_async``."""
 
 RULES: tuple[tuple[str, str], ...] = (
     (r"async def ", "def "),
-    (r"async with ", "with "),
     (r"async for ", "for "),
     (r"await ", ""),
+    (r"asyncio\.sleep\b", "time.sleep"),
+    (r"asyncio\.to_thread\(([\w.]+)\)", r"\1()"),
+    (r"import asyncio\b", "import time"),
+    (r" has a generated twin without ``await``", " is the generated twin"),
+    (r"_async\b", ""),
+    (r"Async(?=[A-Z])", ""),
 )
 """Pattern and what stands in its place; the last ones are names. First come first."""
 
