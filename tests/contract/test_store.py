@@ -12,6 +12,7 @@ import pytest
 
 from kvmigrate.errors import BadValueError, UnmappedKeyError, WriteRefusedError
 from kvmigrate.model import ADDRESS_SEPARATOR, Item, Stage
+from kvmigrate.stores.fence_base import FencedStore
 from kvmigrate.testing import MemoryMigration
 from tests.store_stand import Plain, World
 
@@ -71,7 +72,7 @@ class MemoryWorld:
 
     def __init__(self) -> None:
         self.migration = MemoryMigration(MAPPING, Stage.DUALWRITE)
-        self.fenced = self.migration.memory
+        self.fenced: FencedStore = self.migration.memory
 
     def move(self, stage: Stage) -> None:
         """As `World.move`."""
@@ -125,6 +126,14 @@ def in_store(world: World, key: str) -> Item | None:
     """Return what the store holds."""
     [shard] = world.fenced.by_shard([key])
     return world.fenced.observe(shard, [key]).items[0]
+
+
+def expiries(world: World, key: str) -> tuple[int | None, int | None]:
+    """Return when a key expires in the store and in the tables; it is in both."""
+    here, there = in_store(world, key), world.tables(key)
+    assert here is not None
+    assert there is not None
+    return here.expires_at_ms, there.expires_at_ms
 
 
 def test_a_put_stands_on_both_sides(world: World, store: Plain) -> None:
@@ -242,22 +251,17 @@ def test_a_delete_reaches_both_sides(world: World, store: Plain, stage: Stage) -
 def test_a_ttl_is_the_same_on_both_sides(world: World, store: Plain, stage: Stage) -> None:
     """Seconds or a timedelta; a put without one takes it away."""
     world.move(stage)
+    here: int | None = None
     for ttl in (90, timedelta(seconds=90)):
         store.put("client:1", {"name": "Ann"}, ttl)
-        here, there = in_store(world, "client:1"), world.tables("client:1")
-        assert here is not None
-        assert here.expires_at_ms
-        assert there is not None
-        assert here.expires_at_ms == there.expires_at_ms
+        here, there = expiries(world, "client:1")
+        assert here
+        assert here == there
     store.update("client:1", lambda _: {"name": "Bo"})
-    assert [here.expires_at_ms] * 2 == [
-        found.expires_at_ms for found in (in_store(world, "client:1"), world.tables("client:1")) if found
-    ]
+    assert (here, here) == expiries(world, "client:1")
     store.put("client:1", {"name": "Ann"})
 
-    assert [None, None] == [
-        found.expires_at_ms for found in (in_store(world, "client:1"), world.tables("client:1")) if found
-    ]
+    assert (None, None) == expiries(world, "client:1")
     with pytest.raises(BadValueError, match="no time to live"):
         store.put("client:1", {"name": "Ann"}, 0)
 
