@@ -34,6 +34,7 @@ RULES: tuple[tuple[str, str], ...] = (
     (r"redis\.asyncio", "redis"),
     (r"asyncio\.sleep\b", "time.sleep"),
     (r"asyncio\.to_thread\(([\w.]+)\)", r"\1()"),
+    (r"asyncio\.wait_for\(asyncio\.wrap_future\((\w+)\), ([\w.]+)\)", r"\1.result(\2)"),
     (r"import asyncio\b", "import time"),
     (r" has a generated twin without ``await``", " is the generated twin"),
     (r"_async\b", ""),
@@ -61,7 +62,7 @@ def generate(authored: Path, used: set[str]) -> str:
     header = HEADER.format(name=authored.name)
     ruff = Path(sys.executable).with_name("ruff")
     name = str(twin_of(authored))
-    for command in (["check", "--quiet", "--select", "I", "--fix-only"], ["format", "--quiet"]):
+    for command in (["check", "--quiet", "--select", "I,F401", "--fix-only"], ["format", "--quiet"]):
         done = subprocess.run(
             [ruff, *command, "--stdin-filename", name, "-"], input=text, capture_output=True, text=True, check=True
         )

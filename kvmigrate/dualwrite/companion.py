@@ -1,19 +1,20 @@
-"""One thread beside an application: takes mirrored marks away, says that the process lives, hears of a new fence."""
+"""One thread beside an application: acks, mirrors back, says that the process lives, hears of a new fence."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from time import monotonic, sleep, time
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
 
 from kvmigrate.errors import KVMigrateError
-from kvmigrate.model import Fence, MarkedKey, Stage, Version
+from kvmigrate.model import Fence, Item, MarkedKey, Stage, Version
 from kvmigrate.stores.fence_base import FencedStore
 from kvmigrate.target.live_base import ProcessRow
 
@@ -48,6 +49,15 @@ class Payee(Protocol):
         ...
 
 
+class _Reversal(NamedTuple):
+    """A write of the tables that the store is to get now."""
+
+    key: str
+    version: Version
+    item: Item | None
+    done: Future[bool]
+
+
 class Companion:
     """A daemon thread of this process, begun at the first use. It never raises into the caller.
 
@@ -79,7 +89,8 @@ class Companion:
         self._beaten: tuple[float, float] | None = None
         self._acks: deque[MarkedKey] = deque()
         self._payments: deque[tuple[str, Version]] = deque()
-        self._wake, self._idle = threading.Event(), threading.Event()
+        self._reversals: deque[_Reversal] = deque()
+        self._wake, self._urgent, self._idle = threading.Event(), threading.Event(), threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -91,9 +102,17 @@ class Companion:
         """Take the key's mark away soon, if it still has this n."""
         self._add(self._acks, MarkedKey(key, n))
 
-    def paid(self, key: str, version: Version) -> None:
-        """Note soon that the store was given this version."""
-        self._add(self._payments, (key, version))
+    def reverse(self, key: str, version: Version, item: Item | None) -> Future[bool]:
+        """Write at once into the store what the tables accepted, and note that it was paid.
+
+        Returns:
+            What ends when the store has it, or with why it has not. Cancelled in time, nothing is written.
+        """
+        wanted = _Reversal(key, version, item, Future())
+        self._reversals.append(wanted)
+        self._wake.set()
+        self._urgent.set()
+        return wanted.done
 
     def may_write_unfenced(self) -> bool:
         """Return whether the authority cannot have moved without this process being waited for."""
@@ -117,10 +136,10 @@ class Companion:
         if self._thread is None:
             return True
         until = monotonic() + timeout_s
-        while (self._acks or self._payments or not self._idle.is_set()) and monotonic() < until:
+        while (is_busy := self._is_busy()) and monotonic() < until:
             self._wake.set()
             sleep(_GATHER_S)
-        return not self._acks and not self._payments and self._idle.is_set()
+        return not is_busy
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Do what is left, take the process's row away, end the thread. Safe to call twice."""
@@ -134,7 +153,6 @@ class Companion:
         if len(queue) >= _MOST_WAITING:
             self.dropped += 1
             return
-        self._idle.clear()
         queue.append(given)
         if not self._wake.is_set():
             self._wake.set()
@@ -150,21 +168,27 @@ class Companion:
                 self._attempt(self._beat, "the heartbeat")
                 next_beat = now + BEAT_S
             self._work_off()
-            self._idle.set()
-            if not self._acks and not self._payments:
-                self._wake.wait(max(0.0, min(next_beat, next_poll) - monotonic()))
-            # A few milliseconds let more acks come, so that one round trip takes them all.
-            sleep(0 if self._stopping else _GATHER_S)
+            self._wake.wait(max(0.0, min(next_beat, next_poll) - monotonic()))
+            # A few milliseconds let more acks come, so that one round trip takes them all; a caller waits for none.
+            if not self._stopping:
+                self._urgent.wait(_GATHER_S)
             self._wake.clear()
+            self._urgent.clear()
         self._work_off()
-        self._idle.set()
         self._attempt(self._leave, "the end of the process")
         for opened in (self._store, self._row, self._payee):
             if opened is not None:
                 with suppress(Exception):
                     opened.close()
 
+    def _is_busy(self) -> bool:
+        return bool(self._reversals or self._acks or self._payments) or not self._idle.is_set()
+
     def _work_off(self) -> None:
+        # Before anything is taken from a queue: `flush` must not see neither the one nor the other.
+        self._idle.clear()
+        while self._reversals:
+            self._reverse(self._reversals.popleft())
         while self._acks:
             acks = _taken(self._acks)
             if not self._attempt(partial(self._ack, acks), "marks"):
@@ -173,6 +197,7 @@ class Companion:
             payments = _taken(self._payments)
             if not self._attempt(partial(self._pay, payments), "payments"):
                 self.dropped += len(payments)
+        self._idle.set()
 
     def _attempt(self, work: Callable[[], None], what: str) -> bool:
         try:
@@ -198,6 +223,19 @@ class Companion:
         for shard, keys in store.by_shard(list(newest)).items():
             store.ack(shard, [MarkedKey(key, newest[key]) for key in keys])
         self.acked += len(given)
+
+    def _reverse(self, wanted: _Reversal) -> None:
+        if not wanted.done.set_running_or_notify_cancel():
+            return
+        try:
+            store = self._fenced()
+            [shard] = store.by_shard([wanted.key])
+            store.reverse(shard, wanted.key, wanted.version, wanted.item)
+        except Exception as exc:  # noqa: BLE001 - handed to whoever waits for it
+            wanted.done.set_exception(exc)
+        else:
+            self._payments.append((wanted.key, wanted.version))
+            wanted.done.set_result(True)
 
     def _pay(self, given: Collection[tuple[str, Version]]) -> None:
         if self._payee is None:

@@ -4,18 +4,22 @@
 
 from __future__ import annotations
 
-import time as clock
 from collections.abc import Sequence
-from time import monotonic
+from time import monotonic, time_ns
 
+import structlog
+
+from kvmigrate.dualwrite.breaker import Breaker
 from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.mirror import Mirror, Mirrored
 from kvmigrate.dualwrite.write import Overtaken, Write
-from kvmigrate.errors import KVMigrateError
+from kvmigrate.errors import KVMigrateError, StaleError
 from kvmigrate.model import Authority, Fence, Item, Logging, Version, WriteResult
 from kvmigrate.stores.fence_base import Put
 from kvmigrate.stores.writer_base import FencedWriter
 from kvmigrate.target.writer_base import LiveWriter
+
+_log = structlog.get_logger("kvmigrate")
 
 
 class Paths:
@@ -34,6 +38,7 @@ class Paths:
         """Give a mirror *mirror_s* seconds, and a write of open tables *tables_s*."""
         self._store, self._tables, self._mirror, self._companion = store, tables, mirror, companion
         self._mirror_s, self._tables_s = mirror_s, tables_s
+        self._back = Breaker()
 
     def write(self, writes: Sequence[Write], fence: Fence) -> list[WriteResult | None]:
         """Write on the path of *fence*; ``None`` where a condition was not met.
@@ -84,7 +89,7 @@ class Paths:
     def _through_tables(self, write: Write, fence: Fence) -> WriteResult | None:
         item = write.item
         if item is not None and write.ttl_ms is not None:
-            item = item._replace(expires_at_ms=clock.time_ns() // 1_000_000 + write.ttl_ms)
+            item = item._replace(expires_at_ms=time_ns() // 1_000_000 + write.ttl_ms)
         version = self._tables.put(
             item,
             write.key,
@@ -100,9 +105,21 @@ class Paths:
 
     def _reversed(self, item: Item | None, key: str, version: Version) -> bool:
         """Bring an accepted write of the tables into the store; what fails is owed, and the relay pays."""
-        try:
-            self._store.reverse(key, version, item, deadline_s=self._mirror_s)
-        except KVMigrateError:
+        if not self._back.lets(monotonic()):
             return False
-        self._companion.paid(key, version)
+        done = self._companion.reverse(key, version, item)
+        try:
+            done.result(self._mirror_s)
+        except StaleError:
+            # The authority moved on, with this write.
+            return False
+        except (KVMigrateError, TimeoutError):
+            done.cancel()
+            self._back.failed(monotonic())
+            return False
+        except Exception:  # noqa: BLE001 - the tables accepted the write, so it must not look as if it had failed
+            self._back.failed(monotonic())
+            _log.exception("a mirror back failed in a way that nobody foresaw; the store is owed", key=key)
+            return False
+        self._back.succeeded()
         return True

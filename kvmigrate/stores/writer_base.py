@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from kvmigrate.model import Authority, Fence, Item, Version
+from kvmigrate.model import Authority, Fence, Item
 from kvmigrate.stores.fence_base import KeyPage, Put, Seen, Swap
 
 
@@ -72,19 +72,6 @@ class FencedWriter(Protocol):
 
     def put_many(self, items: Sequence[Item], *, epoch: int) -> Sequence[Put]:
         """Write items, all of one shard in one step with one n; several shards one after the other."""
-        ...
-
-    def reverse(self, key: str, version: Version, item: Item | None, *, deadline_s: float) -> bool:
-        """Write what the tables hold of a key, unless the store was given that version or a later one already.
-
-        Returns:
-            Whether the store has that version or a later one now (always, if nothing is raised).
-
-        Raises:
-            StaleError: the shard is not at the epoch of *version* with authority T; nothing was written.
-
-            DeadlineError, SourceError: nothing is known of the store.
-        """
         ...
 
     def create_fence(self, key: str, fence: Fence) -> bool:

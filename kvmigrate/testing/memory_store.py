@@ -7,13 +7,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from threading import RLock
 
 from kvmigrate.errors import FenceMissingError, SealedError, SourceError, StaleError
-from kvmigrate.model import ADDRESS_SEPARATOR, Authority, Fence, Item, ItemKind, Logging, MarkedKey, Version
+from kvmigrate.model import ADDRESS_SEPARATOR, Authority, Fence, Item, Logging, MarkedKey, Version
 from kvmigrate.stores.fence_base import Put, Seen, Swap
+from kvmigrate.testing.memory_items import MemoryItems, fields_of
 
 SHARD = "0"
 """The name of the only shard."""
-
-_WRITTEN = frozenset({ItemKind.JSON, ItemKind.HASH})
 
 
 class MemoryStore:
@@ -22,14 +21,13 @@ class MemoryStore:
     Attributes:
         before: Called with the name of each operation before it happens; what it raises is raised.
 
-        now_ms: The store's clock, in milliseconds since 1970.
+        items: Keys and values, with their clock.
     """
 
     def __init__(self) -> None:
         """Start empty and without a fence."""
         self.before: Callable[[str], None] = lambda _: None
-        self.now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
-        self._items: dict[str, Item] = {}
+        self.items = MemoryItems()
         self._marks: dict[str, int] = {}
         self._guard: dict[str, Version] = {}
         self._fence: Fence | None = None
@@ -41,6 +39,9 @@ class MemoryStore:
     def name(self) -> str:
         """What stands in reports."""
         return "memory://"
+
+    def __repr__(self) -> str:
+        return f"MemoryStore({self.name!r})"
 
     def shards(self) -> Sequence[str]:
         """Return the only shard."""
@@ -76,7 +77,7 @@ class MemoryStore:
         self.before("observe")
         with self._lock:
             fence = self._present()
-            items = tuple(self._live(key) for key in keys)
+            items = tuple(self.items.at(key) for key in keys)
             return Seen(fence, self._clock, items, tuple(self._marks.get(key) for key in keys))
 
     def ack(self, shard: str, mirrored: Collection[MarkedKey]) -> int:
@@ -108,14 +109,14 @@ class MemoryStore:
         with self._lock:
             fence = self._fence
             if fence is not None and fence.epoch in epochs and fence.authority in authorities:
-                self._fence = fence = to.fence
+                self._fence = fence = _followed(fence, to.fence)
                 if to.clock_epoch is not None:
                     self._clock = Version(to.clock_epoch, self._clock.n)
                 if to.clear_marks:
                     self._marks.clear()
                 if to.clear_guard:
                     self._guard.clear()
-            done = fence is not None and fence[:2] == to.fence[:2]
+            done = fence is not None and fence[:3] == to.fence[:3]
         return len(shards) if done else 0
 
     def create(self, shards: Sequence[str], fence: Fence) -> int:
@@ -126,7 +127,8 @@ class MemoryStore:
         with self._lock:
             if not shards or self._fence is not None:
                 return 0
-            self._fence, self._clock = fence, Version(fence.epoch, self._clock.n)
+            self._fence = fence
+            self._tick(fence.epoch)
             return 1
 
     def note(self, shards: Sequence[str], *, incarnation: str | None = None, owes_all: bool | None = None) -> None:
@@ -177,7 +179,7 @@ class MemoryStore:
 
     def clocks(self) -> Mapping[str, Version]:
         """As `FencedStore.clocks`."""
-        return {SHARD: self._clock}
+        return {} if self._fence is None else {SHARD: self._clock}
 
     def close(self) -> None:
         """Nothing is open."""
@@ -188,7 +190,7 @@ class MemoryStore:
         """Return what stands under the key."""
         self.before("get")
         with self._lock:
-            return self._live(key)
+            return self.items.at(key)
 
     def write(
         self,
@@ -205,23 +207,26 @@ class MemoryStore:
         self.before("delete" if item is None else "put")
         with self._lock:
             self._check_open(epoch)
-            found = self._live(key)
+            found = self.items.at(key)
             if (only_new and found) or (expect is not None and (found is None or found.value != expect.value)):
                 return None
-            if item is not None:
-                item = item._replace(expires_at_ms=self._expiry(item, ttl_ms, found if keep_ttl else None, keep_ttl))
-            self._set(key, item)
-            return self._marked([key], epoch, item.expires_at_ms if item else None)
+            if item is not None and keep_ttl:
+                item = item._replace(expires_at_ms=found.expires_at_ms if found else None)
+            elif item is not None:
+                item = self._expiring(item, ttl_ms)
+            written = self._set(key, item)
+            return self._marked([key], epoch, written.expires_at_ms if written else None)
 
     def write_many(self, items: Sequence[Item], *, epoch: int) -> Sequence[Put]:
         """Write items in one step with one n."""
         self.before("put_many")
         with self._lock:
             self._check_open(epoch)
-            for item in items:
-                self._set(item.key, item)
+            if not items:
+                return []
+            written = [self.items.put(item) for item in items]
             put = self._marked([item.key for item in items], epoch, None)
-            return [put._replace(expires_at_ms=item.expires_at_ms) for item in items]
+            return [put._replace(expires_at_ms=item.expires_at_ms) for item in written]
 
     def write_unfenced(self, key: str, item: Item | None, ttl_ms: int | None) -> bool:
         """Write only where there is no fence."""
@@ -229,27 +234,25 @@ class MemoryStore:
         with self._lock:
             if self._fence is not None:
                 return False
-            if item is not None:
-                item = item._replace(expires_at_ms=self._expiry(item, ttl_ms, None, keep_ttl=False))
-            self._set(key, item)
+            self._set(key, None if item is None else self._expiring(item, ttl_ms))
             return True
 
     def key_page(self, *, prefix: str, position: str, limit: int) -> tuple[list[str], str]:
         """Return keys behind *position*, and the position of the next page."""
         with self._lock:
-            every = sorted({key.partition(ADDRESS_SEPARATOR)[0] for key in self._items if self._live(key)})
-        page = [key for key in every if key.startswith(prefix) and key > position][: limit + 1]
+            page = [key for key in self.items.keys() if key.startswith(prefix) and key > position][: limit + 1]  # noqa: SIM118 - no dict
         return (page[:-1], page[-2]) if len(page) > limit else (page, "")
 
     def field_page(self, key: str) -> list[str]:
-        """Return all addresses of a hash's fields."""
+        """Return all addresses of a hash's fields, sorted."""
         with self._lock:
-            return [address for address in self._items if address.startswith(key + ADDRESS_SEPARATOR)]
+            item = self.items.at(key)
+        return sorted(f"{key}{ADDRESS_SEPARATOR}{name.decode()}" for name in (fields_of(item) if item else ()))
 
     def lose_all(self) -> None:
         """Lose everything, the fence too, as FLUSHALL does or a server without its files."""
         with self._lock:
-            self._items.clear()
+            self.items.clear()
             self._marks.clear()
             self._guard.clear()
             self._fence, self._clock = None, Version(0, 0)
@@ -259,25 +262,18 @@ class MemoryStore:
         if shard != SHARD:
             raise SourceError(f"there is no shard {shard!r}")
 
-    def _live(self, key: str) -> Item | None:
-        item = self._items.get(key)
-        if item is not None and item.expires_at_ms is not None and item.expires_at_ms <= self.now_ms():
-            del self._items[key]
-            return None
-        return item
-
-    def _set(self, key: str, item: Item | None) -> None:
+    def _set(self, key: str, item: Item | None) -> Item | None:
         if item is None:
-            self._items.pop(key, None)
-        elif item.kind in _WRITTEN:
-            self._items[key] = item
-        else:
-            raise SourceError(f"{key!r}: a {item.kind} is not written here", key=key)
+            self.items.delete(key)
+            return None
+        return self.items.put(item)
 
-    def _expiry(self, item: Item, ttl_ms: int | None, found: Item | None, keep_ttl: bool) -> int | None:  # noqa: FBT001 - private
-        if keep_ttl:
-            return found.expires_at_ms if found else None
-        return item.expires_at_ms if ttl_ms is None else self.now_ms() + ttl_ms
+    def _expiring(self, item: Item, ttl_ms: int | None) -> Item:
+        if ttl_ms is None:
+            return item
+        if ttl_ms < 1 or ADDRESS_SEPARATOR in item.key:
+            raise SourceError("no time to live, or one of a field, which expires with its hash", key=item.key)
+        return item._replace(expires_at_ms=self.items.now_ms() + ttl_ms)
 
     def _present(self) -> Fence:
         if self._fence is None:
@@ -310,3 +306,14 @@ def _stale(fence: Fence, key: str | None) -> StaleError:
         authority=fence.authority,
         key=key,
     )
+
+
+def _followed(before: Fence, after: Fence) -> Fence:
+    """Return the fence that follows another one: what is owed stays owed, and a life that is known, known."""
+    if after.epoch < before.epoch:
+        raise SourceError(f"an epoch never falls: {before.epoch} to {after.epoch}")
+    begins = (before.authority, before.log) == (Authority.STORE, Logging.NONE) and after.log is not Logging.NONE
+    if begins and after.epoch == before.epoch:
+        raise SourceError(f"unlogged writes were at epoch {before.epoch}: logging begins a new one")
+    incarnation = after.incarnation or before.incarnation
+    return after._replace(incarnation=incarnation, owes_all=before.owes_all or after.owes_all)

@@ -20,6 +20,14 @@ class MemoryWriter:
         """Write into *store*."""
         self._store = store
 
+    @property
+    def name(self) -> str:
+        """The store's."""
+        return self._store.name
+
+    def __repr__(self) -> str:
+        return f"MemoryWriter({self.name!r})"
+
     def fence(self, key: str) -> Fence | None:
         """As the seam."""
         return self._store.fences()[next(iter(self._store.by_shard([key])))]
@@ -55,10 +63,6 @@ class MemoryWriter:
     def put_many(self, items: Sequence[Item], *, epoch: int) -> Sequence[Put]:
         """As the seam."""
         return self._store.write_many(items, epoch=epoch)
-
-    def reverse(self, key: str, version: Version, item: Item | None, *, deadline_s: float) -> bool:
-        """As the seam; memory answers within any deadline."""
-        return deadline_s > 0 and self._store.reverse(SHARD, key, version, item)
 
     def create_fence(self, key: str, fence: Fence) -> bool:
         """As the seam."""

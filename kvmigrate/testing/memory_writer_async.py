@@ -18,6 +18,14 @@ class AsyncMemoryWriter:
         """Write into *store*."""
         self._store = store
 
+    @property
+    def name(self) -> str:
+        """The store's."""
+        return self._store.name
+
+    def __repr__(self) -> str:
+        return f"AsyncMemoryWriter({self.name!r})"
+
     async def fence(self, key: str) -> Fence | None:
         """As the seam."""
         return self._store.fences()[next(iter(self._store.by_shard([key])))]
@@ -53,10 +61,6 @@ class AsyncMemoryWriter:
     async def put_many(self, items: Sequence[Item], *, epoch: int) -> Sequence[Put]:
         """As the seam."""
         return self._store.write_many(items, epoch=epoch)
-
-    async def reverse(self, key: str, version: Version, item: Item | None, *, deadline_s: float) -> bool:
-        """As the seam; memory answers within any deadline."""
-        return deadline_s > 0 and self._store.reverse(SHARD, key, version, item)
 
     async def create_fence(self, key: str, fence: Fence) -> bool:
         """As the seam."""
