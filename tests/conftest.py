@@ -11,6 +11,7 @@ from tests.need import MISSING_SERVER
 pytest_plugins = [
     "tests.fix_cli",
     "tests.fix_cluster",
+    "tests.fix_live",
     "tests.fix_migration",
     "tests.fix_pace",
     "tests.fix_postgres",

@@ -21,6 +21,7 @@ TWINS: tuple[str, ...] = (
     "kvmigrate/stores/redis_clients_async.py",
     "kvmigrate/stores/redis_writer_async.py",
     "kvmigrate/stores/writer_base_async.py",
+    "kvmigrate/target/live_writer_async.py",
     "kvmigrate/target/writer_base_async.py",
     "kvmigrate/testing/memory_writer_async.py",
 )
@@ -28,6 +29,7 @@ TWINS: tuple[str, ...] = (
 
 RULES: tuple[tuple[str, str], ...] = (
     (r"async def ", "def "),
+    (r"async with ", "with "),
     (r"async for ", "for "),
     (r"await ", ""),
     (r"aclose", "close"),

@@ -56,11 +56,16 @@ def connect(url: str, **settings: Any) -> psycopg.Connection[Any]:
     try:
         return psycopg.connect("", **{**written, **settings})
     except psycopg.Error as exc:
-        said = _scrubbed(str(exc), written)
-        if said == str(exc):
+        failed = without_secrets(exc, written)
+        if failed is exc:
             raise
-        failed = type(exc)(said)
     raise failed
+
+
+def without_secrets(exc: psycopg.Error, settings: dict[str, str]) -> psycopg.Error:
+    """Return *exc*, or one like it where it repeats a secret of *settings*; see `target_settings`."""
+    said = _scrubbed(str(exc), settings)
+    return exc if said == str(exc) else type(exc)(said)
 
 
 def _check_values(settings: dict[str, str]) -> None:

@@ -12,7 +12,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from kvmigrate.errors import FenceError, TargetError
-from kvmigrate.model import Bin, LedgerStatus, Reason, Version
+from kvmigrate.model import Bin, Reason, Version
 from kvmigrate.target.apply import Applier
 from kvmigrate.target.attempt import Parts
 from kvmigrate.target.base import (
@@ -34,9 +34,9 @@ from kvmigrate.target.control_schema import INSTALL_LOCK, install_control, lock_
 from kvmigrate.target.counts import NAMED, named_ids, tally
 from kvmigrate.target.direct import DirectLoad
 from kvmigrate.target.first_load import FirstLoad, Phase
+from kvmigrate.target.gone import Gone
 from kvmigrate.target.key_build import KeyBuild
 from kvmigrate.target.layout import Layout
-from kvmigrate.target.ledger import Wait
 from kvmigrate.target.listed import compare_listed
 from kvmigrate.target.load_end import LoadEnd
 from kvmigrate.target.lost_rows import forget_contents, forget_lost_rows, refresh_statistics
@@ -44,7 +44,7 @@ from kvmigrate.target.quarantined import select_quarantined
 from kvmigrate.target.resume import take_over
 from kvmigrate.target.run_row import RunRow, quarantined_by
 from kvmigrate.target.schema_postgres import apply_schema
-from kvmigrate.target.session import Session, house_error, is_data_error, never_migrated
+from kvmigrate.target.session import Session, house_error, never_migrated
 from kvmigrate.target.undo import UNDO, Undo, count_taken_out, note_taken_out, undoable
 from kvmigrate.target.undo_forecast import forecast
 from kvmigrate.target.waiting import Waiting
@@ -62,7 +62,7 @@ BACKFILL = "backfill"
 _EXCLUSIVE = [BACKFILL, UNDO]
 """Kinds of runs of which a newer one ends the right to write of an older one."""
 
-_WRITER_LOCK = 0x6B766D32
+WRITER_LOCK = 0x6B766D32
 """Class of the advisory lock that makes the writers of one scope take turns, so that no
 two of them wait for each other's value without either seeing it."""
 
@@ -313,7 +313,9 @@ class PostgresTarget:
 
         An item whose rows others refer to, outside the mapping, waits with its rows.
         """
-        return self._in_turn(lambda connection: self._remove(connection, list(keys), label), run=label.run)
+        parts = self._parts()
+        gone = Gone(parts, lambda connection, some: parts.ledger.tomb(connection, some, label))
+        return self._in_turn(lambda connection: gone.remove(connection, list(keys)), run=label.run)
 
     def mark_due(self) -> int:
         """Mark the waiting items whose obstacle is gone; return how many items are due."""
@@ -524,7 +526,7 @@ class PostgresTarget:
         def fenced(connection: Connection) -> T:
             with connection.transaction():
                 self._fence(connection)
-                connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_WRITER_LOCK, parts.scope])
+                connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", [WRITER_LOCK, parts.scope])
                 if run is not None:
                     self._check_newest(connection, run, phase=Phase.NONE)
                 parts.staging.ensure(connection)
@@ -551,30 +553,3 @@ class PostgresTarget:
                 f"the first load of {self._lens.mapping.name!r} is {state}",
                 hint="run `kvmigrate backfill`: it goes on with what is there",
             )
-
-    def _remove(self, connection: Connection, keys: list[str], label: Label) -> int:
-        parts = self._parts()
-        try:
-            with connection.transaction():
-                connection.execute("SET CONSTRAINTS ALL DEFERRED")
-                passed = parts.ledger.tomb(connection, keys, label)
-                parts.removal.delete_items(connection, passed)
-                parts.removal.displace_referrers(connection)
-                connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-                return len(passed)
-        except psycopg.Error as exc:
-            if not is_data_error(exc):
-                raise
-            parts.staging.clear(connection)
-            if len(keys) == 1:
-                self._keep_referred(connection, keys[0], exc)
-                return 0
-        middle = len(keys) // 2
-        return self._remove(connection, keys[:middle], label) + self._remove(connection, keys[middle:], label)
-
-    def _keep_referred(self, connection: Connection, key: str, exc: psycopg.Error) -> None:
-        ledger = self._parts().ledger
-        constraint = exc.diag.constraint_name or ""
-        message = f"it is gone from the store, and {exc.diag.table_name or 'a table'} still refers to its rows"
-        ledger.set_status(connection, [key], LedgerStatus.WAITING)
-        ledger.wait(connection, {key: [Wait(constraint, 0, "", Reason.DATABASE.value, message)]})

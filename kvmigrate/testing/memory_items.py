@@ -43,11 +43,12 @@ class MemoryItems:
             raise SourceError(f"an item of the kind {item.kind} cannot be written", key=item.key)
         if separator:
             held = self._live(key) or Item(key, {}, ItemKind.HASH)
-            if held.kind is not ItemKind.HASH or not isinstance(item.value, bytes):
+            value = item.value
+            if held.kind is not ItemKind.HASH or not isinstance(value, bytes):
                 raise SourceError(f"{key!r} is no hash", key=item.key)
             item = item._replace(expires_at_ms=held.expires_at_ms)
             fields = dict(fields_of(held))
-            fields[field.encode()] = item.value
+            fields[field.encode()] = value
             self._by_key[key] = held._replace(value=fields)
         else:
             self._by_key[key] = item

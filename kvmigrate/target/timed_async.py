@@ -1,0 +1,183 @@
+"""Connections of an event loop that answer in time or are given up. `timed` is the same for a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Self, TypeVar
+
+import psycopg
+from psycopg import waiting
+from psycopg.abc import PQGen
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from kvmigrate.target.address import without_secrets
+from kvmigrate.target.timed_settings import (
+    SETTINGS,
+    connect_settings,
+    forget_in_children,
+    no_answer,
+    no_connection,
+    statement_limit_ms,
+    timed_error,
+)
+
+RV = TypeVar("RV")
+T = TypeVar("T")
+
+_RECONNECT_S = 1.0
+_LOOK_S = 0.1
+
+
+class AsyncTimedConnection(psycopg.AsyncConnection[Any]):
+    """A connection whose every wait ends at a moment.
+
+    Attributes:
+        end: That moment, of `time.monotonic`; ``None`` for no end.
+
+        allowed_s: The seconds that led to it, for messages.
+
+        limit_ms: The server's own limit, as it was set last.
+    """
+
+    end: float | None = None
+    allowed_s: float = 0.0
+    limit_ms: int = 0
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", *, told: Callable[[Exception | None], None], **settings: Any) -> Self:  # type: ignore[override]
+        """Connect, and tell how it went: nothing, or an error that holds no secret."""
+        try:
+            made = await super().connect(conninfo, **settings)
+        except psycopg.Error as exc:
+            failed = without_secrets(exc, {name: str(value) for name, value in settings.items()})
+            told(failed)
+        else:
+            told(None)
+            return made
+        raise failed
+
+    async def wait(self, gen: PQGen[RV], interval: float = _LOOK_S, timeout: float | None = None) -> RV:  # noqa: ASYNC109 - psycopg's
+        """Drive *gen* as psycopg does, but no longer than until `end`; then close and raise `DeadlineError`."""
+        if self.end is None:
+            return await (super().wait(gen, interval) if timeout is None else super().wait(gen, interval, timeout))
+        try:
+            async with asyncio.timeout(max(self.end - time.monotonic(), 0)):
+                return await waiting.wait_async(gen, self.pgconn.socket, _LOOK_S)
+        except psycopg.Error:
+            raise
+        except TimeoutError as exc:
+            await self.close()
+            raise no_answer(self.allowed_s) from exc
+        except BaseException:
+            # A query is under way that nobody will read the answer of.
+            await self.close()
+            raise
+
+    def is_idle(self) -> bool:
+        """Whether it can be used again."""
+        return not self.closed and self.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
+
+    def has_news(self) -> bool:
+        """Whether the server said something that nobody asked for: then it mostly said good-bye."""
+        poller = select.poll()
+        poller.register(self.pgconn.socket, select.POLLIN)
+        return bool(poller.poll(0))
+
+
+class AsyncTimedPool:
+    """A few connections, opened when first needed, of one event loop: another one opens its own."""
+
+    def __init__(self, url: str, *, application_name: str, size: int = 2) -> None:
+        """Keep *url*; nothing is opened yet. Raises `TargetError` where it cannot be read."""
+        self._url, self._size = url, size
+        self._settings = connect_settings(url, application_name)
+        self._pool: AsyncConnectionPool[AsyncTimedConnection] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._last: Exception | None = None
+        forget_in_children(self)
+
+    @asynccontextmanager
+    async def within(self, seconds: float) -> AsyncIterator[AsyncTimedConnection]:
+        """Give a connection for one thing to do, all of which takes no longer than *seconds*.
+
+        Raises:
+            DeadlineError: it took longer; the connection, if there was one, is given up.
+
+            TargetError: PostgreSQL failed or refused.
+        """
+        end = time.monotonic() + seconds
+        pool = await self._open()
+        connection = await self._take(pool, end, seconds)
+        try:
+            connection.end, connection.allowed_s = end, seconds
+            limit = statement_limit_ms(seconds)
+            if connection.limit_ms != limit:
+                await connection.execute(f"SET statement_timeout = {limit:d}".encode())
+                connection.limit_ms = limit
+            yield connection
+        except psycopg.Error as exc:
+            raise timed_error(exc, seconds) from exc
+        finally:
+            connection.end = None
+            if not connection.is_idle():
+                await connection.close()
+            await pool.putconn(connection)
+
+    async def close(self) -> None:
+        """Close all connections. Safe to call twice."""
+        pool, self._pool = self._pool, None
+        if pool is not None and self._loop is asyncio.get_running_loop():
+            await pool.close()
+
+    def leave_to_parent(self) -> object:
+        """Forget the connections of the process that this one was forked from, and return what holds them."""
+        pool, self._pool = self._pool, None
+        return pool
+
+    async def _take(
+        self, pool: AsyncConnectionPool[AsyncTimedConnection], end: float, seconds: float
+    ) -> AsyncTimedConnection:
+        try:
+            while True:
+                connection = await pool.getconn(timeout=max(end - time.monotonic(), 0.001))
+                if not connection.closed and not connection.has_news():
+                    return connection
+                await connection.close()
+                await pool.putconn(connection)
+        except PoolTimeout as exc:
+            raise no_connection(self._url, seconds, self._last) from exc
+
+    async def _open(self) -> AsyncConnectionPool[AsyncTimedConnection]:
+        loop = asyncio.get_running_loop()
+        if self._pool is None or self._loop is not loop:
+            pool = AsyncConnectionPool(
+                "",
+                connection_class=AsyncTimedConnection,
+                kwargs={**self._settings, "told": self._hear},
+                min_size=0,
+                max_size=self._size,
+                open=False,
+                configure=_configure,
+                reconnect_timeout=_RECONNECT_S,
+                num_workers=self._size,
+            )
+            # Set before the first wait, so that no other task opens a second one; opening it twice is no error.
+            self._pool, self._loop = pool, loop
+        await self._pool.open()
+        return self._pool
+
+    def _hear(self, failed: Exception | None) -> None:
+        self._last = failed
+
+
+async def aside(work: Callable[[], T]) -> T:
+    """Do *work*, which waits in its thread, in a thread of its own."""
+    return await asyncio.to_thread(work)
+
+
+async def _configure(connection: AsyncTimedConnection) -> None:
+    await connection.execute(SETTINGS)
