@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from time import monotonic, sleep, time
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import structlog
 
@@ -35,18 +35,6 @@ _GATHER_S = 0.004
 _MOST_WAITING = 100_000
 _MOST_AT_ONCE = 1_000
 _AUTHORITY_MAY_MOVE = frozenset({Stage.LIVE, Stage.RAMPDOWN, Stage.COMPLETE})
-
-
-class Payee(Protocol):
-    """Notes what the store was given; `LiveTarget` is one."""
-
-    def paid(self, given: Collection[tuple[str, Version]]) -> int:
-        """Note that the store was given these versions; return how many were still the newest."""
-        ...
-
-    def close(self) -> None:
-        """Release connections."""
-        ...
 
 
 class _Reversal(NamedTuple):
@@ -75,11 +63,10 @@ class Companion:
         self,
         open_store: Callable[[], FencedStore],
         open_row: Callable[[], ProcessRow],
-        open_payee: Callable[[], Payee],
         heard: Callable[[Fence], None] = lambda _: None,
     ) -> None:
         """Open these in the thread, each when it is first needed; tell *heard* of every fence that is read."""
-        self._open_store, self._open_row, self._open_payee = open_store, open_row, open_payee
+        self._open_store, self._open_row = open_store, open_row
         self.heard = heard
         self.acked = 0
         self.dropped = 0
@@ -96,7 +83,6 @@ class Companion:
         self._starting = threading.Lock()
         self._store: FencedStore | None = None
         self._row: ProcessRow | None = None
-        self._payee: Payee | None = None
 
     def ack(self, key: str, n: int) -> None:
         """Take the key's mark away soon, if it still has this n."""
@@ -176,7 +162,7 @@ class Companion:
             self._urgent.clear()
         self._work_off()
         self._attempt(self._leave, "the end of the process")
-        for opened in (self._store, self._row, self._payee):
+        for opened in (self._store, self._row):
             if opened is not None:
                 with suppress(Exception):
                     opened.close()
@@ -215,6 +201,11 @@ class Companion:
             self._store = self._open_store()
         return self._store
 
+    def _rows(self) -> ProcessRow:
+        if self._row is None:
+            self._row = self._open_row()
+        return self._row
+
     def _ack(self, given: Collection[MarkedKey]) -> None:
         store = self._fenced()
         newest: dict[str, int] = {}
@@ -238,9 +229,7 @@ class Companion:
             wanted.done.set_result(True)
 
     def _pay(self, given: Collection[tuple[str, Version]]) -> None:
-        if self._payee is None:
-            self._payee = self._open_payee()
-        self._payee.paid(given)
+        self._rows().paid(given)
 
     def _poll(self) -> None:
         for fence in self._fenced().fences().values():
@@ -249,15 +238,13 @@ class Companion:
                 self.heard(fence)
 
     def _beat(self) -> None:
-        if self._row is None:
-            self._row = self._open_row()
-        begun = monotonic(), time()
-        control = self._row.control()
+        row, begun = self._rows(), (monotonic(), time())
+        control = row.control()
         if control is not None:
             self._stage = control.stage
             # Before the row says so: from then on nobody waits for this process.
             self.live_seen = self.live_seen or control.stage in _AUTHORITY_MAY_MOVE
-        self._row.beat(epoch=self._epoch, stage=self._stage, live_seen=self.live_seen)
+        row.beat(epoch=self._epoch, stage=self._stage, live_seen=self.live_seen)
         self._beaten = begun
 
     def _leave(self) -> None:

@@ -105,7 +105,7 @@ class MemoryMigration:
         return AsyncConnections(AsyncMemoryWriter(self.memory), AsyncMemoryLiveWriter(self.tables), self._companion())
 
     def _companion(self) -> Companion:
-        return Companion(lambda: self.memory, lambda: self.tables, lambda: self.tables)
+        return Companion(lambda: self.memory, lambda: self.tables)
 
     def _swap(self, fence: Fence, *, clears: bool = False) -> None:
         now = self.memory.fences()[SHARD]
