@@ -18,12 +18,16 @@ Bury = Callable[[Connection, Sequence[str]], list[tuple[str, int]]]
 """Moves the ledger of some keys under its guard; returns key and entity id of those whose rows must go."""
 
 
+Hold = Callable[[Connection, str], bool]
+"""Moves the ledger of an item that must wait with its rows; returns whether the guard let it."""
+
+
 class Gone:
     """Removes items in a transaction that holds the fence and has the staging tables."""
 
-    def __init__(self, parts: Parts, bury: Bury) -> None:
-        """Work on the tables of *parts*."""
-        self._parts, self._bury = parts, bury
+    def __init__(self, parts: Parts, bury: Bury, hold: Hold | None = None) -> None:
+        """Work on the tables of *parts*; without *hold* only the status of a waiting item changes."""
+        self._parts, self._bury, self._hold = parts, bury, hold
 
     def remove(self, connection: Connection, keys: Sequence[str]) -> int:
         """Delete the items' rows, and move what refers to them to its own rule; return how many items went.
@@ -51,6 +55,8 @@ class Gone:
 
     def _keep_referred(self, connection: Connection, key: str, exc: psycopg.Error) -> None:
         ledger = self._parts.ledger
+        if self._hold is not None and not self._hold(connection, key):
+            return
         constraint = exc.diag.constraint_name or ""
         message = f"it is gone from the store, and {exc.diag.table_name or 'a table'} still refers to its rows"
         ledger.set_status(connection, [key], LedgerStatus.WAITING)

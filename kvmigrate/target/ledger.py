@@ -96,7 +96,7 @@ ON CONFLICT (scope, key) DO UPDATE SET
 """
 
 # Year 255,000: a store takes later ones, a timestamp does not.
-_LAST_EXPIRY_MS = 8_000_000_000_000_000
+LAST_EXPIRY_MS = 8_000_000_000_000_000
 
 _WAIT = """
 INSERT INTO kvmigrate.waiting (scope, key, place, on_constraint, on_entity, on_value, due, reason, message)
@@ -221,7 +221,7 @@ class Ledger:
             "mapping": self._layout.numbers[entity],
             "payload": payload,
             "kind": kind,
-            "expires": None if item.expires_at_ms is None else min(item.expires_at_ms, _LAST_EXPIRY_MS),
+            "expires": None if item.expires_at_ms is None else min(item.expires_at_ms, LAST_EXPIRY_MS),
             "path": _storable(refusal.path),
             "reason": refusal.reason.value,
             "message": _storable(refusal.message) + kept,

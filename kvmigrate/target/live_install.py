@@ -73,6 +73,6 @@ def _install(connection: Connection, lens: Lens, database: str) -> list[str]:
 def _drop(connection: Connection, functions: list[str], types: str) -> None:
     for signature in functions:
         # The server's own spelling of a name with its arguments' types.
-        connection.execute(sql.SQL("DROP FUNCTION {}").format(sql.SQL(signature)))  # type: ignore[arg-type]
+        connection.execute(sql.SQL("DROP FUNCTION {}").format(sql.SQL(signature)))
     for (name,) in connection.execute(_TYPES, [types]).fetchall():
         connection.execute(sql.SQL("DROP TYPE {}").format(sql.Identifier("kvmigrate", name)))

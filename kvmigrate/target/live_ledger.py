@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import psycopg
@@ -38,6 +38,38 @@ _FORGET = [
     for name in ("waiting", "quarantine", "kept")
 ]
 
+_OWED = "kv_dirty AND status IN ('ok', 'kept')"
+"""What waits or is quarantined has no state in the tables that could be given."""
+
+_PAID = """
+UPDATE kvmigrate.ledger AS l SET kv_dirty = false
+FROM (
+    SELECT o.scope, o.key, o.epoch, o.n FROM kvmigrate.ledger AS o
+    JOIN unnest(%(keys)s::text[], %(epochs)s::int[], %(ns)s::bigint[]) AS k (key, epoch, n)
+        ON o.key = k.key COLLATE "C" AND o.epoch = k.epoch AND o.n = k.n
+    WHERE o.scope = %(scope)s AND o.kv_dirty
+    ORDER BY o.key FOR UPDATE OF o
+) AS paid
+WHERE l.scope = paid.scope AND l.key = paid.key AND l.epoch = paid.epoch AND l.n = paid.n
+"""
+
+_TOUCH = """
+UPDATE kvmigrate.ledger AS l SET epoch = %(epoch)s, n = l.n + 1, kv_dirty = true
+FROM (
+    SELECT scope, key FROM kvmigrate.ledger
+    WHERE scope = %(scope)s AND key = ANY(%(keys)s) AND status IN ('ok', 'kept') ORDER BY key FOR UPDATE
+) AS known
+WHERE l.scope = known.scope AND l.key = known.key
+"""
+
+_EXPIRE = """
+UPDATE kvmigrate.ledger AS l
+SET deleted = true, content_hash = NULL, expires_at = NULL, status = 'ok', kv_dirty = true, run = 0,
+    epoch = %(epoch)s, n = l.n + 1
+WHERE l.scope = %(scope)s AND l.key = %(key)s AND l.expires_at <= now() AND NOT l.deleted
+RETURNING l.key, l.entity
+"""
+
 
 class LiveLedger:
     """The statements of one scope. Every method is part of an open transaction that holds the fence."""
@@ -66,6 +98,110 @@ class LiveLedger:
             },
         ).fetchall()
         gone = {key for (key,) in passed}
-        for statement in _FORGET:
-            connection.execute(statement, [self._scope, list(gone)])
+        self.forget(connection, list(gone))
         return [(key, entity) for key, entity, deleted in found if key in gone and not deleted]
+
+    def forget(self, connection: Connection, keys: Sequence[str]) -> None:
+        """Drop what is kept beside the ledger of items that are deleted."""
+        for statement in _FORGET:
+            connection.execute(statement, [self._scope, list(keys)])
+
+    def keep_waiting(self, connection: Connection, key: str, version: Version) -> bool:
+        """Let an item wait with its rows as of *version*, under the guard; return whether it let it pass."""
+        passed = connection.execute(
+            "UPDATE kvmigrate.ledger AS l SET status = 'waiting', epoch = %(epoch)s, n = %(n)s, content_hash = NULL "
+            "WHERE l.scope = %(scope)s AND l.key = %(key)s AND NOT l.deleted AND (l.epoch, l.n) <= (%(epoch)s, %(n)s)",
+            {"scope": self._scope, "key": key, "epoch": version.epoch, "n": version.n},
+        )
+        return passed.rowcount > 0
+
+    def hashes(self, connection: Connection, keys: Sequence[str]) -> dict[str, bytes | None]:
+        """Return the content hashes of items; see `LiveTarget.ledger_hashes`."""
+        statement = sql.SQL(
+            "SELECT key, CASE WHEN status = 'ok' AND mapping = {} THEN content_hash END FROM kvmigrate.ledger "
+            "WHERE scope = %s AND key = ANY(%s) AND NOT deleted"
+        ).format(self._parts.layout.number_of(sql.Identifier("entity")))
+        return dict(connection.execute(statement, [self._scope, list(keys)]).fetchall())
+
+    def keys(self, connection: Connection, *, after: str, limit: int) -> list[str]:
+        """Return the next keys behind *after* that are not deleted."""
+        return _first(
+            connection.execute(
+                "SELECT key FROM kvmigrate.ledger WHERE scope = %s AND key > %s AND NOT deleted ORDER BY key LIMIT %s",
+                [self._scope, after, limit],
+            ).fetchall()
+        )
+
+    def keys_since(self, connection: Connection, version: Version, *, after: str, limit: int) -> list[str]:
+        """Return the next keys behind *after* at *version* or a later one, deleted ones too."""
+        return _first(
+            connection.execute(
+                "SELECT key FROM kvmigrate.ledger WHERE scope = %s AND key > %s AND (epoch, n) >= (%s, %s) "
+                "ORDER BY key LIMIT %s",
+                [self._scope, after, version.epoch, version.n, limit],
+            ).fetchall()
+        )
+
+    def expired(self, connection: Connection, *, limit: int, besides: Sequence[str] = ()) -> list[str]:
+        """Return keys whose expiry has passed and that are not deleted, longest ago first, *besides* some."""
+        return _first(
+            connection.execute(
+                "SELECT key FROM kvmigrate.ledger WHERE scope = %s AND expires_at <= now() AND NOT deleted "
+                "AND key <> ALL(%s) ORDER BY expires_at LIMIT %s",
+                [self._scope, list(besides), limit],
+            ).fetchall()
+        )
+
+    def owed_keys(self, connection: Connection, *, after: str, limit: int) -> list[str]:
+        """Return the next keys behind *after* that the store is owed."""
+        return _first(
+            connection.execute(
+                f"SELECT key FROM kvmigrate.ledger WHERE scope = %s AND key > %s AND {_OWED} ORDER BY key LIMIT %s",  # noqa: S608 - a constant
+                [self._scope, after, limit],
+            ).fetchall()
+        )
+
+    def owed(self, connection: Connection) -> int:
+        """Return how many keys the store is owed."""
+        found = connection.execute(
+            f"SELECT count(*) FROM kvmigrate.ledger WHERE scope = %s AND {_OWED}",  # noqa: S608 - a constant
+            [self._scope],
+        )
+        return int(found.fetchall()[0][0])
+
+    def paid(self, connection: Connection, given: Collection[tuple[str, Version]]) -> int:
+        """Note that the store was given these versions; return how many were still the newest."""
+        ordered = sorted(given, key=lambda pair: pair[0].encode())
+        done = connection.execute(
+            _PAID,
+            {
+                "scope": self._scope,
+                "keys": [key for key, _ in ordered],
+                "epochs": [version.epoch for _, version in ordered],
+                "ns": [version.n for _, version in ordered],
+            },
+        )
+        return done.rowcount
+
+    def touch(self, connection: Connection, keys: Sequence[str], epoch: int) -> int:
+        """Owe these keys to the store with a fresh n; return how many the ledger has a state of."""
+        done = connection.execute(_TOUCH, {"scope": self._scope, "keys": list(keys), "epoch": epoch})
+        return done.rowcount
+
+    def unsettled(self, connection: Connection) -> tuple[int, int]:
+        """Return how many items are quarantined, and how many wait."""
+        found = connection.execute(
+            "SELECT count(*) FILTER (WHERE status = 'quarantined'), count(*) FILTER (WHERE status = 'waiting') "
+            "FROM kvmigrate.ledger WHERE scope = %s AND NOT deleted AND status IN ('quarantined', 'waiting')",
+            [self._scope],
+        )
+        quarantined, waiting = found.fetchall()[0]
+        return int(quarantined), int(waiting)
+
+    def expire(self, connection: Connection, key: str, epoch: int) -> list[tuple[str, int]]:
+        """Delete an item whose expiry has passed, and owe that; return key and entity id if it still stands."""
+        return connection.execute(_EXPIRE, {"scope": self._scope, "key": key, "epoch": epoch}).fetchall()
+
+
+def _first(rows: Sequence[tuple[Any, ...]]) -> list[str]:
+    return [row[0] for row in rows]

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import psycopg
 
-from kvmigrate.errors import FenceError
+from kvmigrate.errors import FenceError, LensError
 from kvmigrate.model import Authority, Version
 from kvmigrate.target.apply import Applier
 from kvmigrate.target.attempt import Parts
 from kvmigrate.target.base import Applied, Batch
 from kvmigrate.target.first_load import Phase
 from kvmigrate.target.gone import Gone
+from kvmigrate.target.kept import Kept
 from kvmigrate.target.layout import Layout
-from kvmigrate.target.live_base import Control
+from kvmigrate.target.live_base import Control, Owed
 from kvmigrate.target.live_control import SELECT_CONTROL, control_of
 from kvmigrate.target.live_ledger import LiveLedger
+from kvmigrate.target.live_rows import LiveRows, read_exactly
 from kvmigrate.target.postgres import WRITER_LOCK
-from kvmigrate.target.session import Session, never_migrated
+from kvmigrate.target.session import Session, is_data_error, never_migrated
 from kvmigrate.target.waiting import Waiting
 from kvmigrate.transform.lens import Lens
 
 T = TypeVar("T")
 Connection = psycopg.Connection[Any]
+
+_PAGE = 5_000
 
 _LOADING = {Phase.LOADING.value, Phase.KEYS.value}
 
@@ -79,11 +83,14 @@ class PostgresLiveTarget:
         Items that now stay in the store by declaration leave the tables.
         """
         parts, version = self._parts(), batch.label.version
-        applier = Applier(parts)
+        applier, kept = Applier(parts), Kept(parts)
         left = [each.key for each in batch.rows.left if parts.entity_id(each.key)]
 
         def work(connection: Connection) -> Applied:
+            known = kept.known(connection, [item.key for item in batch.items])
             applied = applier.apply(connection, batch)
+            if known:
+                kept.settle(connection, [item for item in batch.items if item.key in known])
             if left:
                 parts.staging.clear(connection)
                 self._gone(version).remove(connection, left)
@@ -114,9 +121,126 @@ class PostgresLiveTarget:
         waiting = Waiting(self._parts())
         return self._session.run(lambda connection: waiting.due_keys(connection, after=after, limit=limit))
 
+    def expired_keys(self, *, limit: int) -> list[str]:
+        """Return keys whose expiry has passed and that are not deleted."""
+        ledger = self._ledger()
+        return self._session.run(lambda connection: ledger.expired(connection, limit=limit))
+
+    def expire(self, *, epoch: int, limit: int) -> int:
+        """Delete expired items of the open tables, and owe that to the store; return how many.
+
+        One whose rows others refer to stays, and is invisible all the same.
+        """
+
+        def work(connection: Connection) -> int:
+            gone, tried = 0, list[str]()
+            while gone < limit and (
+                keys := self._ledger().expired(connection, limit=min(limit - gone, _PAGE), besides=tried)
+            ):
+                gone += sum(self._expire(connection, key, epoch) for key in keys)
+                tried += keys
+            return gone
+
+        return self._in_turn(work, epoch, Authority.TABLES)
+
+    def ledger_hashes(self, keys: Sequence[str]) -> dict[str, bytes | None]:
+        """Return the content hashes of items; see `LiveTarget.ledger_hashes`."""
+        ledger = self._ledger()
+        return self._session.run(lambda connection: ledger.hashes(connection, keys))
+
+    def ledger_keys(self, *, after: str, limit: int) -> list[str]:
+        """Return the next keys behind *after* that the ledger knows and that are not deleted."""
+        ledger = self._ledger()
+        return self._session.run(lambda connection: ledger.keys(connection, after=after, limit=limit))
+
+    def keys_since(self, version: Version) -> Iterator[Sequence[str]]:
+        """Yield pages of ledger keys, deleted ones too, at *version* or a later one."""
+        ledger, after = self._ledger(), ""
+
+        def work(connection: Connection) -> list[str]:
+            return ledger.keys_since(connection, version, after=after, limit=_PAGE)
+
+        while page := self._session.run(work):
+            yield page
+            after = page[-1]
+
+    def owed(self, *, limit: int) -> Sequence[Owed]:
+        """Return what the store is owed, rebuilt in one snapshot with its version.
+
+        Items whose rows nobody can read as an item are left out while there are others, and still count in `owes`.
+
+        Raises:
+            LensError: there are only such items; it names the first.
+        """
+        ledger, rows = self._ledger(), LiveRows(self._lens, self._parts().scope)
+
+        def work(connection: Connection) -> tuple[list[Owed], LensError | None]:
+            with connection.transaction():
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                read_exactly(connection)
+                return _owed(connection, ledger, rows, limit)
+
+        found, unreadable = self._session.run(work)
+        if unreadable is not None and not found:
+            raise unreadable
+        return found
+
+    def paid(self, given: Collection[tuple[str, Version]]) -> int:
+        """Note that the store was given these versions; return how many were still the newest."""
+        ledger = self._ledger()
+        return self._session.run(lambda connection: ledger.paid(connection, given))
+
+    def owes(self) -> int:
+        """Return how many keys the store is owed."""
+        return self._session.run(self._ledger().owed)
+
+    def touch(self, keys: Sequence[str], *, epoch: int) -> int:
+        """Owe these keys to the store with a fresh n (authority T); return how many the ledger knew."""
+        ledger = self._ledger()
+        return self._in_turn(lambda connection: ledger.touch(connection, keys, epoch), epoch, Authority.TABLES)
+
+    def touch_all(self, *, epoch: int) -> int:
+        """Owe every key that the ledger knows, deleted ones too, to the store (authority T); return how many."""
+        return sum(self.touch(page, epoch=epoch) for page in self.keys_since(Version(0, 0)))
+
+    def unsettled(self) -> tuple[int, int]:
+        """Return how many items are quarantined, and how many wait.
+
+        Those that are written, with a reference that is null meanwhile, do not count.
+        """
+        return self._session.run(self._ledger().unsettled)
+
+    def waive(self, keys: Sequence[str], *, epoch: int) -> int:
+        """Keep quarantined items whole and without rows (authority K); return how many.
+
+        Those whose value is too large to be kept here stay in quarantine.
+        """
+        kept = Kept(self._parts())
+        return self._in_turn(lambda connection: kept.waive(connection, keys), epoch, Authority.STORE)
+
+    def _expire(self, connection: Connection, key: str, epoch: int) -> int:
+        parts, ledger = self._parts(), self._ledger()
+        try:
+            with connection.transaction():
+                passed = ledger.expire(connection, key, epoch)
+                parts.removal.delete_items(connection, passed)
+                ledger.forget(connection, [key])
+                return len(passed)
+        except psycopg.Error as exc:
+            if not is_data_error(exc):
+                raise
+            return 0
+
     def _gone(self, version: Version) -> Gone:
-        ledger = LiveLedger(self._parts())
-        return Gone(self._parts(), lambda connection, keys: ledger.bury(connection, keys, version))
+        ledger = self._ledger()
+        return Gone(
+            self._parts(),
+            lambda connection, keys: ledger.bury(connection, keys, version),
+            lambda connection, key: ledger.keep_waiting(connection, key, version),
+        )
+
+    def _ledger(self) -> LiveLedger:
+        return LiveLedger(self._parts())
 
     def _parts(self) -> Parts:
         if self._opened is None:
@@ -143,3 +267,24 @@ class PostgresLiveTarget:
                 return work(connection)
 
         return self._session.run(fenced)
+
+
+def _owed(
+    connection: Connection, ledger: LiveLedger, rows: LiveRows, limit: int
+) -> tuple[list[Owed], LensError | None]:
+    """Return up to *limit* owed items, and why the first of those is not among them that cannot be rebuilt."""
+    found: list[Owed] = []
+    unreadable: LensError | None = None
+    after = ""
+    while len(found) < limit and (keys := ledger.owed_keys(connection, after=after, limit=limit)):
+        after = keys[-1]
+        page: dict[str, Owed] = {}
+        for statement, parameters in rows.queries(keys):
+            for row in connection.cursor(binary=True).execute(statement, parameters):
+                try:
+                    stored = rows.stored(row)
+                    page[stored.key] = Owed(stored.key, stored.version, stored.item)
+                except LensError as exc:
+                    unreadable = unreadable or exc
+        found += [page[key] for key in keys if key in page]
+    return found[:limit], unreadable

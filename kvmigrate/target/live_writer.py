@@ -84,4 +84,5 @@ class LiveWriter:
         (result,) = connection.wait(execute(server))
         if result.status != ExecStatus.TUPLES_OK:
             raise error_from_result(result)
-        return result.get_value(0, 0)
+        value: bytes | None = result.get_value(0, 0)
+        return value

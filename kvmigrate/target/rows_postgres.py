@@ -333,7 +333,7 @@ class PostgresRowReader:
         connection = self._session.run(lambda connection: connection)
         if connection is not self._prepared:
             set_json_loads(self._json_loads, connection)
-            connection.adapters.register_loader("interval", _WholeIntervalLoader)
+            connection.adapters.register_loader("interval", WholeIntervalLoader)
             self._prepared = connection
         return connection
 
@@ -350,7 +350,7 @@ class PostgresRowReader:
         return self._scope
 
 
-class _WholeIntervalLoader(Loader):
+class WholeIntervalLoader(Loader):
     """Loads intervals as psycopg does, but months as text: no duration has that many days."""
 
     format = Format.BINARY

@@ -50,3 +50,6 @@ CREATE TABLE kvmigrate.change_log (
 );
 COMMENT ON TABLE kvmigrate.change_log IS 'every change of stage, waiver and override: who, when, why, from, to';
 CREATE INDEX change_log_scope_idx ON kvmigrate.change_log (scope, id);
+
+CREATE INDEX ledger_expires_idx ON kvmigrate.ledger (scope, expires_at) WHERE expires_at IS NOT NULL AND NOT deleted;
+COMMENT ON INDEX kvmigrate.ledger_expires_idx IS 'items that expire, for the sweep that deletes them';
