@@ -21,6 +21,14 @@ class World(Protocol):
 
     fenced: FencedStore
 
+    def open_store(self) -> Store:
+        """Open a store of its own connections."""
+        ...
+
+    def open_async_store(self) -> AsyncStore:
+        """As `open_store`."""
+        ...
+
     def move(self, stage: Stage) -> None:
         """Go to a stage, as the controller does."""
         ...
@@ -35,6 +43,10 @@ class World(Protocol):
 
     def flush(self) -> None:
         """Empty the store, fence and all."""
+        ...
+
+    def close(self) -> None:
+        """Close what looks at it."""
         ...
 
 

@@ -40,9 +40,8 @@ class MemoryMigration:
         self.memory, self.tables = MemoryStore(), MemoryTables(self.lens)
         self._patience = patience
         self.tables.install()
-        self.tables.change({"epoch": 1, "stage": stage, "backfilled_epoch": 0})
-        self.memory.create([SHARD], Fence(1, Authority.STORE))
-        self._take_on(stage, epoch=1)
+        self.tables.change({"epoch": 1, "stage": stage, "authority": PLANS[stage].authority, "backfilled_epoch": 0})
+        self.memory.create([SHARD], _fence_of(stage, epoch=1))
 
     @cached_property
     def store(self) -> Store:
@@ -79,7 +78,7 @@ class MemoryMigration:
         if stuck := self.settle():
             raise ConfigError(f"the tables refuse {', '.join(stuck)}", hint="change the items, or the mapping")
         self.tables.change({"epoch": epoch + 1, "authority": after, "stage": stage})
-        self._take_on(stage, epoch=epoch + 1)
+        self._swap(_fence_of(stage, epoch=epoch + 1), clears=True)
 
     def settle(self) -> list[str]:
         """Do what a relay does until nothing is left to do; return the keys that the tables refuse, still marked."""
@@ -119,6 +118,7 @@ class MemoryMigration:
             )
             self.memory.swap([SHARD], epochs=[now.epoch], authorities=[now.authority], to=swap)
 
-    def _take_on(self, stage: Stage, *, epoch: int) -> None:
-        authority = Authority.RETIRED if stage is Stage.COMPLETE else PLANS[stage].authority
-        self._swap(Fence(epoch, authority, PLANS[stage].log), clears=True)
+
+def _fence_of(stage: Stage, *, epoch: int) -> Fence:
+    authority = Authority.RETIRED if stage is Stage.COMPLETE else PLANS[stage].authority
+    return Fence(epoch, authority, PLANS[stage].log)

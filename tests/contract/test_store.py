@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kvmigrate.errors import BadValueError, UnmappedKeyError, WriteRefusedError
 from kvmigrate.model import ADDRESS_SEPARATOR, Item, Stage
-from kvmigrate.stores.fence_base import FencedStore
-from kvmigrate.testing import MemoryMigration
 from tests.store_stand import Plain, World
+from tests.store_world import MemoryWorld, RealWorld, held
 
 MAPPING = """
 version: 1
@@ -63,32 +62,8 @@ leave_in_kv:
   - {key: "session:{token}", reason: "short-lived"}
 """
 
-KINDS = ["memory", "memory-async"]
+KINDS = ["memory", "memory-async", "real", "real-async"]
 TABLES_OPEN = [Stage.RAMPDOWN, Stage.COMPLETE]
-
-
-class MemoryWorld:
-    """The world of a store in memory."""
-
-    def __init__(self) -> None:
-        self.migration = MemoryMigration(MAPPING, Stage.DUALWRITE)
-        self.fenced: FencedStore = self.migration.memory
-
-    def move(self, stage: Stage) -> None:
-        """As `World.move`."""
-        self.migration.move(stage)
-
-    def tables(self, key: str) -> Item | None:
-        """As `World.tables`."""
-        return self.migration.tables.get([key], 1)[0]
-
-    def owed(self) -> int:
-        """As `World.owed`."""
-        return len(self.migration.tables.owed_keys())
-
-    def flush(self) -> None:
-        """As `World.flush`."""
-        self.migration.memory.lose_all()
 
 
 @pytest.fixture(params=KINDS)
@@ -99,27 +74,23 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def world(kind: str) -> World:
+def world(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """An empty world in stage dualwrite."""
-    assert kind.startswith("memory")
-    return MemoryWorld()
+    if kind.startswith("memory"):
+        yield MemoryWorld(MAPPING)
+        return
+    redis_url, database = request.getfixturevalue("redis_url"), request.getfixturevalue("database")
+    made = RealWorld(MAPPING, tmp_path, redis_url, database)
+    yield made
+    made.close()
 
 
 @pytest.fixture
 def store(kind: str, world: World) -> Iterator[Plain]:
     """A store over the world."""
-    assert isinstance(world, MemoryWorld)
-    migration = world.migration
-    opened = Plain(migration.async_store if kind.endswith("async") else migration.store)
+    opened = Plain(world.open_async_store() if kind.endswith("async") else world.open_store())
     yield opened
     opened.close()
-
-
-def held(item: Item | None) -> Any:
-    """Return what an item says, as JSON or as fields; ``None`` for none."""
-    if item is None:
-        return None
-    return json.loads(item.value) if isinstance(item.value, bytes) else item.value
 
 
 def in_store(world: World, key: str) -> Item | None:
@@ -293,7 +264,7 @@ def test_update_meets_another_writer(world: World, store: Plain, stage: Stage) -
             rival.put("client:1", {"name": "Ann", "n": 10})
         return value | {"n": value["n"] + 1}
 
-    rival = Plain(world.migration.store) if isinstance(world, MemoryWorld) else store
+    rival = Plain(world.open_store())
     store_update = store.update("client:1", change)
 
     assert [1, 10] == seen
