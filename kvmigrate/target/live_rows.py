@@ -5,7 +5,8 @@ One statement is one snapshot, so an item's rows and its version belong together
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple
 
 from psycopg import sql
@@ -20,7 +21,8 @@ from kvmigrate.target.rows_postgres import WholeIntervalLoader
 from kvmigrate.target.rows_spelled import chains, joined
 from kvmigrate.transform.lens import Lens
 from kvmigrate.transform.mapping import Entity, Table
-from kvmigrate.transform.values.json_text import load_jsonb
+from kvmigrate.transform.values.json_text import decode_json, json_equal, load_jsonb
+from kvmigrate.transform.values.refused import ValueRefused
 
 _SELECT = """
 SELECT l.key, l.epoch, l.n, l.deleted, l.entity, l.status, coalesce(l.expires_at <= now(), false),
@@ -87,8 +89,8 @@ class LiveRows:
             for number, rows in groups.items()
         ]
 
-    def stored(self, row: Sequence[Any]) -> Stored:
-        """Return a row of a `Query` as the item it tells.
+    def stored(self, row: Sequence[Any], *, lenient: bool = False) -> Stored:
+        """Return a row of a `Query` as the item it tells; *lenient* takes rows that no item can have for none.
 
         Raises:
             LensError: no item can have these rows.
@@ -99,7 +101,8 @@ class LiveRows:
         if not deleted and whole is not None:
             item = decode_payload(key, *whole)
         elif not deleted and known is LedgerStatus.OK:
-            item = self._rebuilt(key, number, tables)
+            with suppress(LensError) if lenient else nullcontext():
+                item = self._rebuilt(key, number, tables)
         return Stored(key, version, known, not deleted and not expired, item)
 
     def _rebuilt(self, key: str, number: int, tables: Sequence[Sequence[Sequence[Any]]]) -> Item:
@@ -170,16 +173,34 @@ def read_exactly(context: AdaptContext) -> None:
     context.adapters.register_loader("interval", WholeIntervalLoader)
 
 
-def unreadable(stored: Stored) -> TargetError:
-    """Return the error of an item that is there, and that the tables cannot give."""
-    return TargetError(
-        f"{stored.key!r} is {stored.status.value}: only the store has its value", hint="read it from the store"
-    )
+def holds(stored: Stored, expect: Item) -> bool:
+    """Whether the item stands there with this value. JSON is compared as a value, not by its bytes."""
+    found = stored.item
+    if not stored.is_there or found is None or found.kind is not expect.kind:
+        return False
+    if found.value == expect.value:
+        return True
+    if not (isinstance(found.value, bytes) and isinstance(expect.value, bytes)):
+        return False
+    try:
+        return json_equal(decode_json(found.value), decode_json(expect.value))
+    except ValueRefused:
+        return False
 
 
-def by_key(found: Iterable[Stored]) -> Mapping[str, Stored]:
-    """Return items by their keys."""
-    return {stored.key: stored for stored in found}
+def item_of(stored: Stored | None) -> Item | None:
+    """Return the item that stands there; ``None`` where none does.
+
+    Raises:
+        TargetError: it is there, and only the store has its value.
+    """
+    if stored is None or not stored.is_there:
+        return None
+    if stored.item is None:
+        raise TargetError(
+            f"{stored.key!r} is {stored.status.value}: only the store has its value", hint="read it from the store"
+        )
+    return stored.item
 
 
 def _array_type(root: Table, name: str) -> sql.Composable:

@@ -4,24 +4,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from typing import Any
 
 import psycopg
 from psycopg.errors import error_from_result
 from psycopg.generators import execute
 from psycopg.pq import ExecStatus
 
+from kvmigrate.errors import DeadlineError
 from kvmigrate.model import Item, Version
 from kvmigrate.target.address import safe_name
 from kvmigrate.target.live_arguments import BINARY, Call
 from kvmigrate.target.live_base import Control
-from kvmigrate.target.live_calls import SELECT_TYPES, LiveCalls, is_odd, is_other_make, not_installed, prepare
+from kvmigrate.target.live_calls import (
+    SELECT_TYPES,
+    LiveCalls,
+    OddItemError,
+    Prepared,
+    is_odd,
+    is_other_make,
+    is_repeatable,
+    not_installed,
+    prepare,
+)
 from kvmigrate.target.live_control import SELECT_CONTROL, control_of
-from kvmigrate.target.timed import TimedConnection, TimedPool
+from kvmigrate.target.live_put import CarefulPut
+from kvmigrate.target.live_rows import LiveRows, Stored, holds, item_of, read_exactly
+from kvmigrate.target.timed import TimedConnection, TimedPool, aside
+from kvmigrate.target.timed_settings import ambiguous
 from kvmigrate.transform.lens import Lens
 
-CONTROL_S = 5.0
-"""How long the control row is waited for."""
+CALL_S = 5.0
+"""The deadline of calls that are given none."""
+
+_KEYS = """
+SELECT l.key FROM kvmigrate.ledger AS l
+WHERE l.scope = (SELECT id FROM kvmigrate.control WHERE scope = %s) AND l.key > %s AND NOT l.deleted
+    AND (l.expires_at IS NULL OR l.expires_at > now())
+ORDER BY l.key LIMIT %s
+"""
+
+_PAID = """
+UPDATE kvmigrate.ledger SET kv_dirty = false
+WHERE scope = (SELECT id FROM kvmigrate.control WHERE scope = %s) AND key = %s AND (epoch, n) = (%s, %s) AND kv_dirty
+"""
+
+
+class _TriedTooEarlyError(Exception):
+    """Another write of the same new key came first."""
 
 
 class LiveWriter:
@@ -33,12 +66,14 @@ class LiveWriter:
     def __init__(self, url: str, lens: Lens, *, connections: int = 2) -> None:
         """Keep what is needed. Raises `TargetError` where *url* cannot be read."""
         self._name, self._lens = safe_name(url), lens
-        self._pool = TimedPool(url, application_name="kvmigrate:writer", size=connections)
+        self._pool = TimedPool(url, application_name="kvmigrate:writer", size=connections, adapt=read_exactly)
+        self._careful = CarefulPut(url, lens)
         self._calls: LiveCalls | None = None
+        self._rows: LiveRows | None = None
 
     def control(self) -> Control | None:
         """Return the control row; ``None`` where the scope is not known here."""
-        with self._pool.within(CONTROL_S) as connection:
+        with self._pool.within(CALL_S) as connection:
             cursor = connection.execute(SELECT_CONTROL, [self._lens.mapping.name])
             found = cursor.fetchone()
         return None if found is None else control_of(found)
@@ -49,33 +84,132 @@ class LiveWriter:
         if prepared is None:
             return False
         with self._pool.within(deadline_s) as connection:
-            outcome = self._plainly(connection, lambda calls: calls.mirror(prepared, version))
-        return outcome is not None
+            try:
+                self._plainly(connection, lambda calls: calls.mirror(prepared, version))
+            except OddItemError:
+                return False
+        return True
+
+    def put(
+        self, item: Item | None, key: str, *, epoch: int, expect: Item | None = None, deadline_s: float
+    ) -> Version | None:
+        """Write an item to the open tables, or delete it, and owe it to the store; see `LiveWriter.put`.
+
+        Values are refused that would have to wait, or cost other items their rows. A kept item may stay refused:
+        then it is kept with its new value.
+        """
+        end = time.monotonic() + deadline_s
+        prepared = prepare(self._lens, item, key)
+        with self._pool.within(deadline_s) as connection:
+            if prepared is not None:
+                with suppress(OddItemError):
+                    return self._put(connection, prepared, epoch, expect)
+            calls = self._known(connection)
+        left = max(end - time.monotonic(), 0.001)
+        return aside(lambda: self._careful.put(item, key, calls.scope, epoch=epoch, expect=expect, seconds=left))
+
+    def get(self, keys: Sequence[str], *, deadline_s: float) -> Sequence[Item | None]:
+        """Return items rebuilt from their rows, kept ones whole; ``None`` for those that are not there or expired.
+
+        All are of one moment.
+
+        Raises:
+            TargetError: one is there, and only the store has its value, as it waits.
+
+            LensError: the rows of one belong to no item.
+
+            DeadlineError: it took too long.
+        """
+        with self._pool.within(deadline_s) as connection:
+            found = self._stored(connection, keys)
+        return [item_of(found.get(key)) for key in keys]
+
+    def keys(self, *, after: str, limit: int) -> Sequence[str]:
+        """Return the next addresses that the tables hold behind *after*, in COLLATE "C" order."""
+        with self._pool.within(CALL_S) as connection:
+            cursor = connection.execute(_KEYS, [self._lens.mapping.name, after, limit])
+            return [key for (key,) in cursor.fetchall()]
+
+    def paid(self, key: str, version: Version) -> None:
+        """Note that the store was given this version: nothing is owed if it is still the newest."""
+        with self._pool.within(CALL_S) as connection:
+            connection.execute(_PAID, [self._lens.mapping.name, key, version.epoch, version.n])
 
     def close(self) -> None:
         """Release connections. Safe to call twice."""
         self._pool.close()
+        self._careful.close()
+
+    def _put(self, connection: TimedConnection, prepared: Prepared, epoch: int, expect: Item | None) -> Version | None:
+        """Write a plain item, again and again while others write it between the look and the write."""
+        known = None
+        while True:
+            if expect is not None:
+                found = (self._stored(connection, [prepared.key])).get(prepared.key)
+                if found is None or not holds(found, expect):
+                    connection.execute("SELECT kvmigrate.fence(%s, %s, 'T')", [self._lens.mapping.name, epoch])
+                    return None
+                known = found.version
+            with suppress(_TriedTooEarlyError):
+                n = self._put_at(connection, prepared, epoch, known)
+                if n is not None:
+                    return Version(epoch, int(n))
+
+    def _put_at(
+        self, connection: TimedConnection, prepared: Prepared, epoch: int, known: Version | None
+    ) -> bytes | None:
+        """Write a plain item if the ledger has it at *known*; ``None`` where it has not."""
+        try:
+            return self._plainly(connection, lambda calls: calls.put(prepared, epoch, known))
+        except (psycopg.Error, DeadlineError) as exc:
+            if not connection.is_idle():
+                raise ambiguous(prepared.key, exc) from exc
+            if isinstance(exc, psycopg.Error) and is_repeatable(exc):
+                raise _TriedTooEarlyError from exc
+            raise
+
+    def _stored(self, connection: TimedConnection, keys: Sequence[str]) -> Mapping[str, Stored]:
+        """Return what the ledger has of keys, all of one moment."""
+        if self._rows is None:
+            self._rows = LiveRows(self._lens, (self._known(connection)).scope)
+        rows, queries = self._rows, self._rows.queries(keys)
+        found: list[Sequence[Any]] = []
+        with connection.transaction() if len(queries) > 1 else nullcontext():
+            if len(queries) > 1:
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            for statement, parameters in queries:
+                cursor = connection.cursor(binary=True)
+                cursor.execute(statement, parameters)
+                found += cursor.fetchall()
+        return {each.key: each for each in map(rows.stored, found)}
 
     def _plainly(self, connection: TimedConnection, make: Callable[[LiveCalls], Call | None]) -> bytes | None:
-        """Make a call and return what it returned; ``None`` where it is no plain case, and nothing was written."""
+        """Make a call and return what it returned.
+
+        Raises:
+            OddItemError: it is no plain case; nothing was written.
+        """
         for is_last in (False, True):
-            if self._calls is None:
-                cursor = connection.execute(SELECT_TYPES, [self._lens.mapping.name])
-                self._calls = LiveCalls(self._lens, self._name, cursor.fetchone())
-            call = make(self._calls)
+            call = make(self._known(connection))
             if call is None:
-                return None
+                break
             try:
                 return self._call(connection, call)
             except psycopg.Error as exc:
                 if is_odd(exc):
-                    return None
+                    raise OddItemError from exc
                 if not is_other_make(exc):
                     raise
                 self._calls = None
                 if is_last:
                     raise not_installed(self._lens) from exc
-        return None
+        raise OddItemError
+
+    def _known(self, connection: TimedConnection) -> LiveCalls:
+        if self._calls is None:
+            cursor = connection.execute(SELECT_TYPES, [self._lens.mapping.name])
+            self._calls = LiveCalls(self._lens, self._name, cursor.fetchone())
+        return self._calls
 
     def _call(self, connection: TimedConnection, call: Call) -> bytes | None:
         """Call a function and return what it returns, as text. psycopg's cursors would take as long as the server."""

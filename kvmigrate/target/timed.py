@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
 import psycopg
-from psycopg.abc import PQGen
+from psycopg.abc import AdaptContext, PQGen
 from psycopg.waiting import Ready, Wait
 from psycopg_pool import ConnectionPool, PoolTimeout
 
@@ -105,9 +105,15 @@ class TimedConnection(psycopg.Connection[Any]):
 class TimedPool:
     """A few connections, opened when first needed, of one process: a forked one opens its own."""
 
-    def __init__(self, url: str, *, application_name: str, size: int = 2) -> None:
-        """Keep *url*; nothing is opened yet. Raises `TargetError` where it cannot be read."""
-        self._url, self._size = url, size
+    def __init__(
+        self, url: str, *, application_name: str, size: int, adapt: Callable[[AdaptContext], None] | None = None
+    ) -> None:
+        """Keep *url*; nothing is opened yet. *adapt* says how connections load values.
+
+        Raises:
+            TargetError: the URL cannot be read.
+        """
+        self._url, self._size, self._adapt = url, size, adapt
         self._settings = connect_settings(url, application_name)
         self._lock = threading.Lock()
         self._pool: ConnectionPool[TimedConnection] | None = None
@@ -174,11 +180,16 @@ class TimedPool:
                     min_size=0,
                     max_size=self._size,
                     open=True,
-                    configure=_configure,
+                    configure=self._configure,
                     reconnect_timeout=_RECONNECT_S,
                     num_workers=self._size,
                 )
             return self._pool
+
+    def _configure(self, connection: TimedConnection) -> None:
+        if self._adapt is not None:
+            self._adapt(connection)
+        connection.execute(SETTINGS)
 
     def _hear(self, failed: Exception | None) -> None:
         self._last = failed
@@ -187,7 +198,3 @@ class TimedPool:
 def aside(work: Callable[[], T]) -> T:
     """Do *work*, which waits in its thread."""
     return work()
-
-
-def _configure(connection: TimedConnection) -> None:
-    connection.execute(SETTINGS)

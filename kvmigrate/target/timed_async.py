@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg import waiting
-from psycopg.abc import PQGen
+from psycopg.abc import AdaptContext, PQGen
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from kvmigrate.target.address import without_secrets
@@ -91,9 +91,15 @@ class AsyncTimedConnection(psycopg.AsyncConnection[Any]):
 class AsyncTimedPool:
     """A few connections, opened when first needed, of one event loop: another one opens its own."""
 
-    def __init__(self, url: str, *, application_name: str, size: int = 2) -> None:
-        """Keep *url*; nothing is opened yet. Raises `TargetError` where it cannot be read."""
-        self._url, self._size = url, size
+    def __init__(
+        self, url: str, *, application_name: str, size: int, adapt: Callable[[AdaptContext], None] | None = None
+    ) -> None:
+        """Keep *url*; nothing is opened yet. *adapt* says how connections load values.
+
+        Raises:
+            TargetError: the URL cannot be read.
+        """
+        self._url, self._size, self._adapt = url, size, adapt
         self._settings = connect_settings(url, application_name)
         self._pool: AsyncConnectionPool[AsyncTimedConnection] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -161,7 +167,7 @@ class AsyncTimedPool:
                 min_size=0,
                 max_size=self._size,
                 open=False,
-                configure=_configure,
+                configure=self._configure,
                 reconnect_timeout=_RECONNECT_S,
                 num_workers=self._size,
             )
@@ -170,6 +176,11 @@ class AsyncTimedPool:
         await self._pool.open()
         return self._pool
 
+    async def _configure(self, connection: AsyncTimedConnection) -> None:
+        if self._adapt is not None:
+            self._adapt(connection)
+        await connection.execute(SETTINGS)
+
     def _hear(self, failed: Exception | None) -> None:
         self._last = failed
 
@@ -177,7 +188,3 @@ class AsyncTimedPool:
 async def aside(work: Callable[[], T]) -> T:
     """Do *work*, which waits in its thread, in a thread of its own."""
     return await asyncio.to_thread(work)
-
-
-async def _configure(connection: AsyncTimedConnection) -> None:
-    await connection.execute(SETTINGS)
