@@ -161,7 +161,8 @@ class Companion:
             self._wake.clear()
             self._urgent.clear()
         self._work_off()
-        self._attempt(self._leave, "the end of the process")
+        if self._beaten is not None:
+            self._attempt(self._rows().leave, "the end of the process")
         for opened in (self._store, self._row):
             if opened is not None:
                 with suppress(Exception):
@@ -246,10 +247,6 @@ class Companion:
             self.live_seen = self.live_seen or control.stage in _AUTHORITY_MAY_MOVE
         row.beat(epoch=self._epoch, stage=self._stage, live_seen=self.live_seen)
         self._beaten = begun
-
-    def _leave(self) -> None:
-        if self._row is not None:
-            self._row.leave()
 
 
 def _taken(queue: deque[T]) -> list[T]:

@@ -56,6 +56,8 @@ class Way:
         self.store, self.tables, self.companion = opened
         self.view = FenceView(self.store, self.tables)
         self._patience = patience
+        # One try that the tables do not answer takes seconds: not every write shall wait so long.
+        self._fences = Breaker(failures=1)
         self._paths = Paths(
             self.store,
             self.tables,
@@ -123,16 +125,19 @@ class Way:
         Returns:
             Results where it wrote; ``None`` where there is a fence now, and the way begins anew.
         """
-        try:
-            recreate_fence(self.store, self.tables, writes[0].key)
-        except (FenceError, SchemaError):
-            raise missing from None
-        except (TargetError, DeadlineError):
-            if not self.companion.may_write_unfenced() or any(write.is_conditional for write in writes):
+        if self._fences.lets(monotonic()):
+            try:
+                recreate_fence(self.store, self.tables, writes[0].key)
+            except (FenceError, SchemaError):
                 raise missing from None
-        else:
-            _pause()
-            return None
+            except (TargetError, DeadlineError):
+                self._fences.failed(monotonic())
+            else:
+                self._fences.succeeded()
+                _pause()
+                return None
+        if not self.companion.may_write_unfenced() or any(write.is_conditional for write in writes):
+            raise missing from None
         for write in writes:
             if not self.store.pass_unfenced(write.item, write.key, ttl_ms=write.ttl_ms):
                 return None

@@ -54,6 +54,8 @@ class AsyncWay:
         self.store, self.tables, self.companion = opened
         self.view = AsyncFenceView(self.store, self.tables)
         self._patience = patience
+        # One try that the tables do not answer takes seconds: not every write shall wait so long.
+        self._fences = Breaker(failures=1)
         self._paths = AsyncPaths(
             self.store,
             self.tables,
@@ -123,16 +125,19 @@ class AsyncWay:
         Returns:
             Results where it wrote; ``None`` where there is a fence now, and the way begins anew.
         """
-        try:
-            await recreate_fence(self.store, self.tables, writes[0].key)
-        except (FenceError, SchemaError):
-            raise missing from None
-        except (TargetError, DeadlineError):
-            if not self.companion.may_write_unfenced() or any(write.is_conditional for write in writes):
+        if self._fences.lets(monotonic()):
+            try:
+                await recreate_fence(self.store, self.tables, writes[0].key)
+            except (FenceError, SchemaError):
                 raise missing from None
-        else:
-            await _pause()
-            return None
+            except (TargetError, DeadlineError):
+                self._fences.failed(monotonic())
+            else:
+                self._fences.succeeded()
+                await _pause()
+                return None
+        if not self.companion.may_write_unfenced() or any(write.is_conditional for write in writes):
+            raise missing from None
         for write in writes:
             if not await self.store.pass_unfenced(write.item, write.key, ttl_ms=write.ttl_ms):
                 return None
