@@ -42,7 +42,7 @@ from kvmigrate.stores.open import open_fenced, open_source, open_writer
 from kvmigrate.target.base import QuarantineEntry
 from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.postgres import PostgresTarget
-from kvmigrate.target.process_row import PostgresProcessRow
+from kvmigrate.target.process_row import PostgresProcessRow, process_id
 from kvmigrate.target.retune import RunState, retune
 from kvmigrate.target.rows_postgres import PostgresRowReader
 from kvmigrate.target.schema_postgres import AppliedSchema, apply_schema, diff_schema, drop_schema
@@ -121,7 +121,10 @@ class Migration:
         source, target, scope = self.settings.need_source(), self.settings.need_target(), self.mapping.name
 
         def connect() -> Connections:
-            companion = Companion(lambda: open_fenced(source, scope=scope), lambda: PostgresProcessRow(target, scope))
+            companion = Companion(
+                lambda: open_fenced(source, scope=scope),
+                lambda: PostgresProcessRow(target, scope, kind="adapter", name=process_id("adapter")),
+            )
             return Connections(open_writer(source, scope=scope), LiveWriter(target, self.lens), companion)
 
         store = Store(self.lens, connect)

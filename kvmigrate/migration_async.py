@@ -12,7 +12,7 @@ from kvmigrate.dualwrite.store_async import AsyncStore
 from kvmigrate.dualwrite.way_async import AsyncConnections
 from kvmigrate.stores.open import open_async_writer, open_fenced
 from kvmigrate.target.live_writer_async import AsyncLiveWriter
-from kvmigrate.target.process_row import PostgresProcessRow
+from kvmigrate.target.process_row import PostgresProcessRow, process_id
 from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, compile_mapping
 from kvmigrate.transform.mapping import Mapping as MappingFile
@@ -54,7 +54,10 @@ class AsyncMigration:
         source, target, scope = self.settings.need_source(), self.settings.need_target(), self.mapping.name
 
         def connect() -> AsyncConnections:
-            companion = Companion(lambda: open_fenced(source, scope=scope), lambda: PostgresProcessRow(target, scope))
+            companion = Companion(
+                lambda: open_fenced(source, scope=scope),
+                lambda: PostgresProcessRow(target, scope, kind="adapter", name=process_id("adapter")),
+            )
             return AsyncConnections(
                 open_async_writer(source, scope=scope), AsyncLiveWriter(target, self.lens), companion
             )

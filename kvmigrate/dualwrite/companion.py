@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from time import monotonic, sleep, time
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
 
@@ -37,6 +37,14 @@ _MOST_AT_ONCE = 1_000
 _AUTHORITY_MAY_MOVE = frozenset({Stage.LIVE, Stage.RAMPDOWN, Stage.COMPLETE})
 
 
+class AdapterRow(ProcessRow, Protocol):
+    """The row of a process that writes, and payments on its connection."""
+
+    def paid(self, given: Collection[tuple[str, Version]]) -> int:
+        """Note that the store was given these versions; return how many were still the newest."""
+        ...
+
+
 class _Reversal(NamedTuple):
     """A write of the tables that the store is to get now."""
 
@@ -62,7 +70,7 @@ class Companion:
     def __init__(
         self,
         open_store: Callable[[], FencedStore],
-        open_row: Callable[[], ProcessRow],
+        open_row: Callable[[], AdapterRow],
         heard: Callable[[Fence], None] = lambda _: None,
     ) -> None:
         """Open these in the thread, each when it is first needed; tell *heard* of every fence that is read."""
@@ -82,7 +90,7 @@ class Companion:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._store: FencedStore | None = None
-        self._row: ProcessRow | None = None
+        self._row: AdapterRow | None = None
 
     def ack(self, key: str, n: int) -> None:
         """Take the key's mark away soon, if it still has this n."""
@@ -202,7 +210,7 @@ class Companion:
             self._store = self._open_store()
         return self._store
 
-    def _rows(self) -> ProcessRow:
+    def _rows(self) -> AdapterRow:
         if self._row is None:
             self._row = self._open_row()
         return self._row

@@ -86,6 +86,13 @@ class AsyncFenceView:
             return None
 
 
+def _wants_seals(control: Control) -> bool:
+    """Whether the phase is a flip's intent, and not one of an epoch that is over: its next step would find that out."""
+    phase, _, epoch = control.phase.partition(" at ")
+    is_over = epoch.split(" ")[0].isdecimal() and int(epoch.split(" ")[0]) != control.epoch
+    return bool(phase) and not phase.startswith(_LOADING) and not is_over
+
+
 def _opened(control: Control) -> Belief:
     authority = Authority.RETIRED if control.stage is Stage.COMPLETE else Authority.TABLES
     return Belief(Fence(control.epoch, authority), reads_tables=True)
@@ -131,7 +138,7 @@ async def open_left_sealed(store: AsyncFencedWriter, tables: AsyncLiveWriter, ke
     control = await tables.control()
     if control is None or control.authority is not Authority.STORE or control.epoch < fence.epoch:
         return False
-    if control.phase and not control.phase.startswith(_LOADING):
+    if _wants_seals(control):
         return False
     opened = fence._replace(epoch=control.epoch, authority=Authority.STORE)
     swap = Swap(opened, clock_epoch=control.epoch)

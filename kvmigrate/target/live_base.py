@@ -234,10 +234,6 @@ class ProcessRow(Protocol):
         """Take the row away: the process ends."""
         ...
 
-    def paid(self, given: Collection[tuple[str, Version]]) -> int:
-        """As `LiveTarget.paid`."""
-        ...
-
     def close(self) -> None:
         """Release the connection. Safe to call twice; the next use opens it again."""
         ...

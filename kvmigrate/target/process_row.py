@@ -1,64 +1,122 @@
-"""The row that says that a process lives, and what it last saw; implements `live_base.ProcessRow`."""
+"""The row of one process in PostgreSQL: that it lives, and which epoch and stage it last saw."""
 
 from __future__ import annotations
 
 import os
+import secrets
 import socket
-import uuid
 from collections.abc import Collection
-from importlib.metadata import version as version_of
+from importlib.metadata import version
+from typing import Any
 
+import psycopg
+
+from kvmigrate.errors import TargetError
 from kvmigrate.model import Stage, Version
+from kvmigrate.target.address import connect
 from kvmigrate.target.live_base import Control
 from kvmigrate.target.live_control import SELECT_CONTROL, control_of
-from kvmigrate.target.timed import TimedPool
+from kvmigrate.target.session import house_error
 
-_PATIENCE_S = 3.0
+Connection = psycopg.Connection[Any]
+
+DEADLINE_S = 5
+"""For connecting, and for each statement: who asks is meant to go on without an answer."""
+
 _BEAT = """
 INSERT INTO kvmigrate.process AS p (id, scope, kind, adapter_version, epoch_seen, stage_seen, live_seen)
-SELECT %s, c.id, %s, %s, %s, %s, %s FROM kvmigrate.control AS c WHERE c.scope = %s
+SELECT %(id)s, c.id, %(kind)s, %(version)s, %(epoch)s, %(stage)s, %(live)s
+FROM kvmigrate.control AS c WHERE c.scope = %(scope)s
 ON CONFLICT (id) DO UPDATE SET epoch_seen = excluded.epoch_seen, stage_seen = excluded.stage_seen,
     live_seen = p.live_seen OR excluded.live_seen, heartbeat = now()
 """
+
 _PAID = """
 UPDATE kvmigrate.ledger AS l SET kv_dirty = false
 FROM kvmigrate.control AS c, unnest(%s::text[], %s::int[], %s::bigint[]) AS given (key, epoch, n)
 WHERE c.scope = %s AND l.scope = c.id AND l.key = given.key AND (l.epoch, l.n) = (given.epoch, given.n) AND l.kv_dirty
+RETURNING l.key
 """
 
 
-class PostgresProcessRow:
-    """The row of this process, on one connection. Nothing is connected before the first call."""
+def process_id(kind: str) -> str:
+    """Return a name for this process that no other one has."""
+    return f"{kind}@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
 
-    def __init__(self, url: str, scope: str, *, kind: str = "adapter") -> None:
-        """Speak of the mapping called *scope*. Raises `TargetError` where *url* cannot be read."""
-        self.id = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self._scope, self._kind = scope, kind
-        self._pool = TimedPool(url, application_name=f"kvmigrate:{kind}", size=1)
+
+class PostgresProcessRow:
+    """Implements `kvmigrate.target.live_base.ProcessRow`. One thread at a time."""
+
+    def __init__(self, url: str, scope: str, *, kind: str, name: str) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            url: The target.
+
+            scope: The mapping's name.
+
+            kind: What the process does, such as ``relay``.
+
+            name: Of this process alone; see `process_id`.
+        """
+        self._url, self._scope, self._kind, self._name = url, scope, kind, name
+        self._connection: Connection | None = None
 
     def control(self) -> Control | None:
         """Return the control row; ``None`` where the scope is not known here."""
-        with self._pool.within(_PATIENCE_S) as connection:
-            found = connection.execute(SELECT_CONTROL, [self._scope]).fetchone()
-        return None if found is None else control_of(found)
+        [(known,)] = self._ask("SELECT to_regclass('kvmigrate.control') IS NOT NULL")
+        rows = self._ask(SELECT_CONTROL, [self._scope]) if known else []
+        return control_of(rows[0]) if rows else None
 
     def beat(self, *, epoch: int, stage: Stage, live_seen: bool) -> None:
-        """Write that the process lives, and what it last saw; nothing where the scope is not known here."""
-        values = [self.id, self._kind, version_of("kvmigrate"), epoch, stage.value, live_seen, self._scope]
-        with self._pool.within(_PATIENCE_S) as connection:
-            connection.execute(_BEAT, values)
+        """Write that the process lives, and what it last saw. *live_seen* never goes back."""
+        self._ask(
+            _BEAT,
+            {
+                "id": self._name,
+                "scope": self._scope,
+                "kind": self._kind,
+                "version": version("kvmigrate"),
+                "epoch": epoch,
+                "stage": stage.value,
+                "live": live_seen,
+            },
+        )
 
     def leave(self) -> None:
         """Take the row away: the process ends."""
-        with self._pool.within(_PATIENCE_S) as connection:
-            connection.execute("DELETE FROM kvmigrate.process WHERE id = %s", [self.id])
+        self._ask("DELETE FROM kvmigrate.process WHERE id = %s", [self._name])
 
     def paid(self, given: Collection[tuple[str, Version]]) -> int:
         """Note that the store was given these versions; return how many were still the newest."""
         columns = [[key for key, _ in given], [each.epoch for _, each in given], [each.n for _, each in given]]
-        with self._pool.within(_PATIENCE_S) as connection:
-            return connection.execute(_PAID, [*columns, self._scope]).rowcount
+        return len(self._ask(_PAID, [*columns, self._scope]))
 
     def close(self) -> None:
         """Release the connection. Safe to call twice; the next use opens it again."""
-        self._pool.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _ask(self, query: Any, values: Any = None) -> list[tuple[Any, ...]]:
+        try:
+            cursor = self._opened().execute(query, values)
+            return cursor.fetchall() if cursor.description is not None else []
+        except psycopg.Error as exc:
+            self.close()
+            raise house_error(exc) from exc
+        except OSError as exc:
+            self.close()
+            raise TargetError(f"PostgreSQL cannot be used: {exc}", hint="check that it runs") from exc
+
+    def _opened(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = connect(
+                self._url,
+                autocommit=True,
+                application_name=f"kvmigrate:{self._kind}",
+                prepare_threshold=None,
+                connect_timeout=DEADLINE_S,
+            )
+            self._connection.execute(f"SET statement_timeout = '{DEADLINE_S}s'")
+        return self._connection

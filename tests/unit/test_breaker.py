@@ -17,12 +17,11 @@ def test_it_opens_after_failures_in_a_row() -> None:
     breaker = failed_often(Breaker(failures=3, jitter=lambda: 1.0), 2)
     breaker.succeeded()
     failed_often(breaker, 2)
-    assert breaker.lets(0.0)
-    assert not breaker.is_open
-
+    before = breaker.lets(0.0), breaker.is_open
     breaker.failed(0.0)
-    assert breaker.is_open
-    assert not breaker.lets(0.4)
+
+    assert (True, False) == before
+    assert (False, True) == (breaker.lets(0.4), breaker.is_open)
 
 
 def test_one_try_passes_at_the_end_of_a_pause() -> None:

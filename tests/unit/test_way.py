@@ -17,6 +17,7 @@ from kvmigrate.dualwrite.write import Patience
 from kvmigrate.errors import (
     AmbiguousWriteError,
     DeadlineError,
+    FenceError,
     FenceMissingError,
     SchemaError,
     SealedError,
@@ -168,9 +169,11 @@ def test_a_seal_that_stays_is_told(shop: MemoryMigration) -> None:
     assert {"n": 0} == shop.store.get("client:1")
 
 
-def test_a_seal_of_nobody_is_opened() -> None:
+@pytest.mark.parametrize("phase", ["", "first load", "first load, keys", "to rampdown at 0"])
+def test_a_seal_of_nobody_is_opened(phase: str) -> None:
     """A process that ended between creating a fence and opening it leaves a seal that the next write opens."""
     shop = MemoryMigration(MAPPING, Stage.DUALWRITE)
+    shop.tables.change({"phase": phase})
     put_fence(shop, Fence(1, Authority.SEALED, Logging.MIRROR))
 
     assert shop.store.put("client:1", {"n": 1}).mirrored
@@ -178,7 +181,11 @@ def test_a_seal_of_nobody_is_opened() -> None:
     shop.store.close()
 
 
-@pytest.mark.parametrize("changes", [{"phase": "flip"}, {"epoch": 0}], ids=["intent", "a flip's epoch"])
+@pytest.mark.parametrize(
+    "changes",
+    [{"phase": "to rampdown at 1"}, {"phase": "to rampdown at 1 owing"}, {"phase": "?"}, {"epoch": 0}],
+    ids=["intent", "intent that owes", "unknown", "a flip's epoch"],
+)
 def test_a_seal_of_a_flip_is_left_alone(changes: dict[str, Any]) -> None:
     """Where the control row has an intent, or stands below the seal, only the controller may open."""
     shop = MemoryMigration(MAPPING, Stage.DUALWRITE, Patience(wait_s=1.5))
@@ -238,7 +245,7 @@ def test_an_overtaken_update_is_not_counted_twice(shop: MemoryMigration) -> None
 
 def test_an_overtaken_write_that_still_stands_is_not_repeated(shop: MemoryMigration) -> None:
     """A new epoch of the same store has it with its mark: it is accepted, and the relay brings it over."""
-    calls = []
+    calls: list[Any] = []
 
     def next_epoch(operation: str, _: float) -> None:
         if operation == "mirror":
@@ -247,7 +254,12 @@ def test_an_overtaken_write_that_still_stands_is_not_repeated(shop: MemoryMigrat
             put_fence(shop, Fence(2, Authority.STORE, Logging.MIRROR))
 
     shop.tables.before = next_epoch
-    result = shop.store.update("client:1", lambda value: calls.append(value) or {"n": 1})  # type: ignore[func-returns-value]  # both at once
+
+    def change(value: Any) -> Any:
+        calls.append(value)
+        return {"n": 1}
+
+    result = shop.store.update("client:1", change)
 
     assert [None] == calls
     assert not result.mirrored
@@ -261,6 +273,15 @@ def test_an_isolated_store_is_not_believed(shop: MemoryMigration) -> None:
     with pytest.raises(AmbiguousWriteError) as caught:
         shop.store.put("client:1", {})
     assert caught.value.hint
+
+
+def test_a_refusal_that_nobody_can_explain_is_not_acknowledged(shop: MemoryMigration) -> None:
+    """The tables refuse by their fence, and then do not answer: the write may be lost, and the caller is told."""
+    fence_error = FenceError("another epoch")
+    shop.tables.before = failing({"mirror": fence_error, "control": TargetError("down")})
+
+    with pytest.raises(AmbiguousWriteError):
+        shop.store.put("client:1", {})
 
 
 def test_a_control_row_that_was_set_back_costs_no_write(shop: MemoryMigration) -> None:
@@ -281,9 +302,10 @@ def test_a_lost_answer_is_told_and_not_repeated(shop: MemoryMigration) -> None:
             raise AmbiguousWriteError("the connection was lost")
 
     shop.memory.before = lost
-    for write in (lambda: shop.store.put("client:1", {}), lambda: shop.store.update("client:1", lambda _: {})):
-        with pytest.raises(AmbiguousWriteError):
-            write()
+    with pytest.raises(AmbiguousWriteError):
+        shop.store.put("client:1", {})
+    with pytest.raises(AmbiguousWriteError):
+        shop.store.update("client:1", lambda _: {})
     assert 2 == len(puts)
 
 
