@@ -16,6 +16,7 @@ pytest_plugins = [
     "tests.fix_pace",
     "tests.fix_postgres",
     "tests.fix_redis",
+    "tests.fix_sentinel",
 ]
 
 # A busy machine makes single examples slow; that is no finding.

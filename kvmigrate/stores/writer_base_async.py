@@ -45,7 +45,7 @@ class AsyncFencedWriter(Protocol):
         """Write the item whole. Its expiry is *ttl_ms* by the store's clock, or `Item.expires_at_ms`, or none.
 
         Args:
-            item: JSON, hash or a field of a hash; other kinds are refused.
+            item: JSON, hash or a field of a hash; other kinds are refused. A field's expiry is its hash's: it stays.
 
             epoch: That the caller believes in.
 
