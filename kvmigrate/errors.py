@@ -19,6 +19,8 @@
     +-- AmbiguousWriteError    no answer came: the write may have happened or not
     +-- WriteRefusedError      the open tables cannot hold this value; nothing was written
     +-- DeadlineError          the other side did not answer in time
+    +-- UnmappedKeyError       a key that no entity of the mapping matches
+    +-- BadValueError          a value that is no JSON
 
 The CLI prints message and hint and ends with `exit_code`.
 """
@@ -156,3 +158,15 @@ class DeadlineError(KVMigrateError):
     """A side did not answer in time. Its connection was given up."""
 
     code = "deadline"
+
+
+class UnmappedKeyError(KVMigrateError):
+    """No entity of the mapping matches this key, so that nothing of kvmigrate may write it. Nothing was done."""
+
+    code = "unmapped-key"
+
+
+class BadValueError(KVMigrateError):
+    """The value is no JSON, or would change on its way to JSON. Nothing was written."""
+
+    code = "bad-value"

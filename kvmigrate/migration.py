@@ -28,7 +28,10 @@ from kvmigrate.consistency.json_exact import loads_column
 from kvmigrate.consistency.report import VerifyReport
 from kvmigrate.consistency.share_work import Compared, VerifySetup, run_shared_verify
 from kvmigrate.consistency.verify import run_verify
+from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.relay import Relay
+from kvmigrate.dualwrite.store import Store
+from kvmigrate.dualwrite.way import Connections
 from kvmigrate.errors import ConfigError
 from kvmigrate.export.report import ExportReport, Lines, type_name
 from kvmigrate.export.source import export_source
@@ -39,9 +42,11 @@ from kvmigrate.relaying import LiveScope, Opener, read_control
 from kvmigrate.stages import Stages, leader_steps
 from kvmigrate.stores.base import KVSource, divisible
 from kvmigrate.stores.export_format import write_item, write_unreadable
-from kvmigrate.stores.open import open_source
+from kvmigrate.stores.open import open_fenced, open_source, open_writer
 from kvmigrate.target.base import QuarantineEntry
+from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.postgres import PostgresTarget
+from kvmigrate.target.process_row import PostgresProcessRow, process_id
 from kvmigrate.target.retune import RunState, retune
 from kvmigrate.target.rows_postgres import PostgresRowReader
 from kvmigrate.target.schema_postgres import AppliedSchema, apply_schema, diff_schema, drop_schema
@@ -68,7 +73,7 @@ class Migration:
 
     The mapping is read when the migration is opened; store and target are connected
     when they are first needed, so that a command needs only the sides it reads.
-    Not for several threads at once.
+    Not for several threads at once, apart from its `store`.
     """
 
     def __init__(self, settings: Settings, mapping: MappingFile) -> None:
@@ -109,6 +114,26 @@ class Migration:
         self._open.callback(target.close)
         _log.debug("target opened", name=target.name, named_by=self.settings.came_from.get("target"))
         return target
+
+    @cached_property
+    def store(self) -> Store:
+        """Reads and writes of mapped keys, wherever the authority is. For all threads and forks. See `Store`.
+
+        Raises:
+            ConfigError: no store or target is named; later, at the first use, that their URLs are wrong.
+        """
+        source, target, scope = self.settings.need_source(), self.settings.need_target(), self.mapping.name
+
+        def connect() -> Connections:
+            companion = Companion(
+                lambda: open_fenced(source, scope=scope),
+                lambda: PostgresProcessRow(target, scope, kind="adapter", name=process_id("adapter")),
+            )
+            return Connections(open_writer(source, scope=scope), LiveWriter(target, self.lens), companion)
+
+        store = Store(self.lens, connect)
+        self._open.callback(store.close)
+        return store
 
     def backfill(
         self,

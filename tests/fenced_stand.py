@@ -18,8 +18,22 @@ from kvmigrate.stores.redis_fence import RedisFencedStore
 from kvmigrate.stores.redis_writer import RedisWriter
 from kvmigrate.stores.redis_writer_async import AsyncRedisWriter
 from kvmigrate.stores.url import parse_source_url
+from kvmigrate.testing.memory_store import MemoryStore
+from kvmigrate.testing.memory_writer import MemoryWriter
+from kvmigrate.testing.memory_writer_async import AsyncMemoryWriter
 
-KINDS = ("redis", "redis-resp3", "redis-decoding", "redis-async", "redis-scripts", "redis6", "redis6-resp3", "valkey")
+KINDS = (
+    "redis",
+    "redis-resp3",
+    "redis-decoding",
+    "redis-async",
+    "redis-scripts",
+    "redis6",
+    "redis6-resp3",
+    "valkey",
+    "memory",
+    "memory-async",
+)
 """To add a store: a kind here, and what opens it in `open_stand`."""
 
 OPEN = Fence(1, Authority.STORE, Logging.MIRROR)
@@ -123,6 +137,8 @@ def text_item(key: str, value: bytes = b"1", expires_at_ms: int | None = None) -
 
 def open_stand(kind: str, request: pytest.FixtureRequest, stack: ExitStack) -> Stand:
     """Open the stand of a kind, with the fixture that it needs."""
+    if kind.startswith("memory"):
+        return Stand(_in_memory(kind), stack)
     fixture = {"redis6": "redis6_url", "redis6-resp3": "redis6_url", "valkey": "valkey_url"}.get(kind, "redis_url")
     url: str = request.getfixturevalue(fixture)
     if kind.endswith("resp3"):
@@ -136,6 +152,19 @@ def open_stand(kind: str, request: pytest.FixtureRequest, stack: ExitStack) -> S
         return Blocking(AsyncRedisWriter(url, scope=scope)) if kind == "redis-async" else RedisWriter(url, scope=scope)
 
     return Stand(Fenced(kind, lambda scope: RedisFencedStore(url, scope=scope), open_writer), stack)
+
+
+def _in_memory(kind: str) -> Fenced:
+    stores: dict[str, MemoryStore] = {}
+
+    def open_store(scope: str) -> MemoryStore:
+        return stores.setdefault(scope, MemoryStore())
+
+    def open_writer(scope: str) -> Any:
+        store = open_store(scope)
+        return Blocking(AsyncMemoryWriter(store)) if kind == "memory-async" else MemoryWriter(store)
+
+    return Fenced(kind, open_store, open_writer)
 
 
 def _decoding(url: str, stack: ExitStack) -> tuple[Callable[[str], FencedStore], Callable[[str], Any]]:

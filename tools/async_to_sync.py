@@ -12,19 +12,36 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 TWINS: tuple[str, ...] = (
+    "kvmigrate/dualwrite/fence_async.py",
+    "kvmigrate/dualwrite/mirror_async.py",
+    "kvmigrate/dualwrite/paths_async.py",
+    "kvmigrate/dualwrite/store_async.py",
+    "kvmigrate/dualwrite/way_async.py",
     "kvmigrate/stores/redis_call_async.py",
     "kvmigrate/stores/redis_clients_async.py",
     "kvmigrate/stores/redis_writer_async.py",
+    "kvmigrate/stores/writer_base_async.py",
     "kvmigrate/target/live_writer_async.py",
+    "kvmigrate/target/writer_base_async.py",
+    "kvmigrate/testing/memory_writer_async.py",
 )
 """Authored modules; each writes the module of the same name without ``_async``."""
+
+BY_HAND = ("kvmigrate/migration_async.py", "kvmigrate/target/timed_async.py")
+"""Modules that differ from those without ``_async`` by more than that."""
 
 RULES: tuple[tuple[str, str], ...] = (
     (r"async def ", "def "),
     (r"async with ", "with "),
+    (r"async for ", "for "),
     (r"await ", ""),
     (r"aclose", "close"),
     (r"redis\.asyncio", "redis"),
+    (r"asyncio\.sleep\b", "time.sleep"),
+    (r"asyncio\.to_thread\(([\w.]+)\)", r"\1()"),
+    (r"asyncio\.wait_for\(asyncio\.wrap_future\((\w+)\), ([\w.]+)\)", r"\1.result(\2)"),
+    (r"import asyncio\b", "import time"),
+    (r" has a generated twin without ``await``", " is the generated twin"),
     (r"_async\b", ""),
     (r"Async(?=[A-Z])", ""),
 )
@@ -50,7 +67,7 @@ def generate(authored: Path, used: set[str]) -> str:
     header = HEADER.format(name=authored.name)
     ruff = Path(sys.executable).with_name("ruff")
     name = str(twin_of(authored))
-    for command in (["check", "--quiet", "--select", "I", "--fix-only"], ["format", "--quiet"]):
+    for command in (["check", "--quiet", "--select", "I,F401", "--fix-only"], ["format", "--quiet"]):
         done = subprocess.run(
             [ruff, *command, "--stdin-filename", name, "-"], input=text, capture_output=True, text=True, check=True
         )

@@ -5,7 +5,7 @@ only grows, and a set of marks: keys whose newest write the tables do not have y
 atomic step in the store, and one round trip; whatever is compared is compared in the store.
 
 Two faces: `FencedStore` is what the relay, the backfill and the controller use (plain sync code), and
-`AsyncFencedWriter` with its generated twin is what an application's calls go through.
+`AsyncFencedWriter` (``writer_base_async.py``) with its generated twin is what an application's calls go through.
 """
 
 from __future__ import annotations
@@ -71,6 +71,13 @@ class Swap(NamedTuple):
     clock_epoch: int | None = None
     clear_marks: bool = False
     clear_guard: bool = False
+
+
+class KeyPage(NamedTuple):
+    """Some keys of a walk through a store; *position* is where it goes on, "" behind the last page."""
+
+    keys: Sequence[str]
+    position: str
 
 
 class FencedStore(Protocol):
@@ -183,70 +190,5 @@ class FencedStore(Protocol):
         ...
 
     def close(self) -> None:
-        """Release connections. Safe to call twice."""
-        ...
-
-
-class AsyncFencedWriter(Protocol):
-    """What an application's own reads and writes go through. Its twin without ``await`` is generated.
-
-    Every write names the epoch that the caller believes in, and raises, with nothing written:
-    `SealedError` or `StaleError` where the fence says otherwise, `FenceMissingError` where there is none,
-    `SourceError` where the store refused it. A connection that was lost before the answer raises
-    `AmbiguousWriteError` and is never tried again.
-    """
-
-    async def fence(self, key: str) -> Fence | None:
-        """Return the fence of the key's shard."""
-        ...
-
-    async def observe(self, keys: Sequence[str]) -> Sequence[Seen]:
-        """Return one `Seen` per key, each for that key alone."""
-        ...
-
-    async def get(self, key: str) -> Item | None:
-        """Return what stands under the key, as a plain read: no fence is looked at."""
-        ...
-
-    async def put(
-        self,
-        item: Item,
-        *,
-        epoch: int,
-        ttl_ms: int | None = None,
-        keep_ttl: bool = False,
-        expect: Item | None = None,
-    ) -> Put | None:
-        """Write the item whole. Its expiry is *ttl_ms* by the store's clock, or `Item.expires_at_ms`, or none.
-
-        Args:
-            item: JSON, hash or a field of a hash; other kinds are refused. A field's expiry is its hash's: it stays.
-
-            epoch: That the caller believes in.
-
-            ttl_ms: From now on.
-
-            keep_ttl: Leave the expiry as it is.
-
-            expect: Write only if this is what stands there (its value; its expiry does not count).
-
-        Returns:
-            ``None`` where *expect* was not met; nothing was written.
-        """
-        ...
-
-    async def create(self, item: Item, *, epoch: int, ttl_ms: int | None = None) -> Put | None:
-        """Write the item only if nothing stands under its key; ``None`` if something does."""
-        ...
-
-    async def delete(self, key: str, *, epoch: int, expect: Item | None = None) -> Put | None:
-        """Delete the key, whether it exists or not; ``None`` where *expect* was not met."""
-        ...
-
-    async def put_many(self, items: Sequence[Item], *, epoch: int) -> Sequence[Put]:
-        """Write items, all of one shard in one step with one n; several shards one after the other."""
-        ...
-
-    async def close(self) -> None:
         """Release connections. Safe to call twice."""
         ...

@@ -316,6 +316,15 @@ local function read(keys, args)
   return reply
 end
 
+-- KEYS fence clock key; ARGV a change. Makes it where there is no fence, and marks nothing. Returns whether it did.
+local function pass_unfenced(keys, args)
+  if fence(keys) then
+    return 0
+  end
+  change(keys[3], args, 1, now_us())
+  return 1
+end
+
 -- KEYS marks; ARGV member, n, member, n...: takes away the marks that still have that n. Returns how many.
 local function ack(keys, args)
   local gone = 0
@@ -448,6 +457,7 @@ redis.register_function('kvm1_write', write)
 redis.register_function{function_name='kvm1_fence', callback=fence, flags={'no-writes', 'allow-oom'}}
 redis.register_function{function_name='kvm1_observe', callback=observe, flags={'no-writes', 'allow-oom'}}
 redis.register_function{function_name='kvm1_read', callback=read, flags={'no-writes', 'allow-oom'}}
+redis.register_function('kvm1_pass_unfenced', pass_unfenced)
 redis.register_function{function_name='kvm1_ack', callback=ack, flags={'allow-oom'}}
 redis.register_function{function_name='kvm1_touch', callback=touch, flags={'allow-oom'}}
 redis.register_function('kvm1_reverse', reverse)

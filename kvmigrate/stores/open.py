@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from kvmigrate.stores.base import KVSource
+from kvmigrate.stores.fence_base import FencedStore
 from kvmigrate.stores.url import parse_source_url
+from kvmigrate.stores.writer_base import FencedWriter
+from kvmigrate.stores.writer_base_async import AsyncFencedWriter
 
 
 def open_source(url: str) -> KVSource:
@@ -38,3 +41,28 @@ def open_source(url: str) -> KVSource:
     from kvmigrate.stores.redis import RedisSource
 
     return RedisSource(parsed)
+
+
+def open_fenced(url: str, *, scope: str) -> FencedStore:
+    """Return the store behind *url* with the fence of *scope*; nothing is connected yet.
+
+    Raises:
+        ConfigError: the URL is wrong, or of a store that is not written while it is migrated.
+    """
+    from kvmigrate.stores.redis_fence import RedisFencedStore
+
+    return RedisFencedStore(url, scope=scope)
+
+
+def open_writer(url: str, *, scope: str) -> FencedWriter:
+    """Return what an application writes *url* through. As `open_fenced`."""
+    from kvmigrate.stores.redis_writer import RedisWriter
+
+    return RedisWriter(url, scope=scope)
+
+
+def open_async_writer(url: str, *, scope: str) -> AsyncFencedWriter:
+    """Return what an application with an event loop writes *url* through. As `open_fenced`."""
+    from kvmigrate.stores.redis_writer_async import AsyncRedisWriter
+
+    return AsyncRedisWriter(url, scope=scope)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from kvmigrate.errors import SourceError
 from kvmigrate.model import ADDRESS_SEPARATOR, Authority, Fence, Item, ItemKind, Logging, Version
+from kvmigrate.stores.fence_base import Swap
 
 Argument = str | bytes | int
 Arguments = tuple[Argument, ...]
@@ -125,3 +126,29 @@ def fence_in(found: Sequence[bytes]) -> tuple[Fence, Version]:
 def fence_fields(fence: Fence) -> Arguments:
     """Return a fence as arguments: e, a, log, inc, full."""
     return fence.epoch, fence.authority.value, fence.log.value, fence.incarnation, int(fence.owes_all)
+
+
+def swap_arguments(to: Swap, *, epochs: Collection[int], authorities: Collection[Authority]) -> Arguments:
+    """Return a swap as arguments: the fence, what changes beside it, and the fences that it may follow."""
+    clock_epoch = "" if to.clock_epoch is None else to.clock_epoch
+    cleared = int(to.clear_marks), int(to.clear_guard)
+    known = _listed(epochs), _listed(each.value for each in authorities)
+    return (*fence_fields(to.fence), clock_epoch, *cleared, *known)
+
+
+def escape_glob(text: str) -> str:
+    """Return a pattern of SCAN that means exactly *text*."""
+    return "".join(f"\\{char}" if char in "*?[]^\\" else char for char in text)
+
+
+def is_address(raw: bytes) -> bool:
+    """Whether a key or a field of the store can be a part of an address: it is UTF-8, and holds no separator."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return SEPARATOR not in raw
+
+
+def _listed(values: Iterable[object]) -> str:
+    return f",{','.join(map(str, values))},"

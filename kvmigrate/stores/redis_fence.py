@@ -21,6 +21,7 @@ from kvmigrate.stores.redis_change import (
     fence_in,
     item_at,
     place_of,
+    swap_arguments,
     to_bytes,
     to_text,
 )
@@ -142,11 +143,7 @@ class RedisFencedStore:
         Raises:
             SourceError: the epoch would fall, or an open store would begin to log without a new one.
         """
-        epoch, authority, log, incarnation, full = fence_fields(to.fence)
-        clock_epoch = "" if to.clock_epoch is None else to.clock_epoch
-        cleared = int(to.clear_marks), int(to.clear_guard)
-        known = _listed(epochs), _listed(each.value for each in authorities)
-        rest = (epoch, authority, log, incarnation, full, clock_epoch, *cleared, *known)
+        rest = swap_arguments(to, epochs=epochs, authorities=authorities)
         return sum(self._caller.call(script("swap"), 4, *self._keys(shard), *rest) for shard in shards)
 
     def create(self, shards: Sequence[str], fence: Fence) -> int:
@@ -237,7 +234,3 @@ class RedisFencedStore:
     def _info(self, section: bytes) -> bytes:
         found = self._caller.run(b"INFO", section)
         return found if isinstance(found, bytes) else str(found).encode()
-
-
-def _listed(values: Iterator[object] | Collection[object]) -> str:
-    return f",{','.join(map(str, values))},"

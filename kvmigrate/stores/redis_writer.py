@@ -10,8 +10,8 @@ from typing import Any
 from redis import Redis
 
 from kvmigrate.errors import SourceError
-from kvmigrate.model import ADDRESS_SEPARATOR, Fence, Item, ItemKind, Logging, Version
-from kvmigrate.stores.fence_base import Put, Seen
+from kvmigrate.model import ADDRESS_SEPARATOR, Authority, Fence, Item, ItemKind, Logging, Version
+from kvmigrate.stores.fence_base import KeyPage, Put, Seen, Swap
 from kvmigrate.stores.redis_call import RedisCaller
 from kvmigrate.stores.redis_change import (
     Argument,
@@ -20,10 +20,14 @@ from kvmigrate.stores.redis_change import (
     change_to,
     change_to_nothing,
     condition_of,
+    escape_glob,
     expiry_of,
+    fence_fields,
     fence_in,
+    is_address,
     item_at,
     place_of,
+    swap_arguments,
     to_bytes,
 )
 from kvmigrate.stores.redis_clients import place_at
@@ -31,6 +35,7 @@ from kvmigrate.stores.redis_script import script
 from kvmigrate.stores.redis_shards import ALONE, shard_keys
 
 _PUT, _DELETE, _PUT_MANY = script("put"), script("delete"), script("put_many")
+_CREATE, _SWAP, _PASS = script("create"), script("swap"), script("pass_unfenced")
 _FENCE, _OBSERVE, _READ, _WRITE = script("fence"), script("observe"), script("read"), script("write")
 _LOGS = tuple(Logging)
 
@@ -67,6 +72,7 @@ class RedisWriter:
         keys = shard_keys(ALONE, scope)
         self._clock = (keys.fence, keys.clock)
         self._shard = (keys.fence, keys.clock, keys.marks)
+        self._every = (*self._shard, keys.guard)
 
     @property
     def name(self) -> str:
@@ -149,6 +155,45 @@ class RedisWriter:
             _PUT_MANY, 3 + len(keys), *self._shard, *keys, epoch, *flat, is_write=True
         )
         return [_accepted(epoch, n, log, expires) for expires in expiries]
+
+    def create_fence(self, key: str, fence: Fence) -> bool:
+        """Give the key's shard the fence if it has none; return whether it did. Its clock starts at that epoch."""
+        del key  # one shard
+        return bool(self._caller.call(_CREATE, 2, *self._clock, *fence_fields(fence)))
+
+    def swap_fence(self, key: str, *, epoch: int, authority: Authority, to: Swap) -> bool:
+        """Give the key's shard another fence if it is at *epoch* and *authority* now; return whether it has it."""
+        del key  # one shard
+        rest = swap_arguments(to, epochs=[epoch], authorities=[authority])
+        return bool(self._caller.call(_SWAP, 4, *self._every, *rest))
+
+    def pass_unfenced(self, item: Item | None, key: str, *, ttl_ms: int | None = None) -> bool:
+        """Write the item, or delete the key (``None``), only where its shard has no fence at that very moment."""
+        if item is None:
+            raw, change = change_to_nothing(key)
+        else:
+            raw, change = self._change(item, expiry_of(item, ttl_ms, keep=False))
+        return bool(self._caller.call(_PASS, 3, *self._clock, raw, *change, is_write=True))
+
+    def keys(self, *, prefix: str, position: str = "", limit: int = 500) -> KeyPage:
+        """Return about *limit* of the store's own keys that begin with *prefix*; some may come twice."""
+        pattern = escape_glob(prefix) + "*"
+        following, found = self._caller.run(b"SCAN", position or 0, b"MATCH", pattern, b"COUNT", limit)
+        # The tool's own keys are no data.
+        keys = [each.decode() for each in found if is_address(each) and not each.startswith(b"kvm:")]
+        return KeyPage(keys, "" if following == b"0" else following.decode())
+
+    def fields(self, key: str, *, position: str = "", limit: int = 500) -> KeyPage:
+        """Return about *limit* addresses of the fields of a hash; none where there is no hash under *key*."""
+        try:
+            following, found = self._caller.run(b"HSCAN", key, position or 0, b"COUNT", limit)
+        except SourceError as exc:
+            if "WRONGTYPE" in str(exc):
+                return KeyPage([], "")
+            raise
+        names = [each.decode() for each in found[::2] if is_address(each)]
+        addresses = [key + ADDRESS_SEPARATOR + name for name in names]
+        return KeyPage(addresses, "" if following == b"0" else following.decode())
 
     def write(
         self, command: Sequence[Argument], *, keys: Sequence[str], marks: Sequence[str], epoch: int, resp: int = 2

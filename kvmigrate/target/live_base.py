@@ -1,7 +1,8 @@
 """The seam to tables that are written while the store is: mirror, table-primary writes, what the store is owed.
 
-`AsyncLiveWriter` with its generated twin is what an application's calls go through; `LiveTarget` is what the relay
-and the backfill use; `ControlRow` is what the controller moves. No driver here.
+`AsyncLiveWriter` (``writer_base_async.py``) with its generated twin is what an application's calls go through;
+`LiveTarget` is what the relay and the backfill use; `ControlRow` is what the controller moves; `ProcessRow` says who
+still lives. No driver here.
 """
 
 from __future__ import annotations
@@ -53,72 +54,6 @@ class Control(NamedTuple):
     def is_backfilled(self) -> bool:
         """Whether the tables hold all of the store, apart from what is marked."""
         return self.backfilled_epoch == self.backfill_epoch
-
-
-class AsyncLiveWriter(Protocol):
-    """What an application's writes and reads of the tables go through. Its twin without ``await`` is generated.
-
-    Every call has a deadline of its own; past it, it raises `DeadlineError` and gives the connection up.
-    """
-
-    async def control(self) -> Control | None:
-        """Return the control row; ``None`` where the scope is not known here. Raises `TargetError`."""
-        ...
-
-    async def mirror(self, item: Item | None, key: str, version: Version, *, deadline_s: float) -> bool:
-        """Bring the rows of one item to *version*, if that is a plain matter.
-
-        Args:
-            item: As the store accepted it; ``None`` where it was deleted.
-
-            key: Its address.
-
-            version: That the store gave the write.
-
-            deadline_s: Seconds, for everything together, waiting for a connection included.
-
-        Returns:
-            Whether the tables are at *version* or a later one. ``False`` where the item is refused, must wait, or
-            concerns other items: nothing was written, and it is for the applier.
-
-        Raises:
-            FenceError: the control row is at another epoch or authority.
-
-            DeadlineError, TargetError: nothing is known of the tables.
-        """
-        ...
-
-    async def put(
-        self, item: Item | None, key: str, *, epoch: int, expect: Item | None = None, deadline_s: float
-    ) -> Version | None:
-        """Write an item to the open tables, or delete it (``None``), and owe it to the store.
-
-        *expect*: only if the tables hold this value; ``None`` is returned, and nothing written, where they do not.
-
-        Raises:
-            FenceError: the tables are not open at *epoch*.
-
-            WriteRefusedError: the tables cannot hold it.
-
-            DeadlineError: nothing is known of the write (an `AmbiguousWriteError` where it may have happened).
-        """
-        ...
-
-    async def get(self, keys: Sequence[str], *, deadline_s: float) -> Sequence[Item | None]:
-        """Return items rebuilt from their rows, kept ones whole; ``None`` for those that are not there or expired."""
-        ...
-
-    async def keys(self, *, after: str, limit: int) -> Sequence[str]:
-        """Return the next addresses that the tables hold behind *after*, in COLLATE "C" order."""
-        ...
-
-    async def paid(self, key: str, version: Version) -> None:
-        """Note that the store was given this version: nothing is owed if it is still the newest."""
-        ...
-
-    async def close(self) -> None:
-        """Release connections. Safe to call twice."""
-        ...
 
 
 class Owed(NamedTuple):

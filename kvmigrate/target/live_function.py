@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 
 from psycopg import sql
 
+from kvmigrate.model import Version
 from kvmigrate.target.layout import Layout, TablePlan, fields, names, owner_key
 from kvmigrate.transform.mapping import Entity
 
@@ -21,6 +22,9 @@ ODD_STATE = "KM002"
 
 AGAIN_STATE = "KM003"
 """SQLSTATE of a write that met another one of the same new key: it may simply be tried again."""
+
+NOT_THERE = Version(0, -1)
+"""The version of a key that the ledger does not know, for a write that wants it so."""
 
 ROWS_FROM = 8
 """The first parameter that holds rows."""
@@ -94,7 +98,7 @@ BEGIN
     SELECT l.epoch, l.n, l.status, l.deleted, l.entity INTO known
     FROM kvmigrate.ledger AS l WHERE l.scope = {scope} AND l.key = $3 FOR UPDATE;
     IF NOT FOUND THEN
-        IF $5 IS NOT NULL THEN
+        IF $5 <> {not_there} THEN
             RETURN NULL;
         END IF;
         INSERT INTO kvmigrate.ledger
@@ -212,6 +216,7 @@ class _Composer:
             "entity": sql.Literal(self._entity.id),
             "number": sql.Literal(functions.number),
             "not_plain": odd.format(sql.Literal("it waits, is quarantined or kept, or belonged to another entity")),
+            "not_there": sql.Literal(NOT_THERE.n),
             "waits": odd.format(sql.Literal("it waits for another item")),
             "taken": odd.format(sql.Literal("its row belongs to another item, or stood under another primary key")),
             "check_number": sql.SQL("IF $4 <> {} THEN {}; END IF;").format(

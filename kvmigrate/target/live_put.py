@@ -15,7 +15,7 @@ from kvmigrate.target.kept import Kept
 from kvmigrate.target.layout import Layout
 from kvmigrate.target.live_base import LIVE_RUN
 from kvmigrate.target.live_ledger import LiveLedger
-from kvmigrate.target.live_rows import LiveRows, Stored, holds, read_exactly
+from kvmigrate.target.live_rows import Condition, LiveRows, Stored, read_exactly
 from kvmigrate.target.postgres import WRITER_LOCK
 from kvmigrate.target.session import is_data_error
 from kvmigrate.target.timed import TimedConnection, TimedPool
@@ -43,13 +43,13 @@ class CarefulPut:
         self._pool = TimedPool(url, application_name="kvmigrate:writer", size=1, adapt=read_exactly)
 
     def put(
-        self, item: Item | None, key: str, scope: int, *, epoch: int, expect: Item | None, seconds: float
+        self, item: Item | None, key: str, scope: int, *, epoch: int, condition: Condition, seconds: float
     ) -> Version | None:
         """Write or delete an item; see `LiveWriter.put`. *scope* is the mapping's number here."""
         parts = Parts(self._layout, self._lens, scope)
         with self._pool.within(seconds) as connection:
             while True:
-                is_done, version = self._try(connection, parts, (item, key), epoch=epoch, expect=expect)
+                is_done, version = self._try(connection, parts, (item, key), epoch=epoch, condition=condition)
                 if is_done:
                     return version
 
@@ -64,7 +64,7 @@ class CarefulPut:
         wanted: tuple[Item | None, str],
         *,
         epoch: int,
-        expect: Item | None,
+        condition: Condition,
     ) -> tuple[bool, Version | None]:
         """Return whether it came to an end, and the version written if any was."""
         item, key = wanted
@@ -73,7 +73,7 @@ class CarefulPut:
             with connection.transaction():
                 self._begin(connection, parts, epoch)
                 known = self._known(connection, parts, key)
-                if expect is not None and not (known is not None and holds(known, expect)):
+                if not condition.is_met(known):
                     return True, None
                 version = Version(epoch, known.version.n + 1 if known is not None else 1)
                 if item is None:

@@ -215,3 +215,27 @@ def _array_type(root: Table, name: str) -> sql.Composable:
     base = root.column(name).type.sql
     # A column's checked type name; numeric(p,s) would be rounded by a cast to it.
     return sql.SQL("%s::{}[]").format(sql.SQL("numeric" if base.startswith("numeric") else base))
+
+
+class Condition(NamedTuple):
+    """What a write of the open tables depends on.
+
+    Attributes:
+        expect: What must stand there.
+
+        only_new: Nothing may stand there.
+    """
+
+    expect: Item | None = None
+    only_new: bool = False
+
+    @property
+    def is_any(self) -> bool:
+        """Whether it depends on anything."""
+        return self.only_new or self.expect is not None
+
+    def is_met(self, stored: Stored | None) -> bool:
+        """Whether what stands there allows the write; ``None`` where the ledger does not know the key."""
+        if self.only_new and stored is not None and stored.is_there:
+            return False
+        return self.expect is None or (stored is not None and holds(stored, self.expect))

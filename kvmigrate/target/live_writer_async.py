@@ -29,8 +29,9 @@ from kvmigrate.target.live_calls import (
     prepare,
 )
 from kvmigrate.target.live_control import SELECT_CONTROL, control_of
+from kvmigrate.target.live_function import NOT_THERE
 from kvmigrate.target.live_put import CarefulPut
-from kvmigrate.target.live_rows import LiveRows, Stored, holds, item_of, read_exactly
+from kvmigrate.target.live_rows import Condition, LiveRows, Stored, item_of, read_exactly
 from kvmigrate.target.timed_async import AsyncTimedConnection, AsyncTimedPool, aside
 from kvmigrate.target.timed_settings import ambiguous
 from kvmigrate.transform.lens import Lens
@@ -43,6 +44,16 @@ SELECT l.key FROM kvmigrate.ledger AS l
 WHERE l.scope = (SELECT id FROM kvmigrate.control WHERE scope = %s) AND l.key > %s AND NOT l.deleted
     AND (l.expires_at IS NULL OR l.expires_at > now())
 ORDER BY l.key LIMIT %s
+"""
+
+_VERSION = """
+SELECT epoch, n FROM kvmigrate.ledger
+WHERE scope = (SELECT id FROM kvmigrate.control WHERE scope = %s) AND key = %s
+"""
+
+_BEGIN_EPOCH = """
+UPDATE kvmigrate.control SET epoch = epoch + 1, owes_all = true, updated_at = now()
+WHERE scope = %s AND authority = 'K'
 """
 
 _PAID = """
@@ -89,22 +100,31 @@ class AsyncLiveWriter:
         return True
 
     async def put(
-        self, item: Item | None, key: str, *, epoch: int, expect: Item | None = None, deadline_s: float
+        self,
+        item: Item | None,
+        key: str,
+        *,
+        epoch: int,
+        expect: Item | None = None,
+        only_new: bool = False,
+        deadline_s: float,
     ) -> Version | None:
         """Write an item to the open tables, or delete it, and owe it to the store; see `AsyncLiveWriter.put`.
 
         Values are refused that would have to wait, or cost other items their rows. A kept item may stay refused:
         then it is kept with its new value.
         """
-        end = time.monotonic() + deadline_s
+        end, condition = time.monotonic() + deadline_s, Condition(expect, only_new)
         prepared = prepare(self._lens, item, key)
         async with self._pool.within(deadline_s) as connection:
             if prepared is not None:
                 with suppress(OddItemError):
-                    return await self._put(connection, prepared, epoch, expect)
+                    return await self._put(connection, prepared, epoch, condition)
             calls = await self._known(connection)
         left = max(end - time.monotonic(), 0.001)
-        return await aside(lambda: self._careful.put(item, key, calls.scope, epoch=epoch, expect=expect, seconds=left))
+        return await aside(
+            lambda: self._careful.put(item, key, calls.scope, epoch=epoch, condition=condition, seconds=left)
+        )
 
     async def get(self, keys: Sequence[str], *, deadline_s: float) -> Sequence[Item | None]:
         """Return items rebuilt from their rows, kept ones whole; ``None`` for those that are not there or expired.
@@ -128,6 +148,27 @@ class AsyncLiveWriter:
             cursor = await connection.execute(_KEYS, [self._lens.mapping.name, after, limit])
             return [key for (key,) in await cursor.fetchall()]
 
+    async def version(self, key: str) -> Version | None:
+        """Return as of which version the tables hold the key; ``None`` where they never did."""
+        async with self._pool.within(CALL_S) as connection:
+            cursor = await connection.execute(_VERSION, [self._lens.mapping.name, key])
+            found = await cursor.fetchone()
+        return None if found is None else Version(*found)
+
+    async def begin_epoch(self) -> Control:
+        """Begin a new epoch that owes a full reconcile; see `AsyncLiveWriter.begin_epoch`."""
+        name = self._lens.mapping.name
+        async with self._pool.within(CALL_S) as connection, connection.transaction():
+            await connection.execute(
+                "INSERT INTO kvmigrate.control (scope) VALUES (%s) ON CONFLICT (scope) DO NOTHING", [name]
+            )
+            # No mirror of the old epoch may commit behind the reconcile of the new one.
+            await connection.execute("SELECT kvmigrate.fence_alone(%s)", [name])
+            await connection.execute(_BEGIN_EPOCH, [name])
+            cursor = await connection.execute(SELECT_CONTROL, [name])
+            [found] = await cursor.fetchall()
+        return control_of(found)
+
     async def paid(self, key: str, version: Version) -> None:
         """Note that the store was given this version: nothing is owed if it is still the newest."""
         async with self._pool.within(CALL_S) as connection:
@@ -139,17 +180,17 @@ class AsyncLiveWriter:
         self._careful.close()
 
     async def _put(
-        self, connection: AsyncTimedConnection, prepared: Prepared, epoch: int, expect: Item | None
+        self, connection: AsyncTimedConnection, prepared: Prepared, epoch: int, condition: Condition
     ) -> Version | None:
         """Write a plain item, again and again while others write it between the look and the write."""
         known = None
         while True:
-            if expect is not None:
+            if condition.is_any:
                 found = (await self._stored(connection, [prepared.key])).get(prepared.key)
-                if found is None or not holds(found, expect):
+                if not condition.is_met(found):
                     await connection.execute("SELECT kvmigrate.fence(%s, %s, 'T')", [self._lens.mapping.name, epoch])
                     return None
-                known = found.version
+                known = NOT_THERE if found is None else found.version
             with suppress(_TriedTooEarlyError):
                 n = await self._put_at(connection, prepared, epoch, known)
                 if n is not None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Collection
 from importlib.metadata import version
 from typing import Any
 
 import psycopg
 
 from kvmigrate.errors import TargetError
-from kvmigrate.model import Stage
+from kvmigrate.model import Stage, Version
 from kvmigrate.target.address import connect
 from kvmigrate.target.live_base import Control
 from kvmigrate.target.live_control import SELECT_CONTROL, control_of
@@ -28,6 +29,13 @@ SELECT %(id)s, c.id, %(kind)s, %(version)s, %(epoch)s, %(stage)s, %(live)s
 FROM kvmigrate.control AS c WHERE c.scope = %(scope)s
 ON CONFLICT (id) DO UPDATE SET epoch_seen = excluded.epoch_seen, stage_seen = excluded.stage_seen,
     live_seen = p.live_seen OR excluded.live_seen, heartbeat = now()
+"""
+
+_PAID = """
+UPDATE kvmigrate.ledger AS l SET kv_dirty = false
+FROM kvmigrate.control AS c, unnest(%s::text[], %s::int[], %s::bigint[]) AS given (key, epoch, n)
+WHERE c.scope = %s AND l.scope = c.id AND l.key = given.key AND (l.epoch, l.n) = (given.epoch, given.n) AND l.kv_dirty
+RETURNING l.key
 """
 
 
@@ -78,6 +86,11 @@ class PostgresProcessRow:
     def leave(self) -> None:
         """Take the row away: the process ends."""
         self._ask("DELETE FROM kvmigrate.process WHERE id = %s", [self._name])
+
+    def paid(self, given: Collection[tuple[str, Version]]) -> int:
+        """Note that the store was given these versions; return how many were still the newest."""
+        columns = [[key for key, _ in given], [each.epoch for _, each in given], [each.n for _, each in given]]
+        return len(self._ask(_PAID, [*columns, self._scope]))
 
     def close(self) -> None:
         """Release the connection. Safe to call twice; the next use opens it again."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
 
 from kvmigrate.errors import ConfigError, FenceMissingError, SealedError, SourceError, StaleError
 from kvmigrate.model import ADDRESS_SEPARATOR, Authority, Fence, Item, ItemKind, Logging, MarkedKey, Version
+from kvmigrate.stores.fence_base import KeyPage, Swap
 from tests.fenced_stand import KINDS, OPEN, Stand, open_stand, text_item
 
 ODD_KEYS = ["", " ", "a b", "a\nb", "é", "日本", "😀", "k" * 2000, "{tag}x", "x{"]
@@ -654,3 +655,77 @@ def test_another_kind_of_store_is_refused() -> None:
             RedisWriter(url, scope="shop")
         with pytest.raises(ConfigError):
             RedisFencedStore(url, scope="shop")
+
+
+def test_a_writer_makes_and_swaps_the_fence_of_a_key(stand: Stand) -> None:
+    """Made where there is none, and swapped only from where it is said to be."""
+    sealed, opened = (
+        Fence(1, Authority.SEALED, Logging.MIRROR, owes_all=True),
+        Fence(2, Authority.STORE, Logging.MIRROR),
+    )
+
+    assert stand.writer.create_fence("a", sealed)
+    assert not stand.writer.create_fence("a", opened)
+    assert sealed == stand.writer.fence("a")
+    for epoch, authority in ((2, Authority.SEALED), (1, Authority.STORE)):
+        assert not stand.writer.swap_fence("a", epoch=epoch, authority=authority, to=Swap(opened, clock_epoch=2))
+    assert stand.writer.swap_fence("a", epoch=1, authority=Authority.SEALED, to=Swap(opened, clock_epoch=2))
+    assert opened._replace(owes_all=True) == stand.writer.fence("a")
+    assert 2 == stand.writer.put(text_item("a"), epoch=2).version.epoch
+
+
+def test_without_a_fence_a_write_can_pass_unmarked(stand: Stand) -> None:
+    """Written, expired and deleted as ever, and nothing is left behind."""
+    assert stand.writer.pass_unfenced(text_item("a", b"2"), "a", ttl_ms=90_000)
+
+    item = stand.writer.get("a")
+    assert b"2" == item.value
+    assert now_ms() < item.expires_at_ms <= now_ms() + 90_000
+    assert stand.writer.pass_unfenced(text_item("a"), "a")
+    assert text_item("a") == stand.writer.get("a")
+    assert stand.writer.pass_unfenced(None, "a")
+    assert stand.writer.get("a") is None
+    assert 0 == stand.store.marks()
+    assert {} == stand.store.clocks()
+
+
+@pytest.mark.parametrize("authority", list(Authority))
+def test_with_any_fence_no_write_passes(stand: Stand, authority: Authority) -> None:
+    """Whatever it says: who may write is then its business alone."""
+    stand.begin(Fence(1, authority))
+
+    assert not stand.writer.pass_unfenced(text_item("a"), "a")
+    assert not stand.writer.pass_unfenced(None, "a")
+    assert stand.writer.get("a") is None
+
+
+def walked(page: Callable[[str], KeyPage]) -> list[str]:
+    """Return all keys of a walk."""
+    found, position = list[str](), ""
+    while True:
+        keys, position = page(position)
+        found += keys
+        if not position:
+            return found
+
+
+@pytest.mark.parametrize("limit", [1, 7, 500])
+def test_a_walk_yields_every_key_with_its_prefix(begun: Stand, limit: int) -> None:
+    """And none of the tool's own; what a pattern would mean is a plain character."""
+    keys = {f"{head}:{number}" for head in ("a", "a*", "a[b]", "a?", "a\\b") for number in range(20)}
+    begun.writer.put_many([text_item(key) for key in keys], epoch=1)
+
+    for prefix in ("", "a", "a*", "a[b]", "a?:1", "a\\b", "none"):
+        found = walked(lambda position, prefix=prefix: begun.writer.keys(prefix=prefix, position=position, limit=limit))  # type: ignore[misc]  # bound now
+        assert {key for key in keys if key.startswith(prefix)} == set(found)
+
+
+def test_the_fields_of_a_hash_are_walked(begun: Stand) -> None:
+    """By their addresses; a key that is no hash, or not there, has none."""
+    begun.writer.put(Item("basket:1", {b"f%d" % n: b"1" for n in range(1_000)}, ItemKind.HASH), epoch=1)
+    begun.writer.put(text_item("text"), epoch=1)
+    expected = {f"basket:1{ADDRESS_SEPARATOR}f{n}" for n in range(1_000)}
+
+    assert expected == set(walked(lambda position: begun.writer.fields("basket:1", position=position, limit=100)))
+    assert [] == walked(lambda position: begun.writer.fields("text", position=position))
+    assert [] == walked(lambda position: begun.writer.fields("nothing", position=position))

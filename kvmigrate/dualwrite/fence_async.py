@@ -1,0 +1,145 @@
+"""What a process believes of who may write, how it hears that it is wrong, and a lost fence's return."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kvmigrate.dualwrite.plan import PLANS
+from kvmigrate.errors import DeadlineError, FenceMissingError, SourceError, TargetError
+from kvmigrate.model import Authority, Fence, Logging, Stage
+from kvmigrate.stores.fence_base import Swap
+from kvmigrate.stores.writer_base_async import AsyncFencedWriter
+from kvmigrate.target.live_base import Control
+from kvmigrate.target.writer_base_async import AsyncLiveWriter
+
+_LOADING = "first load"
+"""How the phases of a first load begin; every other phase is a step of a flip."""
+
+
+class Belief(NamedTuple):
+    """Who may write, as far as this process knows; whoever is asked to write checks it again.
+
+    Attributes:
+        reads_tables: Where the newest accepted write is to be read.
+    """
+
+    fence: Fence
+    reads_tables: bool
+
+
+class AsyncFenceView:
+    """The fence as this process last heard of it, for every key: shards differ only while a flip is under way."""
+
+    def __init__(self, store: AsyncFencedWriter, tables: AsyncLiveWriter) -> None:
+        """Ask these two; nothing is asked yet."""
+        self._store, self._tables = store, tables
+        self.known: Belief | None = None
+
+    def forget(self) -> None:
+        """Ask anew the next time."""
+        self.known = None
+
+    async def current(self, key: str) -> Belief:
+        """Return the belief, made now where there is none. Raises as `refresh`."""
+        return self.known or await self.refresh(key)
+
+    async def refresh(self, key: str) -> Belief:
+        """Ask the store, and the tables where the store says that they are open.
+
+        Raises:
+            FenceMissingError: the store has none.
+
+            SourceError, TargetError, DeadlineError: the one that decides cannot be asked.
+        """
+        found = await self._asked(key)
+        # A seal is gone soon; nobody should remember one.
+        self.known = None if found.fence.authority is Authority.SEALED else found
+        return found
+
+    async def _asked(self, key: str) -> Belief:
+        try:
+            fence = await self._store.fence(key)
+        except SourceError:
+            # The tables can say that they are open, and then the store is not needed; of the store they say nothing.
+            control = await self._control()
+            if control is None or control.authority is not Authority.TABLES:
+                raise
+            return _opened(control)
+        if fence is None:
+            raise FenceMissingError(
+                "the store has no fence for this mapping: it is new, or it was emptied or restored",
+                hint="`kvmigrate stage` shows and sets who may write",
+                key=key,
+            )
+        if fence.authority in {Authority.STORE, Authority.SEALED}:
+            return Belief(fence, reads_tables=False)
+        control = await self._tables.control()
+        if control is None or control.authority is not Authority.TABLES:
+            # On its way back to the store: the tables still hold what was written last.
+            return Belief(fence._replace(authority=Authority.SEALED), reads_tables=True)
+        return _opened(control)
+
+    async def _control(self) -> Control | None:
+        try:
+            return await self._tables.control()
+        except (TargetError, DeadlineError):
+            return None
+
+
+def _wants_seals(control: Control) -> bool:
+    """Whether the phase is a flip's intent, and not one of an epoch that is over: its next step would find that out."""
+    phase, _, epoch = control.phase.partition(" at ")
+    is_over = epoch.split(" ")[0].isdecimal() and int(epoch.split(" ")[0]) != control.epoch
+    return bool(phase) and not phase.startswith(_LOADING) and not is_over
+
+
+def _opened(control: Control) -> Belief:
+    authority = Authority.RETIRED if control.stage is Stage.COMPLETE else Authority.TABLES
+    return Belief(Fence(control.epoch, authority), reads_tables=True)
+
+
+async def recreate_fence(store: AsyncFencedWriter, tables: AsyncLiveWriter, key: str) -> None:
+    """Give the key's shard a fence where it has none: closed first, and opened only if nothing moved meanwhile.
+
+    Afterwards the shard has a fence, perhaps another's, and perhaps still a sealed one; a full reconcile is owed.
+
+    Raises:
+        FenceMissingError: the tables are the authority, or about to be: only the controller gives the fence back.
+
+        TargetError, DeadlineError: the tables cannot be asked, so nobody knows who may write.
+    """
+    if await store.fence(key) is not None:
+        return
+    control = await tables.begin_epoch()
+    if control.authority is not Authority.STORE:
+        raise FenceMissingError(
+            f"the store lost its fence while the tables are the authority (epoch {control.epoch})",
+            hint="`kvmigrate relay` gives it back; until then nothing is written",
+            key=key,
+        )
+    # While a first load runs nobody may mirror; a mark alone is always safe.
+    log = Logging.MARK_ONLY if control.phase.startswith(_LOADING) else PLANS[control.stage].log
+    await store.create_fence(key, Fence(control.epoch, Authority.SEALED, log, owes_all=True))
+    await open_left_sealed(store, tables, key)
+
+
+async def open_left_sealed(store: AsyncFencedWriter, tables: AsyncLiveWriter, key: str) -> bool:
+    """Open a shard that is sealed at the control row's epoch or below, with no flip that would want it so.
+
+    A flip seals at the epoch above the control row's, so such a seal is of a process that ended between creating a
+    fence and opening it, or of a flip that was given up. Every step compares: if anything moved, nothing is done.
+
+    Returns:
+        Whether it was opened.
+    """
+    fence = await store.fence(key)
+    if fence is None or fence.authority is not Authority.SEALED:
+        return False
+    control = await tables.control()
+    if control is None or control.authority is not Authority.STORE or control.epoch < fence.epoch:
+        return False
+    if _wants_seals(control):
+        return False
+    opened = fence._replace(epoch=control.epoch, authority=Authority.STORE)
+    swap = Swap(opened, clock_epoch=control.epoch)
+    return await store.swap_fence(key, epoch=fence.epoch, authority=Authority.SEALED, to=swap)

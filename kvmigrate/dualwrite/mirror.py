@@ -1,0 +1,70 @@
+# This file is generated from mirror_async.py by tools/async_to_sync.py.
+# Change that one instead.
+"""The inline mirror: an accepted write of the store brought into the tables at once, if that costs little."""
+
+from __future__ import annotations
+
+import enum
+from time import monotonic
+
+import structlog
+
+from kvmigrate.dualwrite.breaker import Breaker
+from kvmigrate.errors import DeadlineError, FenceError, TargetError
+from kvmigrate.model import Authority, Item, Version
+from kvmigrate.target.writer_base import LiveWriter
+
+_log = structlog.get_logger("kvmigrate")
+
+
+class Mirrored(enum.Enum):
+    """What became of a mirror."""
+
+    DONE = enum.auto()
+    """The tables have the write, or a later one."""
+
+    LEFT = enum.auto()
+    """The mark stays, and the relay settles it."""
+
+    OVERTAKEN = enum.auto()
+    """The tables are at another epoch or authority: the store may have accepted what nobody will ever see."""
+
+
+class Mirror:
+    """Mirrors writes under a deadline and behind a breaker. It never raises."""
+
+    def __init__(self, tables: LiveWriter, breaker: Breaker) -> None:
+        """Mirror into *tables*."""
+        self._tables, self._breaker = tables, breaker
+
+    def bring(self, item: Item | None, key: str, version: Version, *, deadline_s: float) -> Mirrored:
+        """Bring the tables to *version* of one item; *deadline_s* is in seconds."""
+        if deadline_s <= 0 or not self._breaker.lets(monotonic()):
+            return Mirrored.LEFT
+        try:
+            done = self._tables.mirror(item, key, version, deadline_s=deadline_s)
+        except FenceError:
+            return self._place_of(version)
+        except (DeadlineError, TargetError):
+            self._breaker.failed(monotonic())
+            return Mirrored.LEFT
+        except Exception:  # noqa: BLE001 - see below; it is logged whole
+            # The store accepted the write, so it must not look as if it had failed.
+            self._breaker.failed(monotonic())
+            _log.exception("a mirror failed in a way that nobody foresaw; the mark stays", key=key)
+            return Mirrored.LEFT
+        self._breaker.succeeded()
+        return Mirrored.DONE if done else Mirrored.LEFT
+
+    def _place_of(self, version: Version) -> Mirrored:
+        """Return what a fence's refusal means for an accepted write."""
+        try:
+            control = self._tables.control()
+        except (DeadlineError, TargetError):
+            self._breaker.failed(monotonic())
+            return Mirrored.OVERTAKEN
+        if control is None or (control.authority is Authority.STORE and control.epoch <= version.epoch):
+            # The control row was lost or set back: for the controller to settle.
+            self._breaker.failed(monotonic())
+            return Mirrored.LEFT
+        return Mirrored.OVERTAKEN

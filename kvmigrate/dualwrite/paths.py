@@ -1,0 +1,125 @@
+# This file is generated from paths_async.py by tools/async_to_sync.py.
+# Change that one instead.
+"""A write on each of its two paths: through the store with a mirror, or through the tables with one back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic, time_ns
+
+import structlog
+
+from kvmigrate.dualwrite.breaker import Breaker
+from kvmigrate.dualwrite.companion import Companion
+from kvmigrate.dualwrite.mirror import Mirror, Mirrored
+from kvmigrate.dualwrite.write import Overtaken, Write
+from kvmigrate.errors import KVMigrateError, StaleError
+from kvmigrate.model import Authority, Fence, Item, Logging, Version, WriteResult
+from kvmigrate.stores.fence_base import Put
+from kvmigrate.stores.writer_base import FencedWriter
+from kvmigrate.target.writer_base import LiveWriter
+
+_log = structlog.get_logger("kvmigrate")
+
+
+class Paths:
+    """Both paths. Each raises what the seams raise, with nothing written, and `Overtaken`."""
+
+    def __init__(
+        self,
+        store: FencedWriter,
+        tables: LiveWriter,
+        mirror: Mirror,
+        companion: Companion,
+        *,
+        mirror_s: float,
+        tables_s: float,
+    ) -> None:
+        """Give a mirror *mirror_s* seconds, and a write of open tables *tables_s*."""
+        self._store, self._tables, self._mirror, self._companion = store, tables, mirror, companion
+        self._mirror_s, self._tables_s = mirror_s, tables_s
+        self._back = Breaker()
+
+    def write(self, writes: Sequence[Write], fence: Fence) -> list[WriteResult | None]:
+        """Write on the path of *fence*; ``None`` where a condition was not met.
+
+        Several are puts without a condition: the store takes them together, the tables one after the other.
+        """
+        if fence.authority is not Authority.STORE:
+            results = []
+            for write in writes:
+                results.append(self._through_tables(write, fence))  # noqa: PERF401 - so that there is a twin
+            return results
+        if len(writes) == 1:
+            return [self._through_store(writes[0], fence.epoch)]
+        return self._together(writes, fence.epoch)
+
+    def _together(self, writes: Sequence[Write], epoch: int) -> list[WriteResult | None]:
+        puts = self._store.put_many([write.item for write in writes if write.item], epoch=epoch)
+        until = monotonic() + self._mirror_s
+        results: list[WriteResult | None] = []
+        for write, put in zip(writes, puts, strict=True):
+            results.append(self._mirrored(write, put, until))
+        return results
+
+    def _through_store(self, write: Write, epoch: int) -> WriteResult | None:
+        put: Put | None
+        if write.item is None:
+            put = self._store.delete(write.key, epoch=epoch, expect=write.expect)
+        elif write.only_new:
+            put = self._store.create(write.item, epoch=epoch, ttl_ms=write.ttl_ms)
+        else:
+            put = self._store.put(
+                write.item, epoch=epoch, ttl_ms=write.ttl_ms, keep_ttl=write.keep_ttl, expect=write.expect
+            )
+        return None if put is None else self._mirrored(write, put, monotonic() + self._mirror_s)
+
+    def _mirrored(self, write: Write, put: Put, until: float) -> WriteResult:
+        version = put.version
+        if version is None or put.log is not Logging.MIRROR:
+            return WriteResult(mirrored=False, version=version)
+        item = write.item and write.item._replace(expires_at_ms=put.expires_at_ms)
+        outcome = self._mirror.bring(item, write.key, version, deadline_s=until - monotonic())
+        if outcome is Mirrored.OVERTAKEN:
+            raise Overtaken(write, version)
+        if outcome is Mirrored.DONE:
+            self._companion.ack(write.key, version.n)
+        return WriteResult(outcome is Mirrored.DONE, version)
+
+    def _through_tables(self, write: Write, fence: Fence) -> WriteResult | None:
+        item = write.item
+        if item is not None and write.ttl_ms is not None:
+            item = item._replace(expires_at_ms=time_ns() // 1_000_000 + write.ttl_ms)
+        version = self._tables.put(
+            item,
+            write.key,
+            epoch=fence.epoch,
+            expect=write.expect,
+            only_new=write.only_new,
+            deadline_s=self._tables_s,
+        )
+        if version is None:
+            return None
+        mirrored = fence.authority is Authority.TABLES and self._reversed(item, write.key, version)
+        return WriteResult(mirrored, version)
+
+    def _reversed(self, item: Item | None, key: str, version: Version) -> bool:
+        """Bring an accepted write of the tables into the store; what fails is owed, and the relay pays."""
+        if not self._back.lets(monotonic()):
+            return False
+        done = self._companion.reverse(key, version, item)
+        try:
+            done.result(self._mirror_s)
+        except StaleError:
+            # The authority moved on, with this write.
+            return False
+        except (KVMigrateError, TimeoutError):
+            done.cancel()
+            self._back.failed(monotonic())
+            return False
+        except Exception:  # noqa: BLE001 - the tables accepted the write, so it must not look as if it had failed
+            self._back.failed(monotonic())
+            _log.exception("a mirror back failed in a way that nobody foresaw; the store is owed", key=key)
+            return False
+        self._back.succeeded()
+        return True

@@ -1,0 +1,251 @@
+# This file is generated from store_async.py by tools/async_to_sync.py.
+# Change that one instead.
+"""The application's store while its data move: one `put`, and both sides have it."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from datetime import timedelta
+from time import monotonic
+from typing import Any
+
+from kvmigrate.dualwrite.fence import Belief
+from kvmigrate.dualwrite.value import Raw, item_of, need_entity, raw_of, value_of
+from kvmigrate.dualwrite.way import Connections, Way
+from kvmigrate.dualwrite.write import Patience, Write
+from kvmigrate.errors import BadValueError, DeadlineError, FenceMissingError, TargetError
+from kvmigrate.model import Authority, Fence, Item, WriteResult
+from kvmigrate.transform.keys.route import RouteKind
+from kvmigrate.transform.lens import Lens
+
+
+class Store:
+    """Reads and writes of mapped keys, wherever the authority is. For all threads or tasks of a process, and its forks.
+
+    Every write goes where the authority is and then, at once, to the other side, if that is healthy. It returns a
+    `WriteResult`: ``mirrored`` says whether the other side has it already; if not, it will follow. Raised by writes:
+
+    - `SealedError`: the authority was moving for longer than `Patience.wait_s`; nothing was written.
+    - `AmbiguousWriteError`: no answer came; the write may have happened or not. It is never tried twice.
+    - `WriteRefusedError`: the tables are the authority and cannot hold the value.
+    - `UnmappedKeyError`, `BadValueError`: the call itself is wrong.
+    - `SourceError`, `TargetError`, `DeadlineError`: the side that is the authority failed; nothing was written.
+    - `FenceMissingError`: the store was emptied, and it is not known who may write.
+    """
+
+    def __init__(self, lens: Lens, connect: Callable[[], Connections], patience: Patience | None = None) -> None:
+        """Route keys by *lens*; *connect* is called once in each process, at the first use."""
+        self._lens, self._connect, self._patience = lens, connect, patience or Patience()
+        self._by_process: dict[int, Way] = {}
+        self._last: ContextVar[WriteResult | None] = ContextVar("kvmigrate_last_write", default=None)
+
+    def get(self, key: str) -> Any:
+        """Return the value of *key*, ``None`` where there is none.
+
+        Numbers with a fraction are `Decimal`, so that `update` can write back what it did not touch. Use `get_raw`
+        to parse in your own way, and to tell JSON ``null`` from nothing.
+
+        Raises:
+            BadValueError: what stands there is no JSON.
+        """
+        item = self._read(key)
+        return None if item is None else value_of(item)
+
+    def get_raw(self, key: str) -> Raw | None:
+        """Return what stands there: JSON text as ``bytes``, a hash as its fields, ``None`` where there is nothing."""
+        item = self._read(key)
+        return None if item is None else raw_of(item)
+
+    def put(self, key: str, value: Any, ttl: float | timedelta | None = None) -> WriteResult:
+        """Write a value whole.
+
+        Args:
+            key: Of an entity of the mapping.
+
+            value: ``bytes`` and ``str`` are JSON text and go in as they are (a ``str`` must be JSON); everything else
+                is written as JSON. An entity with ``decode: hash`` takes a mapping of fields.
+
+            ttl: Seconds from now; ``None`` is no expiry, as with SET.
+        """
+        entity = need_entity(key, self._lens.route(key))
+        return _done(self._write(Write(key, item_of(key, value, entity), ttl_ms=_milliseconds(ttl))))
+
+    def delete(self, key: str) -> WriteResult:
+        """Delete the key, whether it exists or not."""
+        need_entity(key, self._lens.route(key))
+        return _done(self._write(Write(key, None)))
+
+    def update(self, key: str, fn: Callable[[Any], Any]) -> WriteResult:
+        """Replace a value by what *fn* makes of it, with no write of others in between; its expiry stays.
+
+        *fn* gets the value as `get` returns it (``None`` where there is none) and returns the new one, never ``None``
+        and never a ``str``: a text could be a value or JSON. It may be called several times.
+
+        Raises:
+            DeadlineError: others changed the value for `Patience.wait_s` seconds.
+        """
+        entity = need_entity(key, self._lens.route(key))
+        until = monotonic() + self._patience.wait_s
+        while True:
+            found = self._read(key)
+            made = fn(None if found is None else value_of(found))
+            if made is None or isinstance(made, str):
+                said = "None" if made is None else "a text"
+                raise BadValueError(
+                    f"the function returned {said} for {key!r}",
+                    hint='return the new value; JSON null is b"null", a JSON string json.dumps(text).encode()',
+                    key=key,
+                )
+            item = item_of(key, made, entity)
+            if found is None:
+                write = Write(key, item, only_new=True)
+            else:
+                item = item._replace(expires_at_ms=found.expires_at_ms)
+                write = Write(key, item, keep_ttl=True, expect=found)
+            result = self._write(write)
+            if result is not None:
+                return result
+            if monotonic() >= until:
+                raise DeadlineError(
+                    f"{key!r} was changed by others again and again for {self._patience.wait_s:g} s",
+                    hint="nothing was written; write this key less often, or from one place",
+                    key=key,
+                )
+            time.sleep(random.uniform(0.0005, 0.01))  # noqa: S311 - jitter, not a secret
+
+    def put_many(self, mapping: Mapping[str, Any]) -> dict[str, WriteResult]:
+        """Write values as `put` does, those of one shard of the store in one step.
+
+        In the tables each key is a step of its own: where one is refused, those before it are written.
+        """
+        writes = [
+            Write(key, item_of(key, value, need_entity(key, self._lens.route(key)))) for key, value in mapping.items()
+        ]
+        if not writes:
+            return {}
+        results = [_done(result) for result in self._way().write(writes)]
+        for result in results:
+            self._last.set(result)
+        return dict(zip(mapping, results, strict=True))
+
+    def scan(self, prefix: str = "") -> Iterator[str]:
+        """Yield the mapped keys that begin with *prefix*, in no order.
+
+        As with SCAN, keys that come or go meanwhile may be among them or not, and one may come twice.
+        """
+        way = self._way()
+        belief = self._reading(way, prefix)
+        pages = self._table_keys(way, prefix) if belief.reads_tables else self._store_keys(way, prefix)
+        for key in pages:
+            if self._is_mapped(key):
+                yield key
+
+    def last_write(self) -> WriteResult | None:
+        """Return the result of the newest write of this thread or task; ``None`` before the first."""
+        return self._last.get()
+
+    def close(self) -> None:
+        """Finish what is under way beside the calls, and release connections. Safe to call twice."""
+        way = self._by_process.pop(os.getpid(), None)
+        if way is not None:
+            way.companion.close()
+            way.store.close()
+            way.tables.close()
+
+    def _way(self) -> Way:
+        process = os.getpid()
+        way = self._by_process.get(process)
+        if way is None:
+            # No lock: one that another thread holds while the process forks would stay locked in the child.
+            # What a parent opened is left alone, as closing it would speak on the parent's connections.
+            way = self._by_process.setdefault(process, Way(self._connect(), self._patience))
+            way.companion.start()
+        return way
+
+    def _is_mapped(self, key: str) -> bool:
+        return self._lens.route(key).kind is RouteKind.ENTITY
+
+    def _read(self, key: str) -> Item | None:
+        need_entity(key, self._lens.route(key))
+        way = self._way()
+        belief = way.view.known or self._reading(way, key)
+        if not belief.reads_tables:
+            return way.store.get(key)
+        [item] = way.tables.get([key], deadline_s=self._patience.tables_s)
+        return item
+
+    def _reading(self, way: Way, key: str) -> Belief:
+        """Return where to read; a store without a fence is read unless the tables are known to be open."""
+        try:
+            return way.view.current(key)
+        except FenceMissingError:
+            try:
+                control = way.tables.control()
+            except (TargetError, DeadlineError):
+                control = None
+            opened = control is not None and control.authority is not Authority.STORE
+            return Belief(Fence(0, Authority.SEALED), reads_tables=opened)
+
+    def _store_keys(self, way: Way, prefix: str) -> Iterator[str]:
+        position = ""
+        while True:
+            page = way.store.keys(prefix=prefix, position=position)
+            for key in page.keys:
+                if self._lens.explodes(key):
+                    for address in self._fields(way, key):
+                        yield address
+                else:
+                    yield key
+            position = page.position
+            if not position:
+                return
+
+    def _fields(self, way: Way, key: str) -> Iterator[str]:
+        position = ""
+        while True:
+            page = way.store.fields(key, position=position)
+            for address in page.keys:
+                yield address
+            position = page.position
+            if not position:
+                return
+
+    def _table_keys(self, way: Way, prefix: str) -> Iterator[str]:
+        if prefix and self._is_mapped(prefix):
+            [item] = way.tables.get([prefix], deadline_s=self._patience.tables_s)
+            if item is not None:
+                yield prefix
+        after = prefix
+        while True:
+            page = way.tables.keys(after=after, limit=500)
+            for key in page:
+                if not key.startswith(prefix):
+                    return
+                yield key
+            if not page:
+                return
+            after = page[-1]
+
+    def _write(self, write: Write) -> WriteResult | None:
+        [result] = self._way().write([write])
+        if result is not None:
+            self._last.set(result)
+        return result
+
+
+def _done(result: WriteResult | None) -> WriteResult:
+    assert result is not None  # noqa: S101 - a write without a condition is done, or raises
+    return result
+
+
+def _milliseconds(ttl: float | timedelta | None) -> int | None:
+    if ttl is None:
+        return None
+    seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
+    if not seconds * 1000 >= 1:
+        raise BadValueError(f"a ttl of {ttl} is no time to live", hint="seconds from now; `delete` takes a key away")
+    return int(seconds * 1000)

@@ -1,0 +1,124 @@
+"""A migration in memory: a mapping, a store, tables and a relay that works when told, in any stage."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from kvmigrate.dualwrite.companion import Companion
+from kvmigrate.dualwrite.plan import PLANS
+from kvmigrate.dualwrite.store import Store
+from kvmigrate.dualwrite.store_async import AsyncStore
+from kvmigrate.dualwrite.way import Connections
+from kvmigrate.dualwrite.way_async import AsyncConnections
+from kvmigrate.dualwrite.write import Patience
+from kvmigrate.errors import ConfigError
+from kvmigrate.model import Authority, Fence, MarkedKey, Stage
+from kvmigrate.stores.fence_base import Swap
+from kvmigrate.testing.memory_store import SHARD, MemoryStore
+from kvmigrate.testing.memory_tables import MemoryTables
+from kvmigrate.testing.memory_writer import MemoryLiveWriter, MemoryWriter
+from kvmigrate.testing.memory_writer_async import AsyncMemoryLiveWriter, AsyncMemoryWriter
+from kvmigrate.transform.declaration.mapping_file import load_mapping
+from kvmigrate.transform.lens import compile_mapping
+
+
+class MemoryMigration:
+    """Give `store` or `async_store` to the program under test, then look at `memory` and `tables`.
+
+    Nothing is shared between processes, and nothing outlives the object.
+
+    Attributes:
+        memory: The store; its ``before`` lets operations fail.
+
+        tables: The tables; likewise.
+    """
+
+    def __init__(self, mapping: str | Path, stage: Stage = Stage.DUALWRITE, patience: Patience | None = None) -> None:
+        """Read the mapping (a file, or its text) and begin in *stage*. Raises `MappingError`."""
+        self.lens = compile_mapping(load_mapping(mapping))
+        self.memory, self.tables = MemoryStore(), MemoryTables(self.lens)
+        self._patience = patience
+        self.tables.install()
+        self.tables.change({"epoch": 1, "stage": stage, "authority": PLANS[stage].authority, "backfilled_epoch": 0})
+        self.memory.create([SHARD], _fence_of(stage, epoch=1))
+
+    @cached_property
+    def store(self) -> Store:
+        """As `Migration.store`."""
+        return Store(self.lens, self.connect, self._patience)
+
+    @cached_property
+    def async_store(self) -> AsyncStore:
+        """As `AsyncMigration.store`."""
+        return AsyncStore(self.lens, self.connect_async, self._patience)
+
+    @property
+    def stage(self) -> Stage:
+        """The stage now."""
+        control = self.tables.control()
+        return Stage.OFF if control is None else control.stage
+
+    def move(self, stage: Stage) -> None:
+        """Go to a stage as the controller does: sealed, drained, opened at a new epoch.
+
+        Raises:
+            ConfigError: the tables refuse an item, so that the authority cannot move.
+        """
+        control = self.tables.control()
+        epoch = 1 if control is None else control.epoch
+        before, after = PLANS[self.stage].authority, PLANS[stage].authority
+        if before is not after and after is Authority.TABLES:
+            self._swap(Fence(epoch + 1, Authority.SEALED))
+        if before is not after and after is Authority.STORE:
+            self.tables.change({"epoch": epoch + 1, "authority": Authority.SEALED})
+        if self.stage is Stage.COMPLETE:
+            # Nothing was written back since; the reverse mirror does it before the store is of use again.
+            self._swap(Fence(epoch, Authority.TABLES))
+        if stuck := self.settle():
+            raise ConfigError(f"the tables refuse {', '.join(stuck)}", hint="change the items, or the mapping")
+        self.tables.change({"epoch": epoch + 1, "authority": after, "stage": stage})
+        self._swap(_fence_of(stage, epoch=epoch + 1), clears=True)
+
+    def settle(self) -> list[str]:
+        """Do what a relay does until nothing is left to do; return the keys that the tables refuse, still marked."""
+        stuck = []
+        for key, n in self.memory.marked(SHARD, limit=self.memory.marks()):
+            seen = self.memory.observe(SHARD, [key])
+            if self.tables.mirror(seen.items[0], key, seen.version, 1.0):
+                self.memory.ack(SHARD, [MarkedKey(key, n)])
+            else:
+                stuck.append(key)
+        for key in self.tables.owed_keys():
+            version, [item] = self.tables.version(key), self.tables.get([key], 1.0)
+            if version is not None and self.memory.reverse(SHARD, key, version, item):
+                self.tables.paid([(key, version)])
+        return stuck
+
+    def connect(self) -> Connections:
+        """Return what a `Store` works with."""
+        return Connections(MemoryWriter(self.memory), MemoryLiveWriter(self.tables), self._companion())
+
+    def connect_async(self) -> AsyncConnections:
+        """Return what an `AsyncStore` works with."""
+        return AsyncConnections(AsyncMemoryWriter(self.memory), AsyncMemoryLiveWriter(self.tables), self._companion())
+
+    def _companion(self) -> Companion:
+        return Companion(lambda: self.memory, lambda: self.tables)
+
+    def _swap(self, fence: Fence, *, clears: bool = False) -> None:
+        now = self.memory.fences()[SHARD]
+        if now is not None:
+            opens_store = clears and fence.authority is Authority.STORE
+            swap = Swap(
+                fence._replace(log=now.log) if fence.authority is Authority.SEALED else fence,
+                clock_epoch=fence.epoch if opens_store else None,
+                clear_marks=clears and fence.authority is Authority.TABLES,
+                clear_guard=opens_store,
+            )
+            self.memory.swap([SHARD], epochs=[now.epoch], authorities=[now.authority], to=swap)
+
+
+def _fence_of(stage: Stage, *, epoch: int) -> Fence:
+    authority = Authority.RETIRED if stage is Stage.COMPLETE else PLANS[stage].authority
+    return Fence(epoch, authority, PLANS[stage].log)
