@@ -175,6 +175,13 @@ class Proxy:
         assert parts.port, url
         return cls(parts.hostname, parts.port)
 
+    def move(self, url: str) -> None:
+        """Forward new connections to the server that *url* names from now on: it took the place of the other one."""
+        parts = urlsplit(url)
+        assert parts.hostname, url
+        assert parts.port, url
+        self._server = (parts.hostname, parts.port)
+
     def url(self, url: str) -> str:
         """Return *url* with the proxy in the place of its host and port."""
         parts = urlsplit(url)
