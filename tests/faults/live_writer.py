@@ -13,9 +13,8 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from kvmigrate.dualwrite.store import Store
-
 from kvmigrate import Migration
+from kvmigrate.dualwrite.store import Store
 from kvmigrate.errors import AmbiguousWriteError, KVMigrateError
 
 CLIENTS, ORDERS, VISITS, COUNTERS = 12, 24, 6, 4
