@@ -1,7 +1,8 @@
 """Fetch the servers that the tests need beyond what Python wheels bring, and say what is there.
 
 Today that is Redis, PgBouncer and, on Linux x86_64, Valkey; with ``CI=true`` also RedisJSON, which is 56 MB.
-PostgreSQL comes in a wheel that is installed. Nothing is started here. A server that cannot be had is no failure: its tests skip and say so.
+PostgreSQL comes in a wheel that is installed. Nothing is started here. A server that cannot be had is no failure: its
+tests skip and say so.
 """
 
 import os

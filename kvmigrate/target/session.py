@@ -159,7 +159,11 @@ def house_error(exc: psycopg.Error) -> TargetError:
             hint="`kvmigrate schema --diff` shows how they differ; `kvmigrate backfill` makes what is missing",
         )
     if isinstance(exc, errors.InsufficientPrivilege):
-        return TargetError(message, hint="the role needs rights on the mapping's tables and on schema kvmigrate")
+        return TargetError(
+            message,
+            hint="the role needs rights on the mapping's tables and on schema kvmigrate; "
+            "`kvmigrate control grants` prints them",
+        )
     if isinstance(exc, psycopg.OperationalError) and is_refusal(exc):
         return TargetError(f"PostgreSQL refuses: {message}", hint=LOGIN_HINT)
     if isinstance(exc, psycopg.OperationalError):
