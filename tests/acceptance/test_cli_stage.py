@@ -54,6 +54,9 @@ def test_the_whole_way_there_and_back(cli: CommandLine, repository: Path, pg: Pg
 
     assert ("live", "rampdown", "T", 2) == tuple(value[name] for name in ("before", "stage", "authority", "epoch"))
     assert value["stall_ms"] > 0
+    exported = cli("export", "--from", "target", "--target", cli.target, "-o", "tables.ndjson", "--json").json
+    assert (6, 0) == (exported["exported"], exported["read"])
+    assert b"N/A" in (cli.folder / "tables.ndjson").read_bytes()
     shown = typed(cli, repository, "show")
     assert [{"shard": "", "epoch": 2, "authority": "T", "log": 0}] == [{**shown["fences"][0], "shard": ""}]
     assert (1, 0, 0, 0) == tuple(shown[name] for name in ("kept", "quarantined", "waiting", "owed"))
