@@ -423,4 +423,4 @@ class Migration:
         if not keys:
             return {}
         entries = self.target.quarantined(after="", limit=len(keys), reason=None, entity=None, keys=keys, payload=True)
-        return {entry.key: entry.item for entry in entries if entry.item is not None}
+        return {**self.target.kept(keys), **{each.key: each.item for each in entries if each.item is not None}}

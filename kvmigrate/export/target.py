@@ -82,7 +82,8 @@ class TargetExport:
         found = self._rebuilt([entry for entry in entries if entry.status == LedgerStatus.OK])
         self._report.rebuilt += len(found)
         aside = [entry for entry in entries if entry.status != LedgerStatus.OK]
-        kept = self._payloads([entry.key for entry in aside if entry.status == LedgerStatus.QUARANTINED])
+        whole = {LedgerStatus.QUARANTINED, LedgerStatus.KEPT}
+        kept = self._payloads([entry.key for entry in aside if entry.status in whole])
         self._report.from_quarantine += len(kept)
         for item in kept.values():
             self._report.miss_value(item)

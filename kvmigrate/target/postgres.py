@@ -12,7 +12,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from kvmigrate.errors import FenceError, TargetError
-from kvmigrate.model import Bin, Reason, Version
+from kvmigrate.model import Bin, Item, Reason, Version
 from kvmigrate.target.apply import Applier
 from kvmigrate.target.attempt import Parts
 from kvmigrate.target.base import (
@@ -40,7 +40,7 @@ from kvmigrate.target.layout import Layout
 from kvmigrate.target.listed import compare_listed
 from kvmigrate.target.load_end import LoadEnd
 from kvmigrate.target.lost_rows import forget_contents, forget_lost_rows, refresh_statistics
-from kvmigrate.target.quarantined import select_quarantined
+from kvmigrate.target.quarantined import select_kept, select_quarantined
 from kvmigrate.target.resume import take_over
 from kvmigrate.target.run_row import RunRow, quarantined_by
 from kvmigrate.target.schema_postgres import apply_schema
@@ -421,6 +421,10 @@ class PostgresTarget:
                 payload=payload,
             )
         )
+
+    def kept(self, keys: Sequence[str]) -> dict[str, Item]:
+        """Return those of these items that were waived and are kept whole."""
+        return self._writer.run(lambda connection: select_kept(connection, self._parts().scope, keys))
 
     def waiting_items(self, *, reason: str | None, entity: str | None, limit: int) -> list[WaitingEntry]:
         """Return the first *limit* obstacles of waiting items, in order of the items' keys."""

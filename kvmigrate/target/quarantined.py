@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from kvmigrate.model import Item
 from kvmigrate.target.base import QuarantineEntry
 from kvmigrate.target.counts import entity_name
 from kvmigrate.target.payload import decode_payload
@@ -24,6 +25,12 @@ WHERE scope = %(scope)s AND key > %(after)s
     AND (%(entity)s::int IS NULL OR entity = %(entity)s)
     AND (%(every)s OR key = ANY(%(keys)s))
 ORDER BY key LIMIT %(limit)s
+"""
+
+
+_KEPT = """
+SELECT key, CASE WHEN kind <> 'null' THEN value END, kind, (extract(epoch FROM expires_at) * 1000)::bigint
+FROM kvmigrate.kept WHERE scope = %s AND key = ANY(%s)
 """
 
 
@@ -56,6 +63,13 @@ def select_quarantined(
     statement = sql.SQL(_SELECT).format(payload=sql.SQL("payload" if payload else "NULL::bytea"))
     names = {each.id: each.name for each in mapping.entities}
     return [_entry(row, names, payload=payload) for row in connection.execute(statement, values).fetchall()]
+
+
+def select_kept(connection: Connection, scope: int, keys: Sequence[str]) -> dict[str, Item]:
+    """Return those of these items that were waived and are kept whole."""
+    found = connection.execute(_KEPT, [scope, list(keys)]).fetchall()
+    items = [decode_payload(key, value, kind, expires_at_ms) for key, value, kind, expires_at_ms in found]
+    return {item.key: item for item in items if item is not None}
 
 
 def _entry(row: tuple[Any, ...], names: dict[int, str], *, payload: bool) -> QuarantineEntry:
