@@ -1,5 +1,6 @@
 """Failovers, restores, rivals and refusals while the authority moves or stands."""
 
+import datetime as dt
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from kvmigrate.cutover.sides import NoDrain
 from kvmigrate.cutover.trouble import Trouble
 from kvmigrate.errors import CheckFailedError, KVMigrateError
 from kvmigrate.model import Authority, Fence, Stage
+from kvmigrate.target.live_base import Lease
 from tests.fix_cutover import LIMITS, CrashError, Moving, crash_at
 
 
@@ -137,13 +139,12 @@ def test_the_watch_leaves_a_move_to_whoever_has_the_lease(moving: Moving) -> Non
 def test_two_controllers_without_a_lease_are_harmless(moving: Moving, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step compares: both sides are never open, and one of the two moves goes through."""
     live(moving)
-    monkeypatch.setattr("kvmigrate.cutover.leased.CONTROLLER", "unused")
     found: list[Moved | BaseException] = []
 
     def run(name: str) -> None:
         controller = moving.controller()
-        controller._sides.row.lease = lambda *_, **__: _lease(name)  # type: ignore[attr-defined]
-        controller._sides.row.release = lambda _: None  # type: ignore[attr-defined]
+        monkeypatch.setattr(controller._sides.row, "lease", lambda *_, **__: _lease(name))
+        monkeypatch.setattr(controller._sides.row, "release", lambda _: None)
         try:
             found.append(controller.advance(Stage.RAMPDOWN))
         except KVMigrateError as exc:
@@ -166,11 +167,7 @@ def test_two_controllers_without_a_lease_are_harmless(moving: Moving, monkeypatc
     assert [] == [each for each in found if not isinstance(each, Moved | CheckFailedError)]
 
 
-def _lease(name: str) -> object:
-    import datetime as dt
-
-    from kvmigrate.target.live_base import Lease
-
+def _lease(name: str) -> Lease:
     return Lease("controller", name, 1, dt.datetime.now(dt.UTC))
 
 

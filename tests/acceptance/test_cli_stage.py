@@ -1,0 +1,179 @@
+"""The stages of a migration, as one types them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.fix_cli import CommandLine, check_schema
+from tests.fix_postgres import PgConnection
+
+
+def typed(cli: CommandLine, repository: Path, *words: str, code: int = 0, schema: str = "") -> dict[str, Any]:
+    """Run a command of stage, check its object and how it ends, and return the object."""
+    done = cli("stage", *words, *cli.sides, "--json")
+    assert code == done.code, done
+    check_schema(repository, schema or f"stage-{words[0]}", done.json)
+    assert (code == 0) == done.json["ok"]
+    return done.json
+
+
+def refused(cli: CommandLine, repository: Path, *words: str) -> tuple[int, str, str]:
+    """Return how a command ends that fails: exit code, code and message."""
+    done = cli(*words, *cli.sides, "--json")
+    check_schema(repository, "error", done.json)
+    error = done.json["error"]
+    return done.code, error["code"], f"{error['message']} {error['hint']}"
+
+
+def follow(cli: CommandLine, repository: Path) -> None:
+    """Go to dualwrite, and fill the tables."""
+    cli.put({"gift:7": {"client": 1}})
+    cli.backfill()
+    typed(cli, repository, "advance")
+    cli.backfill()
+
+
+def test_the_whole_way_there_and_back(cli: CommandLine, repository: Path, pg: PgConnection) -> None:
+    """Every stage with its gate; the log has who moved it, and why."""
+    follow(cli, repository)
+    assert "dualwrite" == typed(cli, repository, "show")["stage"]
+    for stage in ("shadow", "live"):
+        value = typed(cli, repository, "advance", "--to", stage)
+        assert (stage, "K", None, None) == tuple(value[name] for name in ("stage", "authority", "stall_ms", "gate"))
+    gate = typed(cli, repository, "advance", "--dry-run", code=3)["gate"]
+    assert ("fail", "rampdown") == (gate["verdict"], gate["to"])
+    assert ["quarantined"] == [each["name"] for each in gate["checks"] if each["verdict"] != "pass"]
+    assert 3 == cli("stage", "advance", "--yes", *cli.sides).code
+
+    kept = cli("quarantine", "keep", "gift:42", "--why", "a price without a number", *cli.sides, "--json").json
+    check_schema(repository, "quarantine-keep", kept)
+    value = typed(cli, repository, "advance", "--yes", "--why", "release 42")
+
+    assert ("live", "rampdown", "T", 2) == tuple(value[name] for name in ("before", "stage", "authority", "epoch"))
+    assert value["stall_ms"] > 0
+    shown = typed(cli, repository, "show")
+    assert [{"shard": "", "epoch": 2, "authority": "T", "log": 0}] == [{**shown["fences"][0], "shard": ""}]
+    assert (1, 0, 0, 0) == tuple(shown[name] for name in ("kept", "quarantined", "waiting", "owed"))
+
+    assert "complete" == typed(cli, repository, "advance", "--confirm", "shop")["stage"]
+    for stage in ("rampdown", "live", "shadow", "dualwrite", "off"):
+        value = typed(cli, repository, "rollback", "--to", stage, "--yes")
+        assert (stage, 2 if stage == "rampdown" else 3) == (value["stage"], value["epoch"])
+    with redis.Redis.from_url(cli.source) as client:
+        assert {"name": "Ada", "email": "ada@example.org", "since": 2019} == json.loads(client.get("client:1") or b"")
+        assert "N/A" == json.loads(client.get("gift:42") or b"")["price"]
+    whys = pg.execute("SELECT why FROM kvmigrate.change_log WHERE what = 'stage' AND why <> ''").fetchall()
+    assert [("release 42",)] == whys
+
+
+def test_a_stage_that_is_reached_is_no_error(cli: CommandLine, repository: Path) -> None:
+    """So a script may repeat the command; another stage than the next one is refused."""
+    follow(cli, repository)
+
+    value = typed(cli, repository, "advance", "--to", "dualwrite")
+
+    assert ("dualwrite", "dualwrite", []) == (value["before"], value["stage"], value["steps"])
+    code, name, message = refused(cli, repository, "stage", "advance", "--to", "live", "--yes")
+    assert (2, "config") == (code, name)
+    assert "goes to shadow, not to live" in message
+
+
+def test_a_gate_refuses_before_the_backfill(cli: CommandLine, repository: Path) -> None:
+    """What it wants is shown to people, too."""
+    typed(cli, repository, "advance")
+
+    value = typed(cli, repository, "advance", code=3)
+
+    assert ["backfill", "logging"] == [each["name"] for each in value["gate"]["checks"] if each["verdict"] == "fail"]
+    told = cli("stage", "advance", *cli.sides)
+    assert 3 == told.code
+    assert "the gate into shadow says fail" in told.out
+    assert "the tables do not hold all of the store yet" in told.out
+
+
+def test_questions_need_a_terminal_or_an_answer(cli: CommandLine, repository: Path) -> None:
+    """The tables lead and the store is left only where somebody said so; reasons are asked for."""
+    follow(cli, repository)
+    typed(cli, repository, "advance", "--to", "shadow")
+    typed(cli, repository, "advance", "--to", "live")
+
+    assert "add --yes" in refused(cli, repository, "stage", "advance")[2]
+    assert "add --yes" in refused(cli, repository, "stage", "rollback")[2]
+    assert "add --why" in refused(cli, repository, "stage", "advance", "--override", "lag")[2]
+    wrong = refused(cli, repository, "stage", "advance", "--override", "backfill", "--why", "no time")
+    assert (2, "config") == wrong[:2]
+    assert "go together" in refused(cli, repository, "stage", "rollback", "--force", "--yes")[2]
+    assert "say --why" in refused(cli, repository, "quarantine", "keep", "--all")[2]
+    cli("quarantine", "keep", "--all", "--why", "a test", *cli.sides)
+    typed(cli, repository, "advance", "--yes")
+    assert "--confirm shop" in refused(cli, repository, "stage", "advance", "--yes")[2]
+    assert "--confirm shop" in refused(cli, repository, "stage", "advance", "--confirm", "other")[2]
+
+
+def test_an_override_is_written_down(cli: CommandLine, repository: Path, pg: PgConnection) -> None:
+    """With its reason; the check is shown as it is."""
+    follow(cli, repository)
+    typed(cli, repository, "advance", "--to", "shadow")
+    pg.execute(
+        "INSERT INTO kvmigrate.process (id, scope, kind, adapter_version, epoch_seen, stage_seen) "
+        "VALUES ('old', 1, 'writer', '0', 0, 'off')"
+    )
+    typed(cli, repository, "advance", "--to", "live")
+    cli("quarantine", "keep", "--all", "--why", "a test", *cli.sides)
+    assert 3 == cli("stage", "advance", "--yes", *cli.sides).code
+
+    value = typed(cli, repository, "advance", "--yes", "--override", "processes", "--why", "it is stopped")
+
+    assert "rampdown" == value["stage"]
+    logged = pg.execute("SELECT before, after, why FROM kvmigrate.change_log WHERE what = 'override'").fetchall()
+    assert [("processes", "rampdown", "it is stopped")] == logged
+
+
+def test_force_opens_the_store_without_the_database(cli: CommandLine, repository: Path) -> None:
+    """It names what the store was given since the tables opened, and says what to do next."""
+    follow(cli, repository)
+    for stage in ("shadow", "live"):
+        typed(cli, repository, "advance", "--to", stage)
+    cli("quarantine", "keep", "--all", "--why", "a test", *cli.sides)
+    typed(cli, repository, "advance", "--yes")
+
+    value = typed(cli, repository, "rollback", "--force", "--accept-loss", "--yes", schema="stage-forced")
+
+    assert ([], True, 3) == (value["keys"], value["exact"], value["epoch"])
+    shown = typed(cli, repository, "show")
+    assert ("live", "K", True) == tuple(shown[name] for name in ("stage", "authority", "owes_all"))
+    assert 3 == refused(cli, repository, "stage", "rollback", "--force", "--accept-loss", "--yes")[0]
+
+
+def test_a_database_that_does_not_answer_is_lost(
+    cli: CommandLine, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store opens far above every epoch that the database may know; when it is back, the relay's watch follows."""
+    follow(cli, repository)
+    for stage in ("shadow", "live"):
+        typed(cli, repository, "advance", "--to", stage)
+    cli("quarantine", "keep", "--all", "--why", "a test", *cli.sides)
+    typed(cli, repository, "advance", "--yes")
+    target, cli.target = cli.target, "postgresql://nobody@127.0.0.1:1/nothing"
+    monkeypatch.setattr("kvmigrate.target.session.PAUSES_S", (0.01,))
+
+    value = typed(cli, repository, "rollback", "--force", "--accept-loss", "--yes", schema="stage-forced")
+
+    assert (False, 12) == (value["exact"], value["epoch"])
+    assert "stop whatever writes its tables" in value["warnings"][0]
+    cli.target = target
+    # Both are open until somebody looks, and the first command does.
+    value = typed(cli, repository, "rollback", "--to", "live", "--yes")
+    assert ("live", "K", 13) == tuple(value[name] for name in ("stage", "authority", "epoch"))
+    assert ["the store and the control row disagree"] == value["mended"]
+
+
+def test_where_nothing_was_migrated_there_is_no_stage(empty_cli: CommandLine, repository: Path) -> None:
+    """The message says what comes first; the first step makes all that it needs."""
+    assert (1, "schema") == refused(empty_cli, repository, "stage", "show")[:2]
+
+    assert "dualwrite" == typed(empty_cli, repository, "advance")["stage"]
+    assert [2] == [each["log"] for each in typed(empty_cli, repository, "show")["fences"]]

@@ -1,0 +1,111 @@
+from typing import Any
+
+import pytest
+
+from kvmigrate.cutover.gate import Facts, GateReport, Verdict, evaluate
+from kvmigrate.errors import CheckFailedError, ConfigError
+from kvmigrate.model import Logging, Stage
+from kvmigrate.target.live_base import ProcessSeen
+
+GOOD = Facts(Stage.LIVE, Stage.RAMPDOWN, is_backfilled=True, logging={Logging.MIRROR: 3})
+
+
+def seen(name: str, *, live: bool, age_s: float = 1.0) -> ProcessSeen:
+    """A process that writes."""
+    return ProcessSeen(name, "writer", "0.1", 1, "live", live, age_s)
+
+
+def failed(facts: Facts, **overrides: str) -> list[str]:
+    """The checks that stand in the way."""
+    report = evaluate(facts, overrides)
+    return [each.name for each in report.checks if each.verdict is not Verdict.PASS and each.name not in overrides]
+
+
+def test_a_gate_without_anything_in_the_way_passes() -> None:
+    """Every check of a flip is told, also those that pass."""
+    report = evaluate(GOOD, {})
+
+    assert Verdict.PASS is report.verdict
+    names = "phase backfill logging reconciled lag quarantined waiting processes failover".split()
+    assert names == [each.name for each in report.checks]
+    report.check()
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"phase": "first load"}, "phase"),
+        ({"is_backfilled": False}, "backfill"),
+        ({"logging": {Logging.MIRROR: 2, Logging.MARK_ONLY: 1}}, "logging"),
+        ({"logging": {Logging.MIRROR: 2, None: 1}}, "logging"),
+        ({"logging": {}}, "logging"),
+        ({"owes_all": True}, "reconciled"),
+        ({"marks": 501}, "lag"),
+        ({"quarantined": 1}, "quarantined"),
+        ({"waiting": 2}, "waiting"),
+        ({"processes": [seen("a", live=True), seen("b", live=False)]}, "processes"),
+        ({"tells_failovers": False}, "failover"),
+        ({"pointers": ["sku:{sku}"]}, "pointers"),
+        ({"commands": ["LPOS on gift:{id}"]}, "commands"),
+    ],
+)
+def test_each_thing_in_the_way_of_a_flip_is_named(changes: dict[str, Any], name: str) -> None:
+    """One failing check, with a reason, and the error names it."""
+    facts = GOOD._replace(**changes)
+
+    assert [name] == failed(facts)
+    with pytest.raises(CheckFailedError, match="the gate into rampdown says"):
+        evaluate(facts, {}).check()
+
+
+def test_a_process_that_was_silent_for_an_hour_does_not_count() -> None:
+    """It never writes without a fence again."""
+    silent = seen("gone", live=False, age_s=3601)
+
+    assert [] == failed(GOOD._replace(processes=[silent, seen("a", live=True)]))
+
+
+@pytest.mark.parametrize(
+    ("to", "names"),
+    [
+        (Stage.DUALWRITE, "phase"),
+        (Stage.SHADOW, "phase backfill logging reconciled"),
+        (Stage.LIVE, "phase backfill logging reconciled lag"),
+        (Stage.COMPLETE, "phase owed"),
+    ],
+)
+def test_each_stage_has_its_own_checks(to: Stage, names: str) -> None:
+    """Nothing is asked that a stage does not need."""
+    assert names.split() == [each.name for each in evaluate(GOOD._replace(to=to), {}).checks]
+
+
+def test_what_was_not_seen_is_inconclusive() -> None:
+    """Where nothing fails, it is told apart from a failure."""
+    assert Verdict.INCONCLUSIVE is evaluate(GOOD._replace(tells_failovers=False), {}).verdict
+    assert Verdict.FAIL is evaluate(GOOD._replace(tells_failovers=False, waiting=1), {}).verdict
+
+
+def test_an_override_waives_one_check_with_its_reason() -> None:
+    """It stays in the report as it is."""
+    facts = GOOD._replace(marks=900)
+
+    report = evaluate(facts, {"lag": "nightly job"})
+
+    assert (Verdict.PASS, {"lag": "nightly job"}) == (report.verdict, report.overridden)
+    assert "fail" == next(each["verdict"] for each in report.to_json()["checks"] if each["name"] == "lag")
+    assert [] == failed(facts, lag="nightly job")
+
+
+@pytest.mark.parametrize("name", ["backfill", "quarantined", "logging", "reconciled", "nonsense"])
+def test_what_a_flip_cannot_do_without_is_not_overridden(name: str) -> None:
+    """It would lose something, or be refused by the database anyway."""
+    with pytest.raises(ConfigError, match="cannot be overridden"):
+        evaluate(GOOD, {name: "because"})
+
+
+def test_every_check_has_all_fields() -> None:
+    """As the published schema has them."""
+    report: GateReport = evaluate(GOOD, {})
+    fields = {"name", "verdict", "value", "operator", "limit", "unit", "n", "needed", "reason"}
+
+    assert [fields] * len(report.checks) == [set(each) for each in report.to_json()["checks"]]
