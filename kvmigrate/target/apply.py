@@ -17,6 +17,9 @@ from kvmigrate.transform.lens import PageRows
 
 Connection = psycopg.Connection[Any]
 
+_RACES = 3
+"""Tries at an item that loses a value to a writer which was not there when it was looked for."""
+
 _ON_OTHERS = (errors.ForeignKeyViolation, errors.UniqueViolation, errors.ExclusionViolation)
 
 
@@ -34,7 +37,9 @@ class Applier:
         """
         return self._apply_or_split(connection, batch.items, batch.rows, batch.label)
 
-    def _apply_or_split(self, connection: Connection, items: Sequence[Item], rows: PageRows, label: Label) -> Applied:
+    def _apply_or_split(
+        self, connection: Connection, items: Sequence[Item], rows: PageRows, label: Label, *, races: int = _RACES
+    ) -> Applied:
         try:
             with connection.transaction():
                 return Attempt(self._parts, connection, items, label).run(rows)
@@ -45,6 +50,8 @@ class Applier:
             left = concerned(items, rows)
             if not left:
                 raise
+            if len(left) == 1 and races > 1 and self._is_race(exc):
+                return self._apply_or_split(connection, left, self._parts.lens.page(left), label, races=races - 1)
             if len(left) == 1:
                 return self._set_aside(connection, left[0], exc, label)
         middle = len(left) // 2
@@ -62,8 +69,14 @@ class Applier:
             constraint = exc.diag.constraint_name or ""
             kind = Reason.MISSING_PARENT if isinstance(exc, errors.ForeignKeyViolation) else Reason.SAME_ROW
             message = f"the database refuses it for another row: {constraint} on {exc.diag.table_name}"
-            return attempt.set_aside(Wait(constraint, self._parts.entity_id(item.key), "", kind.value, message))
+            # Which value it is has to be found out, by trying again, where that could be told.
+            wait = Wait(constraint, self._parts.entity_id(item.key), "", kind.value, message, due=self._is_race(exc))
+            return attempt.set_aside(wait)
         return attempt.set_aside(Refusal(item.key, "$", Reason.DATABASE, self._told(item.key, exc)))
+
+    def _is_race(self, exc: psycopg.Error) -> bool:
+        """Whether what refuses is of the mapping: then it would have been found, had it been there before."""
+        return isinstance(exc, _ON_OTHERS) and exc.diag.constraint_name in self._parts.conflicts.constraints
 
     def _told(self, key: str, exc: psycopg.Error) -> str:
         """The server's message; only its class where the item has personal columns, since it may quote a value."""

@@ -63,6 +63,11 @@ class Conflicts:
         self._against = {key.name: _against_sql(layout, plan, key, scope) for plan in layout.plans for key in plan.keys}
         self._missing = {key.name: _missing_sql(layout, plan, key) for plan in layout.plans for key in plan.references}
 
+    @property
+    def constraints(self) -> set[str]:
+        """Names of the constraints that are looked at."""
+        return {*self._against, *self._missing}
+
     def find(self, connection: Connection, items: Sequence[Item], staged: Iterable[str]) -> Verdicts:
         """Return the verdicts over what is staged now; empty when nothing is in the way.
 

@@ -22,6 +22,13 @@ WHERE p.pronamespace = 'kvmigrate'::regnamespace AND p.proname ~ %s
 ORDER BY p.proname
 """
 
+_CALLERS = """
+SELECT DISTINCT a.grantee::regrole::text
+FROM pg_catalog.pg_proc AS p, aclexplode(p.proacl) AS a
+WHERE p.pronamespace = 'kvmigrate'::regnamespace AND p.proname ~ %s AND a.grantee NOT IN (0, p.proowner)
+ORDER BY 1
+"""
+
 _TYPES = """
 SELECT t.typname FROM pg_catalog.pg_type AS t
 WHERE t.typnamespace = 'kvmigrate'::regnamespace AND t.typname ~ %s AND t.typtype = 'c'
@@ -32,7 +39,8 @@ def install_live(url: str, lens: Lens) -> list[str]:
     """Make the functions that live writes of this mapping call; return the names of those made now.
 
     Nothing is done where they stand as this version and this mapping make them. Otherwise all of the
-    scope's are dropped and made anew in one transaction; writers of the older mapping cease to mirror.
+    scope's are dropped and made anew in one transaction, for the same callers; writers of the older mapping
+    cease to mirror.
 
     Raises:
         SchemaError: the scope is not known in this database.
@@ -57,16 +65,20 @@ def _install(connection: Connection, lens: Lens, database: str) -> list[str]:
         statements = create_live(layout, scope)
         digest = digest_of(statements, mapping.fingerprint)
         wanted = [name for each in live_functions(layout, scope).values() for name in (each.mirror, each.put)]
-        standing = connection.execute(_FUNCTIONS, [rf"^(mirror|put)_{scope}_\d+$"]).fetchall()
+        ours = rf"^(mirror|put)_{scope}_\d+$"
+        standing = connection.execute(_FUNCTIONS, [ours]).fetchall()
         if len(standing) == len(wanted) and all(comment == digest for _, comment in standing):
             return []
+        callers = [role for (role,) in connection.execute(_CALLERS, [ours]).fetchall()]
         _drop(connection, [signature for signature, _ in standing], rf"^row_{scope}_\d+$")
         for statement in statements:
             connection.execute(statement)
         for name in wanted:
-            connection.execute(
-                sql.SQL("COMMENT ON FUNCTION {} IS {}").format(sql.Identifier("kvmigrate", name), sql.Literal(digest))
-            )
+            function = sql.Identifier("kvmigrate", name)
+            connection.execute(sql.SQL("COMMENT ON FUNCTION {} IS {}").format(function, sql.Literal(digest)))
+            for role in callers:
+                # The server's own spelling of the role's name.
+                connection.execute(sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(function, sql.SQL(role)))
         return wanted
 
 

@@ -1,5 +1,8 @@
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 
 from kvmigrate.errors import FenceError
@@ -281,6 +284,47 @@ def test_the_functions_are_made_once_and_again_where_they_differ(live: Live) -> 
 
     assert install_live(live.url, live.lens)
     assert live.mirror(BOB, 2)
+
+
+def test_callers_keep_their_right_when_the_functions_are_made_anew(live: Live) -> None:
+    """An application's role need not be granted it again after an edit of the mapping."""
+    role = f"Caller {live.column('SELECT current_database()')[0]}"
+    live.pg.execute(f'CREATE ROLE "{role}"'.encode())
+    (name,) = live.column("SELECT p.oid::regproc::text FROM pg_proc AS p WHERE p.proname ~ '^mirror_' LIMIT 1")
+    live.pg.execute(f'GRANT EXECUTE ON FUNCTION {name} TO "{role}"'.encode())
+    live.pg.execute(f"COMMENT ON FUNCTION {name} IS 'of another make'".encode())
+
+    assert install_live(live.url, live.lens)
+
+    found = live.column(
+        "SELECT has_function_privilege(%s, p.oid, 'EXECUTE') FROM pg_proc AS p WHERE p.proname ~ '^put_'", role
+    )
+    assert {True} == set(found)
+    live.pg.execute(f'DROP OWNED BY "{role}"'.encode())
+    live.pg.execute(f'DROP ROLE "{role}"'.encode())
+
+
+def test_a_value_lost_to_a_writer_that_came_meanwhile_is_waited_for_by_its_value(live: Live) -> None:
+    """The careful merge looks again, so that it can tell when the value is free."""
+    live.mirror(ADA, 1)
+    with psycopg.connect(live.url) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("INSERT INTO products (id, owner, sku) VALUES ('b', '1', 'B-1')")
+        applied = pool.submit(live.apply, item("product:x", {"owner": "1", "sku": "B-1"}), n=2)
+        blocked = (
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE wait_event_type = 'Lock' AND application_name = 'kvmigrate:relay'"
+        )
+        while live.column(blocked) == [0]:
+            time.sleep(0.01)
+        other.commit()
+        assert 1 == applied.result().waiting
+
+    assert [("products_sku_key", "B-1", False)] == live.rows(
+        "SELECT on_constraint, on_value, due FROM kvmigrate.waiting"
+    )
+    assert 0 == live.target.mark_due()
+    live.pg.execute("DELETE FROM products")
+    assert 1 == live.target.mark_due()
 
 
 def test_nobody_else_may_call_the_functions(live: Live) -> None:

@@ -114,7 +114,7 @@ def test_owed_items_and_their_versions_are_of_one_moment(live: Live) -> None:
 
     thread = threading.Thread(target=write)
     thread.start()
-    seen = []
+    seen: list[tuple[int, int]] = []
     while not done.is_set() or not seen:
         version, found = owed(live)["order:7"]
         value = value_of(found)

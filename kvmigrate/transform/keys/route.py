@@ -79,8 +79,9 @@ class Router:
         self.candidates = [Candidate(number, *pair) for number, pair in enumerate(_routes(mapping))]
         for candidate in self.candidates:
             first = candidate.template.parts[0]
-            if isinstance(first, str) and ":" in first:
-                self._by_head.setdefault(first[: first.index(":")], []).append(candidate)
+            # A template that is one text has no other keys, so that its head is all of it.
+            if isinstance(first, str) and (":" in first or candidate.template.parts == (first,)):
+                self._by_head.setdefault(first.partition(":")[0], []).append(candidate)
             else:
                 self._anywhere.append(candidate)
         self._simple = {} if self._anywhere else _simple(self._by_head)
@@ -106,7 +107,7 @@ class Router:
 
     def route(self, key: str) -> Route:
         """Return the key's route; of several templates the one that constrains strictly more wins."""
-        candidates = self._by_head.get(key[: key.find(":")], [])
+        candidates = self._by_head.get(key.partition(":")[0], [])
         matches = [(each, found) for each in (*candidates, *self._anywhere) if (found := each.match(key))]
         if not matches:
             return _UNMATCHED
