@@ -11,13 +11,14 @@ from tests.need import MISSING_SERVER
 pytest_plugins = [
     "tests.fix_cli",
     "tests.fix_cluster",
-    "tests.fix_cutover",
     "tests.fix_live",
     "tests.fix_migration",
     "tests.fix_pace",
     "tests.fix_postgres",
     "tests.fix_redis",
+    "tests.fix_sentinel",
     # Those that use fixtures of others come after them.
+    "tests.fix_cutover",
     "tests.fix_follow",
 ]
 

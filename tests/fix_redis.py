@@ -96,6 +96,16 @@ def redis6_url(redis6_server: RedisServer) -> str:
     return redis6_server.url
 
 
+def redis_json(repository: Path) -> str:
+    """Return the module of RedisJSON; skip the test where it, or a Redis that takes it, is missing."""
+    fetched = repository / ".cache" / "rejson.so"
+    module = os.environ.get("KVMIGRATE_TEST_REJSON") or (str(fetched) if fetched.exists() else "")
+    program = find_redis()
+    if not module or program is None or int(program_version(program).split(".")[0]) < 7:
+        pytest.skip("needs RedisJSON (CI=true make servers) and a Redis 7 that takes it")
+    return module
+
+
 def pytest_report_header() -> str:
     """Name the Redis that this run talks to."""
     if url := os.environ.get(URL_VARIABLE):

@@ -56,6 +56,9 @@ class Swap(NamedTuple):
     """The fence that a shard shall have instead of another one; `FencedStore.swap`.
 
     Attributes:
+        fence: Its incarnation of "" leaves the one that is noted. What is owed is only ever added: `FencedStore.note`
+            takes it away, so that a swap by somebody who read the fence before marks were dropped does not.
+
         clock_epoch: The epoch from now on of what the clock counts; ``None`` leaves it: a sealed shard's positions
             still belong to the epoch before.
 
@@ -92,7 +95,7 @@ class FencedStore(Protocol):
         ...
 
     def fences(self) -> Mapping[str, Fence | None]:
-        """Return the fence of every shard; ``None`` where it has none."""
+        """Return the fence of every shard; ``None`` where it has none, or has no clock."""
         ...
 
     def marked(self, shard: str, *, limit: int) -> Sequence[MarkedKey]:
@@ -133,7 +136,10 @@ class FencedStore(Protocol):
         """Give each of *shards* the fence *to* if its fence has one of the *epochs* and *authorities* now.
 
         Returns:
-            How many of *shards* have the fence afterwards, be it from this call or from an earlier one.
+            How many of *shards* have that epoch, authority and log afterwards, be it from this call or an earlier one.
+
+        Raises:
+            SourceError: the epoch would fall, or an open store (K) would begin to log without a new epoch.
         """
         ...
 
@@ -214,7 +220,7 @@ class AsyncFencedWriter(Protocol):
         """Write the item whole. Its expiry is *ttl_ms* by the store's clock, or `Item.expires_at_ms`, or none.
 
         Args:
-            item: JSON, hash or a field of a hash; other kinds are refused.
+            item: JSON, hash or a field of a hash; other kinds are refused. A field's expiry is its hash's: it stays.
 
             epoch: That the caller believes in.
 

@@ -254,6 +254,9 @@ local function write(keys, args)
     return refusal(found)
   end
   local n, last = '0', 3 + args[3]
+  if string.upper(args[last + 1]) == 'INCRBYFLOAT' and not redis.REDIS_VERSION_NUM then
+    return redis.error_reply('ERR INCRBYFLOAT in a script can crash servers before Redis 7')
+  end
   if found[3] ~= '0' then
     n = tick(keys[2])
     if not n then

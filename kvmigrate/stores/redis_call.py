@@ -115,7 +115,7 @@ class RedisCaller:
         told = str(exc).lower()
         if "function not found" in told:
             self._by_function = self._can_load()
-        elif self._by_function and "fcall" in told and (isinstance(exc, NoPermissionError) or "unknown" in told):
+        elif "fcall" in told and (isinstance(exc, NoPermissionError) or "unknown" in told):
             self._by_function = False
         else:
             raise refusal(self._place.name, exc) from exc

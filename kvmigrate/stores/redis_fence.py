@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ from kvmigrate.stores.redis_shards import ALONE, ShardKeys, shard_keys
 
 _LIFE = re.compile(rb"^(run_id|master_replid):(\w+)", re.MULTILINE)
 _SCAN_KEYS = 1000
+_SLICE_S = 1.0
+"""WAIT is asked in slices: the driver gives up a connection that says nothing for longer than its time-out."""
 
 
 def _no_json(key: str) -> bool:
@@ -197,18 +200,14 @@ class RedisFencedStore:
 
     def confirm(self, *, replicas: int, timeout_s: float) -> bool:
         """Return whether so many replicas have all that the server accepted before this call (WAIT)."""
-        if replicas < 1:
-            return True
-        try:
-            # WAIT is for the last write of its own connection, so there has to be one.
-            with self._place.client.pipeline(transaction=False) as pipe:
-                for shard in self.shards():
-                    pipe.hincrby(self._keys(shard).clock, "waits", 1)
-                pipe.wait(replicas, max(1, round(timeout_s * 1000)))
-                *_, reached = pipe.execute()
-        except redis.exceptions.RedisError as exc:
-            raise SourceError(f"{self.name}: {self._place.scrub(exc)}") from exc
-        return int(reached) >= replicas
+        end = time.monotonic() + timeout_s
+        while replicas > 0:
+            left_s = end - time.monotonic()
+            if self._confirmed_by(replicas, min(left_s, _SLICE_S)) >= replicas:
+                return True
+            if left_s <= _SLICE_S:
+                return False
+        return True
 
     def close(self) -> None:
         """Close what this opened: a client that was passed stays open. Safe to call twice."""
@@ -222,6 +221,18 @@ class RedisFencedStore:
 
     def _marks_of(self, shard: str) -> int:
         return int(self._caller.run(b"ZCARD", self._keys(shard).marks))
+
+    def _confirmed_by(self, replicas: int, timeout_s: float) -> int:
+        try:
+            # WAIT is for the last write of its own connection, so there has to be one.
+            with self._place.client.pipeline(transaction=False) as pipe:
+                for shard in self.shards():
+                    pipe.hincrby(self._keys(shard).clock, "waits", 1)
+                pipe.wait(replicas, max(1, round(timeout_s * 1000)))
+                *_, reached = pipe.execute()
+        except redis.exceptions.RedisError as exc:
+            raise SourceError(f"{self.name}: {self._place.scrub(exc)}") from exc
+        return int(reached)
 
     def _info(self, section: bytes) -> bytes:
         found = self._caller.run(b"INFO", section)

@@ -43,7 +43,9 @@ def refusal(name: str, exc: ResponseError) -> KVMigrateError:
             return SourceError(f"{name}: {rest}", hint="choose a higher epoch")
     if isinstance(exc, (AskError, ClusterCrossSlotError)):
         return ConfigError(f"{name}: this is one node of a cluster", hint="a cluster cannot be written this way yet")
-    hint = _RIGHTS if isinstance(exc, NoPermissionError) else ""
+    # Rights that are missed inside a function have no code of their own.
+    is_forbidden = isinstance(exc, NoPermissionError) or "user executing the script" in str(exc)
+    hint = _RIGHTS if is_forbidden else ""
     return SourceError(f"{name}: {exc}", hint=hint)
 
 

@@ -12,6 +12,7 @@ from kvmigrate.model import ADDRESS_SEPARATOR, Fence, Item, ItemKind, Logging, V
 from kvmigrate.stores.fence_base import Put, Seen
 from kvmigrate.stores.redis_call_async import AsyncRedisCaller
 from kvmigrate.stores.redis_change import (
+    Argument,
     Arguments,
     absent,
     change_to,
@@ -21,13 +22,14 @@ from kvmigrate.stores.redis_change import (
     fence_in,
     item_at,
     place_of,
+    to_bytes,
 )
 from kvmigrate.stores.redis_clients_async import place_at
 from kvmigrate.stores.redis_script import script
 from kvmigrate.stores.redis_shards import ALONE, shard_keys
 
 _PUT, _DELETE, _PUT_MANY = script("put"), script("delete"), script("put_many")
-_FENCE, _OBSERVE, _READ = script("fence"), script("observe"), script("read")
+_FENCE, _OBSERVE, _READ, _WRITE = script("fence"), script("observe"), script("read"), script("write")
 _LOGS = tuple(Logging)
 
 
@@ -145,6 +147,31 @@ class AsyncRedisWriter:
             _PUT_MANY, 3 + len(keys), *self._shard, *keys, epoch, *flat, is_write=True
         )
         return [_accepted(epoch, n, log, expires) for expires in expiries]
+
+    async def write(
+        self, command: Sequence[Argument], *, keys: Sequence[str], marks: Sequence[str], epoch: int, resp: int = 2
+    ) -> tuple[Put, Any]:
+        """Run one command of the server in the step that marks what it changes; return its reply, too.
+
+        Args:
+            command: Its name and arguments, at most 7000.
+
+            keys: The keys that it names.
+
+            marks: The addresses that it changes.
+
+            epoch: That the caller believes in.
+
+            resp: The protocol whose shapes the reply has. Of 3, a list ends at its first null. Integers beyond 2^53
+                come rounded; what is stored is exact.
+
+        Raises:
+            SourceError: the command failed, too; then the marks may be there, which is harmless.
+        """
+        raw, members = [to_bytes(key) for key in keys], [to_bytes(address) for address in marks]
+        rest = (3 + len(raw), *self._shard, *raw, epoch, resp, len(members), *members, *command)
+        n, log, *reply = await self._caller.call(_WRITE, *rest, is_write=True)
+        return _accepted(epoch, n, log, 0), reply[0] if reply else None
 
     async def close(self) -> None:
         """Close what this opened: a client that was passed stays open. Safe to call twice."""

@@ -1,100 +1,19 @@
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
-from pathlib import Path
-from typing import NamedTuple
+from contextlib import closing
 from urllib.parse import urlsplit
 
 import pytest
-import redis
-from redis.backoff import ConstantBackoff
-from redis.retry import Retry
 
-from kvmigrate.embedded.binaries import find_redis
-from kvmigrate.embedded.process import GuardedProcess, free_port
-from kvmigrate.embedded.redis import RedisServer
-from kvmigrate.errors import ConfigError, SourceError
-from kvmigrate.model import Item
+from kvmigrate.errors import ConfigError, KVMigrateError, SourceError
+from kvmigrate.model import Authority, Fence, Item, Logging
 from kvmigrate.stores.base import ScanRequest
+from kvmigrate.stores.fence_base import Put
 from kvmigrate.stores.open import open_source
-from kvmigrate.stores.redis_wire import RedisWire
-from tests.need import need
-
-PASSWORD = "hunter2hunter2"
-
-
-class Watched(NamedTuple):
-    """A master, its replica, and a Sentinel that watches both.
-
-    Attributes:
-        sentinel: A client of the Sentinel.
-    """
-
-    url: str
-    master: RedisServer
-    replica: RedisServer
-    sentinel: redis.Redis
-
-
-def client_at(port: int, password: str | None) -> redis.Redis:
-    """Return a patient client."""
-    return redis.Redis(port=port, password=password, retry=Retry(ConstantBackoff(0.1), 100))
-
-
-def with_password(server: RedisServer) -> int:
-    """Give a server the password of all, and return its port."""
-    with redis.Redis.from_url(server.url) as client:
-        client.config_set("masterauth", PASSWORD)
-        client.config_set("requirepass", PASSWORD)
-    return int(urlsplit(server.url).port or 0)
-
-
-@pytest.fixture
-def watched(tmp_path: Path) -> Iterator[Watched]:
-    """Two servers under a Sentinel that asks for a password of its own."""
-    program = find_redis()
-    if program is None:
-        need("Redis (a program to start)")
-    with ExitStack() as stack:
-        master, replica = (stack.enter_context(RedisServer.start()) for _ in range(2))
-        port, other = with_password(master), with_password(replica)
-        stack.enter_context(client_at(other, PASSWORD)).replicaof("127.0.0.1", str(port))
-        sentinel_port = free_port()
-        config = tmp_path / "sentinel.conf"
-        config.write_text(
-            f"port {sentinel_port}\nbind 127.0.0.1\ndir {tmp_path}\nrequirepass of-sentinel\n"
-            f"sentinel monitor shop 127.0.0.1 {port} 1\nsentinel auth-pass shop {PASSWORD}\n"
-            "sentinel down-after-milliseconds shop 1000\nsentinel failover-timeout shop 10000\n"
-        )
-        command = [str(program), str(config), "--sentinel"]
-        process = GuardedProcess(command, log=tmp_path / "sentinel.log", stop=signal.SIGTERM)
-        stack.callback(process.close)
-        sentinel = stack.enter_context(client_at(sentinel_port, "of-sentinel"))
-        sentinel.ping()
-        hosts = f"127.0.0.1:1,127.0.0.1:{sentinel_port}"
-        url = f"redis+sentinel://:{PASSWORD}@{hosts}/shop/0?sentinel_password=of-sentinel"
-        yield Watched(url, master, replica, sentinel)
-
-
-def fail_over(watched: Watched) -> None:
-    """Let Sentinel make the replica the master, as soon as it knows it."""
-    wire, before = RedisWire(watched.sentinel), master_port(watched)
-    end = time.monotonic() + 60
-    while master_port(watched) == before:
-        assert time.monotonic() < end, "no failover"
-        try:
-            wire.run([("SENTINEL", "FAILOVER", "shop")])
-        except redis.exceptions.ResponseError:  # no replica is known yet, or it is under way
-            time.sleep(0.2)
-
-
-def master_port(watched: Watched) -> int:
-    """Return where the master is, as Sentinel says."""
-    [(_, port)] = RedisWire(watched.sentinel).run([("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "shop")])
-    return int(port)
+from kvmigrate.stores.redis_fence import RedisFencedStore
+from kvmigrate.stores.redis_writer import RedisWriter
+from tests.fix_sentinel import PASSWORD, Watched, client_at, fail_over, master_port
 
 
 def test_reads_follow_the_master_over_a_failover(watched: Watched) -> None:
@@ -141,3 +60,48 @@ def test_a_wrong_sentinel_url_is_told(path: str) -> None:
         open_source(f"redis+sentinel://:hunter2@h1,h2{path}")
 
     assert "name-of-the-master" in caught.value.hint
+
+
+def test_writes_follow_the_master_over_a_failover(watched: Watched) -> None:
+    """Fence, clock and marks went with the data; the life is another one, which the controller sees."""
+    with (
+        closing(RedisFencedStore(watched.url, scope="shop")) as store,
+        closing(RedisWriter(watched.url, scope="shop")) as writer,
+    ):
+        assert 1 == store.create(store.shards(), Fence(1, Authority.STORE, Logging.MIRROR))
+        before = writer.put(Item("a", b"1"), epoch=1)
+        life = store.incarnation()
+        assert before is not None
+        end = time.monotonic() + 60
+        while not store.confirm(replicas=1, timeout_s=5):
+            assert time.monotonic() < end
+        fail_over(watched)
+        # Until then the old master accepts what it will lose: that is for the controller, which sees another life.
+        with client_at(int(urlsplit(watched.master.url).port or 0), PASSWORD) as old:
+            while old.info("replication")["role"] == "master":
+                assert time.monotonic() < end
+                time.sleep(0.1)
+
+        after = written_again(writer)
+
+        assert before.version is not None
+        assert after.version is not None
+        assert before.version < after.version
+        assert (Item("b", b"2"), Item("a", b"1")) == (writer.get("b"), writer.get("a"))
+        assert ["a", "b"] == [mark.key for mark in store.marked("kvm", limit=10)]
+        assert life != store.incarnation()
+        assert PASSWORD not in repr(writer) + repr(store)
+
+
+def written_again(writer: RedisWriter) -> Put:
+    """Write until the new master takes it: an application may do that, as the value is the same each time."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            put = writer.put(Item("b", b"2"), epoch=1)
+        except KVMigrateError:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        else:
+            assert put is not None
+            return put

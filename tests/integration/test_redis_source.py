@@ -3,7 +3,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import os
 import signal
 import socket
 import socketserver
@@ -33,6 +32,7 @@ from kvmigrate.stores.redis import RedisSource
 from kvmigrate.stores.redis_expiry import ByExpireTime, ByScript, ByTimeLeft
 from kvmigrate.stores.redis_read import RedisReader
 from kvmigrate.stores.url import parse_source_url
+from tests.fix_redis import redis_json
 from tests.need import need
 from tests.redis_user import as_user
 
@@ -572,16 +572,6 @@ def test_only_the_database_of_the_url_is_read(redis_url: str, redis_client: redi
         assert key not in by_key(source.scan(ScanRequest()))
     with closing(opened(redis_url.rsplit("/", 1)[0] + "/15?db=" + redis_url.rsplit("/", 1)[1])) as source:
         assert {key} == set(by_key(source.scan(ScanRequest())))
-
-
-def redis_json(repository: Path) -> str:
-    """Return the module of RedisJSON; skip the test where it, or a Redis that takes it, is missing."""
-    fetched = repository / ".cache" / "rejson.so"
-    module = os.environ.get("KVMIGRATE_TEST_REJSON") or (str(fetched) if fetched.exists() else "")
-    program = find_redis()
-    if not module or program is None or int(program_version(program).split(".")[0]) < 7:
-        pytest.skip("needs RedisJSON (CI=true make servers) and a Redis 7 that takes it")
-    return module
 
 
 def test_redis_json_is_read_as_json(repository: Path) -> None:
