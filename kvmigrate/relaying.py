@@ -18,7 +18,8 @@ from kvmigrate.backfill.progress import Meter
 from kvmigrate.backfill.reconcile import Reconciler
 from kvmigrate.dualwrite.applier import Applier
 from kvmigrate.dualwrite.leadership import Leadership
-from kvmigrate.dualwrite.relay import Extras, Relay
+from kvmigrate.dualwrite.pointers import MaintainedPointers
+from kvmigrate.dualwrite.relay import Relay
 from kvmigrate.dualwrite.steps import Sides
 from kvmigrate.dualwrite.tasks import Step
 from kvmigrate.errors import CheckFailedError, ConfigError, DeadlineError, FenceMissingError, StaleError
@@ -30,6 +31,7 @@ from kvmigrate.stores.redis_fence import RedisFencedStore
 from kvmigrate.stores.url import parse_source_url
 from kvmigrate.target.control_row import PostgresControlRow
 from kvmigrate.target.live_base import Control, ControlRow, LiveTarget
+from kvmigrate.target.live_pointers import PostgresListedItems
 from kvmigrate.target.live_postgres import PostgresLiveTarget
 from kvmigrate.target.process_row import PostgresProcessRow, process_id
 from kvmigrate.transform.lens import Lens
@@ -84,7 +86,13 @@ class Opener:
 
     def sides(self) -> Sides:
         """Return what the parts of a relay open."""
-        return Sides(self.store, self.target, self.lens)
+        return Sides(self.store, self.target, self.lens, self.pointers)
+
+    def pointers(self, store: FencedStore) -> MaintainedPointers | None:
+        """Return what maintains indexes in *store*; ``None`` where the mapping wants none."""
+        if not any(pointer.maintain for pointer in self.lens.mapping.pointers):
+            return None
+        return MaintainedPointers(store, PostgresListedItems(self._target, self.lens), self.lens)
 
     def leadership(self) -> Leadership:
         """Return what makes one of several relays the leader."""
@@ -99,7 +107,7 @@ class Opener:
     def relay(self, stop: threading.Event, steps: Mapping[str, Step]) -> Relay:
         """Return a relay that *stop* ends; its leader does *steps* besides."""
         leader: dict[str, Step] = {"reconcile": OwedReconcile(self, stop.is_set), **steps}
-        return Relay(self.sides(), self.leadership(), Extras(leader), stop)
+        return Relay(self.sides(), self.leadership(), leader, stop)
 
 
 class LiveScope:

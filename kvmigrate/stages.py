@@ -68,7 +68,10 @@ class RelayDrain:
         for close in (*(each.close for each in stores), *(each.close for each in targets)):
             stack.callback(close)
         self._applier = Applier(stores[0], stores[1], targets[0], opener.lens)
-        self._reverse = ReverseApplier(stores[2], targets[1])
+        pointers = opener.pointers(stores[2])
+        if pointers is not None:
+            stack.callback(pointers.close)
+        self._reverse = ReverseApplier(stores[2], targets[1], beforehand=pointers)
 
     def forward(self) -> int:
         """Apply what is marked, then what waited for it; return how many works that were."""

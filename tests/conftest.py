@@ -11,7 +11,6 @@ from tests.need import MISSING_SERVER
 pytest_plugins = [
     "tests.fix_cli",
     "tests.fix_cluster",
-    "tests.fix_cutover",
     "tests.fix_live",
     "tests.fix_migration",
     "tests.fix_pace",
@@ -21,6 +20,7 @@ pytest_plugins = [
     "tests.fix_redis",
     "tests.fix_sentinel",
     # Those that use fixtures of others come after them.
+    "tests.fix_cutover",
     "tests.fix_follow",
 ]
 

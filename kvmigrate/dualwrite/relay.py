@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 from kvmigrate.dualwrite.applier import Drained
 from kvmigrate.dualwrite.leadership import Leadership, Told
@@ -19,29 +18,22 @@ STOP_S = 60.0
 EVERY_S = 1.0
 
 
-def _nothing() -> Mapping[str, str]:
-    return {}
-
-
-class Extras(NamedTuple):
-    """What a relay is told to do besides.
-
-    Attributes:
-        leader: Further steps for the leader alone, by name, such as a watch for failovers.
-
-        pointers: Names indexes that cannot be maintained, and why.
-    """
-
-    leader: Mapping[str, Step] = {}
-    pointers: Callable[[], Mapping[str, str]] = _nothing
-
-
 class Relay:
     """Runs until it is stopped. Any number of relays of one mapping may run; one of them leads."""
 
-    def __init__(self, sides: Sides, leadership: Leadership, extras: Extras, stop: threading.Event) -> None:
-        """Begin nothing yet; whoever sets *stop* ends it."""
-        self._leadership, self._extras, self._stop = leadership, extras, stop
+    def __init__(self, sides: Sides, leadership: Leadership, leader: Mapping[str, Step], stop: threading.Event) -> None:
+        """Begin nothing yet.
+
+        Args:
+            sides: What its parts work with.
+
+            leadership: Makes it the leader, or not.
+
+            leader: Further steps for the leader alone, by name, such as a watch for failovers.
+
+            stop: Whoever sets it ends it.
+        """
+        self._leadership, self._stop = leadership, stop
         stopped = self._stop.is_set
         self._applying, self._reversing = Applying(sides, stopped=stopped), Reversing(sides, stopped=stopped)
         self._sweeping, self._gauging = Sweeping(sides), Gauging(sides)
@@ -51,7 +43,7 @@ class Relay:
             Task("gauge", self._gauging, self._stop),
             self._led("reverse applier", self._reversing),
             self._led("sweeper", self._sweeping),
-            *(self._led(name, step) for name, step in extras.leader.items()),
+            *(self._led(name, step) for name, step in leader.items()),
         ]
 
     def stop(self) -> None:
@@ -113,7 +105,7 @@ class Relay:
             owes_all=told.owes_all,
             held=self._applying.held,
             stuck={**self._applying.stuck, **self._reversing.stuck},
-            pointers=self._extras.pointers(),
+            pointers=self._reversing.broken,
             applied=done.items,
             removed=done.removed,
             acked=done.acked,

@@ -22,8 +22,17 @@ _OPEN = frozenset({Authority.TABLES, Authority.SEALED})
 class Beforehand(Protocol):
     """What must be done before items are given to the store, such as the indexes that list them."""
 
+    @property
+    def broken(self) -> Mapping[str, str]:
+        """What of it cannot be done, by name, and why."""
+        ...
+
     def prepare(self, owed: Sequence[Owed], *, hurry: bool) -> Collection[str]:
-        """Do it, and return the keys that must wait for a later pass. *hurry*: none may, if that can be."""
+        """Do it, and return the keys that must wait for a later pass. *hurry*: none may."""
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
         ...
 
 

@@ -31,13 +31,13 @@ class Sides(NamedTuple):
     """How both sides are opened; each call gives a new one, with connections of its own.
 
     Attributes:
-        beforehand: What maintains indexes, given the store and the target of the reverse applier; ``None``: nothing.
+        beforehand: What maintains indexes, given the store of the reverse applier; ``None`` where there are none.
     """
 
     store: Callable[[], FencedStore]
     target: Callable[[], LiveTarget]
     lens: Lens
-    beforehand: Callable[[FencedStore, LiveTarget], Beforehand | None] = lambda _store, _target: None
+    beforehand: Callable[[FencedStore], Beforehand | None] = lambda _store: None
 
 
 class _OnBothSides:
@@ -132,6 +132,7 @@ class Reversing(_OnBothSides):
         self._stopped = stopped
         self._applier: ReverseApplier | None = None
         self._before = 0
+        self._beforehand: Beforehand | None = None
         self.stuck: Mapping[str, str] = {}
 
     @property
@@ -140,10 +141,18 @@ class Reversing(_OnBothSides):
         applier = self._applier
         return self._before + (applier.given if applier is not None else 0)
 
+    @property
+    def broken(self) -> Mapping[str, str]:
+        """Indexes that cannot be maintained, and why; known since it was opened."""
+        return self._beforehand.broken if self._beforehand is not None else {}
+
     def open(self) -> None:
         """Connect."""
         store, target = self._store(), self._target()
-        self._applier = ReverseApplier(store, target, beforehand=self._sides.beforehand(store, target))
+        self._beforehand = self._sides.beforehand(store)
+        if self._beforehand is not None:
+            self._opened.append(self._beforehand.close)
+        self._applier = ReverseApplier(store, target, beforehand=self._beforehand)
 
     def step(self) -> float:
         """Give one page of what is owed."""

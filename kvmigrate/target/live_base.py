@@ -158,6 +158,34 @@ class LiveTarget(Protocol):
         ...
 
 
+class Listing(NamedTuple):
+    """Items that an index lists.
+
+    Attributes:
+        n: Grows with every answer; whatever was committed when it was that late is in *keys*.
+
+        keys: In COLLATE "C" order.
+    """
+
+    n: int
+    keys: Sequence[str]
+
+
+class ListedItems(Protocol):
+    """Asks the open tables what an index kept by hand should list. May raise `TargetError`; one thread at a time."""
+
+    def listed(self, entity: str, values: Mapping[str, str]) -> Listing:
+        """Return the keys of an entity's items whose root columns have these *values* as text; none means all.
+
+        Deleted and expired items are left out.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release connections. Safe to call twice."""
+        ...
+
+
 class Lease(NamedTuple):
     """A right that one process holds at a time, for a while.
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from kvmigrate.backfill import reconcile
+from kvmigrate.backfill.findings import Findings
+from kvmigrate.backfill.progress import Meter
 from kvmigrate.backfill.report import BackfillReport
 from kvmigrate.config import Settings
 from kvmigrate.errors import StaleError
@@ -154,7 +156,7 @@ def test_another_epoch_ends_it(mirrored: Mirrored) -> None:
         mirrored.follow.client.set("client:1", '{"name": "changed"}')
         with Migration.open(mirrored.settings) as migration, pytest.raises(StaleError):
             reconcile.Reconciler(migration.source, live, migration.lens, page_keys=10).forward(
-                reconcile.Findings(), reconcile.Meter(None, "", None)
+                Findings(), Meter(None, "", None)
             )
         mirrored.live.open(2, Authority.STORE)
         assert "took over" in live.settled(complete=True)

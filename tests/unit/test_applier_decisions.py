@@ -166,7 +166,7 @@ def test_a_key_in_hand_twice_is_given_back_twice() -> None:
 
 def test_what_is_made_ahead_and_not_taken_is_known() -> None:
     """The thread is at its end when the block is left."""
-    taken = []
+    taken: list[int] = []
     with Ahead(iter(range(100)), most=2) as ahead:
         for each in ahead:
             taken.append(each)
@@ -184,7 +184,7 @@ def test_a_failure_ahead_comes_behind_what_was_made() -> None:
         yield 1
         raise ValueError("lost")
 
-    taken = []
+    taken: list[int] = []
     with pytest.raises(ValueError, match="lost"), Ahead(source(), most=2) as ahead:
         taken.extend(ahead)
     assert [1] == taken
