@@ -14,6 +14,7 @@ from kvmigrate.config import Settings
 from kvmigrate.dualwrite.plan import PLANS
 from kvmigrate.dualwrite.store import Store
 from kvmigrate.dualwrite.store_async import AsyncStore
+from kvmigrate.dualwrite.write import Patience
 from kvmigrate.migration import Migration
 from kvmigrate.migration_async import AsyncMigration
 from kvmigrate.model import Authority, Fence, Item, Stage
@@ -63,6 +64,10 @@ class MemoryWorld:
         """Nothing is open."""
 
 
+_PATIENT = Patience(mirror_s=10.0)
+"""The contract is no matter of time, and a machine may be busy."""
+
+
 class RealWorld:
     """The world of stores over a Redis and a PostgreSQL."""
 
@@ -91,11 +96,15 @@ class RealWorld:
 
     def open_store(self) -> Store:
         """As `World.open_store`."""
-        return Migration.open(self.settings).store
+        store = Migration.open(self.settings).store
+        store._patience = _PATIENT
+        return store
 
     def open_async_store(self) -> AsyncStore:
         """As `World.open_async_store`."""
-        return AsyncMigration.open(self.settings).store
+        store = AsyncMigration.open(self.settings).store
+        store._patience = _PATIENT
+        return store
 
     def move(self, stage: Stage) -> None:
         """As `World.move`."""

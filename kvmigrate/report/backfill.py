@@ -203,11 +203,8 @@ def _proof(report: Mapping[str, Any]) -> Iterator[Block]:
     elif not report["complete"]:
         yield Line("Only a part of the store was read (--limit, --where): nothing was taken for deleted.", Tone.NOTICE)
     elif report["live"]:
-        told = (
-            f"{counted(report['touched'], 'key')} differed and was brought over"
-            if report["touched"] == 1
-            else (f"{counted(report['touched'], 'key')} differed and were brought over")
-        )
+        were = "was" if report["touched"] == 1 else "were"
+        told = f"{counted(report['touched'], 'key')} differed and {were} brought over"
         yield Line(f"The store is live: what is written is marked, and follows. {told}.", Tone.GOOD)
     elif report["moving"]:
         yield Line(

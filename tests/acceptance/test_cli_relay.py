@@ -186,7 +186,7 @@ def test_health_and_metrics(cli: CommandLine, repository: Path) -> None:
         return json.loads(text) if status == 200 else {}
 
     with running(cli, "--health", str(port)) as process:
-        until(lambda: health().get("leader"))
+        until(lambda: (seen := health()).get("leader") and seen["waiting"])
         check_schema(repository, "relay-reading", health())
         assert ("shop", "ok", 1, 1) == tuple(health()[name] for name in ("scope", "health", "waiting", "quarantined"))
         status, metrics = read("/metrics")

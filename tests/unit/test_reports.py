@@ -60,6 +60,8 @@ def backfill(**changes: Any) -> dict[str, Any]:
         "where": "",
         "dry_run": False,
         "resumed_pages": 0,
+        "live": False,
+        "touched": 0,
         "conflicts": [],
         "sweeps": [{}, {}],
         "errors": [],
@@ -165,6 +167,8 @@ def test_bins_that_do_not_add_up_are_said() -> None:
         ({"moving": True}, "As of a moving store"),
         ({"complete": False, "moving": True}, "Only a part of the store"),
         ({"sweeps": [{}]}, "counted no change"),
+        ({"live": True, "touched": 3}, "3 keys differed and were brought over"),
+        ({"live": True, "touched": 1}, "1 key differed and was brought over"),
         ({"dry_run": True}, "A dry run"),
     ],
 )
