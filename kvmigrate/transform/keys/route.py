@@ -85,6 +85,11 @@ class Router:
                 self._anywhere.append(candidate)
         self._simple = {} if self._anywhere else _simple(self._by_head)
 
+    @property
+    def split_heads(self) -> dict[str, list[Candidate]]:
+        """Candidates by the text before a key's first colon; none where a template without such a text may match."""
+        return {} if self._anywhere else self._by_head
+
     def find(self, key: str) -> tuple[Candidate, tuple[str, ...]] | None:
         """Return the only template that matches and its captures in order.
 
