@@ -78,6 +78,40 @@ entities:
 """
 
 
+KEYS = """
+version: 1
+name: keys
+entities:
+  one:
+    keys: ["one:{id}"]
+    table: ones
+    columns: {id: {key: id, type: text}}
+  number:
+    keys: ["n:{id=int}:{part}", "n:{id=int}:x:{part}"]
+    table: numbers
+    columns: {id: {key: id, type: bigint}, part: {key: part, type: text}}
+    primary_key: [id, part]
+  ref:
+    keys: ["r:{id=uuid}:end"]
+    table: refs
+    columns: {id: {key: id, type: uuid}}
+  choice:
+    keys: ["c:{kind=a|b}:{id}"]
+    table: choices
+    columns: {kind: {key: kind, type: text}, id: {key: id, type: text}}
+    primary_key: [kind, id]
+  wild:
+    keys: ["w:{id*}"]
+    table: wilds
+    columns: {id: {key: id, type: text}}
+  joint:
+    keys: ["j:a-{id}"]
+    table: joints
+    columns: {id: {key: id, type: text}}
+leave_in_kv: [{key: "one:skip:{x}", reason: test}]
+"""
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _built() -> None:
     """Everything here needs the compiled module."""
@@ -364,6 +398,9 @@ def test_a_truncated_item_is_never_read_beyond_its_end(many: Lens) -> None:
         assert not agrees(many, Item("t:7", FULL[:size]))
 
 
+_LENSES = {name: compile_mapping(load_mapping(text)) for name, text in (("many", MANY), ("keys", KEYS))}
+
+
 @law
 @given(st.data())
 def test_changed_bytes_change_nothing_unseen(data: st.DataObject) -> None:
@@ -382,9 +419,6 @@ def test_any_bytes_anywhere(noise: bytes, at: int) -> None:
     lens = _LENSES["many"]
     for blob in (noise, FULL[:at] + noise + FULL[at:], noise + FULL, FULL + noise, FULL[:at] + noise):
         agrees(lens, Item("t:7", blob))
-
-
-_LENSES = {"many": compile_mapping(load_mapping(MANY))}
 
 
 def _pieces() -> Iterator[bytes]:
@@ -412,6 +446,44 @@ def test_a_refused_item_leaves_no_trace(many: Lens) -> None:
     assert alone is not None
     assert page.tables["toys"].endswith(alone.tables["toys"]) or alone.tables["toys"] in page.tables["toys"]
     assert {"things": 3, "kids": 6, "toys": 9} == page.row_counts
+
+
+@pytest.mark.parametrize(
+    ("key", "alone", "taken"),
+    [
+        ("one:7", True, True),
+        ("one:ü:", False, False),
+        ("one:ü", True, True),
+        ("one:a\u241fb", False, False),
+        ("one:", False, False),
+        ("one", False, False),
+        ("one:skip:7", False, False),
+        ("n:7:p", True, True),
+        ("n:7:x:p", True, True),
+        ("n:7:x:", False, False),
+        ("n:-7:p", True, True),
+        ("n:-:p", False, False),
+        ("n:\u0667:p", False, False),
+        ("n:07:p", False, False),
+        (f"r:{ID}:end", True, True),
+        (f"r:{ID.upper()}:end", False, False),
+        (f"r:{ID}:ende", False, False),
+        (f"r:{ID[:-1]}:end", False, False),
+        ("c:a:7", True, True),
+        ("c:ab:7", False, False),
+        ("w:a:b", False, True),
+        ("j:a-7", False, True),
+        (":".join("x" * 40), False, False),
+    ],
+)
+def test_keys_are_told_as_the_router_tells_them(key: str, alone: bool, taken: bool) -> None:  # noqa: FBT001
+    """*alone*: without Python; *taken*: by the emitter at all. A key belongs where the router says, or is left."""
+    lens = _LENSES["keys"]
+    item = Item(key, b"{}")
+
+    assert taken == agrees(lens, item)
+    assert alone == (emit_page(lens, item) is not None)
+    assert without_emitter(lens.mapping).page([item]) == lens.page([item])
 
 
 def test_wrong_programs_are_told() -> None:

@@ -6,6 +6,8 @@ from typing import Self
 from kvmigrate.model import Item, ItemKind
 from kvmigrate.transform.lens.page import Accepted, Block, Routed
 
+LAYOUT: int
+
 class Program:
     def __new__(
         cls,

@@ -12,21 +12,24 @@ from typing import Any
 
 from kvmigrate.model import Item, ItemKind
 from kvmigrate.transform.keys.route import Candidate, Router
-from kvmigrate.transform.lens.emit_program import program_of
+from kvmigrate.transform.lens.emit_program import LAYOUT, program_of
 from kvmigrate.transform.lens.emit_routes import routes_of
 from kvmigrate.transform.lens.page import Accepted, PageBuilder, Routed
 from kvmigrate.transform.lens.plan import EntityPlan
 from kvmigrate.transform.values.content_hash import content_hash, digest
 
-native: ModuleType | None
-"""The compiled module, or ``None`` where it was not built: all items take the Python way."""
 
-try:
-    from kvmigrate.transform.lens import _emit
+def find_native() -> ModuleType | None:
+    """Return the compiled module, or ``None`` where it was not built from these sources."""
+    try:
+        from kvmigrate.transform.lens import _emit  # noqa: PLC0415 - it may be absent
+    except ImportError:
+        return None
+    return _emit if getattr(_emit, "LAYOUT", 0) == LAYOUT else None
 
-    native = _emit
-except ImportError:
-    native = None
+
+native = find_native()
+"""The compiled module; without it all items take the Python way."""
 
 
 class Emitter:

@@ -182,15 +182,24 @@ class Lens:
         return backward_item(plan, key, route.captured, rows)
 
     def show_code(self, entity: str | None = None) -> str:
-        """Return the generated code of one entity, or of all; those without say so.
+        """Return the generated code of one entity, or of all; those without say so, and which take the emitter.
 
         Raises:
             KeyError: the mapping has no such entity.
         """
         names = [self._plans[entity].entity.name] if entity else list(self._plans)
-        none = "# {}: no generated code; every item takes the exact path\n"
-        parts = [self._code.get(name) or none.format(name) for name in names]
+        parts = [self._head_of_code(name) + self._code.get(name, "") for name in names]
         return "\n\n".join(parts + [self._back[name].source for name in names if name in self._back])
+
+    def _head_of_code(self, entity: str) -> str:
+        """Say who makes the rows of an entity's plain items."""
+        if entity not in self._code:
+            return f"# {entity}: no generated code; every item takes the exact path\n"
+        if self._emitter is None:
+            return f"# {entity}: the compiled emitter was not built here; the code below does all\n"
+        if entity not in self._emitter.entities:
+            return f"# {entity}: the compiled emitter lacks a type of it; the code below does all\n"
+        return f"# {entity}: plain items take the compiled emitter, which gives what the code below gives\n"
 
     def primary_key(self, entity: Entity, key: str) -> tuple[Any, ...] | None:
         """Return the root's primary key as the key alone gives it, or ``None`` when it does not."""

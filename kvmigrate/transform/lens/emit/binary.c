@@ -1,38 +1,37 @@
 /* Bytes that stand in texts: UUIDs, hex, base64. Their one usual spelling only. */
 #include "emit.h"
 
-/* Lower case only. */
-static int hex_digit(Byte byte)
-{
-    if (is_digit(byte))
-        return byte - '0';
-    return byte >= 'a' && byte <= 'f' ? byte - 'a' + 10 : -1;
-}
+#define NONE 0x80
+#define NONE_16 NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE
 
-static int hex_pair(const Byte *at)
+/* The values of lower case digits. */
+static const Byte HEX_DIGITS[256] = {
+    NONE_16, NONE_16, NONE_16,
+    0, 1, 2, 3, 4, 5, 6, 7, 8, 9, NONE, NONE, NONE, NONE, NONE, NONE,
+    NONE_16, NONE_16,
+    NONE, 10, 11, 12, 13, 14, 15, NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE,
+    NONE_16, NONE_16, NONE_16, NONE_16, NONE_16, NONE_16, NONE_16, NONE_16, NONE_16,
+};
+
+/* Two digits to one byte; what is no digit leaves a bit of NONE in *wrong*. */
+static Byte hex_pair(const Byte *at, Byte *wrong)
 {
-    int high = hex_digit(at[0]), low = hex_digit(at[1]);
-    return high < 0 || low < 0 ? -1 : high << 4 | low;
+    Byte high = HEX_DIGITS[at[0]], low = HEX_DIGITS[at[1]];
+    *wrong |= high | low;
+    return (Byte)(high << 4 | low);
 }
 
 int slot_uuid(Slot *slot, const Text *text)
 {
-    if (text->escaped || text->size != 36)
+    static const Byte PAIRS[16] = {0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34};
+    const Byte *at = text->start;
+    Byte wrong = 0;
+    if (text->escaped || text->size != 36 || at[8] != '-' || at[13] != '-' || at[18] != '-' || at[23] != '-')
         return 0;
     Byte *out = slot_inline(slot, 16);
-    for (int n = 0; n < 36;) {
-        if (n == 8 || n == 13 || n == 18 || n == 23) {
-            if (text->start[n++] != '-')
-                return 0;
-            continue;
-        }
-        int value = hex_pair(text->start + n);
-        if (value < 0)
-            return 0;
-        *out++ = (Byte)value;
-        n += 2;
-    }
-    return 1;
+    for (int n = 0; n < 16; n++)
+        out[n] = hex_pair(at + PAIRS[n], &wrong);
+    return wrong < NONE;
 }
 
 static int base64_digit(Byte byte)
@@ -78,10 +77,10 @@ Verdict slot_bytes(Slot *slot, const Text *text, Kind kind, Buffer *arena)
     Byte *start = arena->data + offset + 4, *out = start;
     for (size_t n = 0; n < text->size; n += unit) {
         if (kind == HEX) {
-            int value = hex_pair(text->start + n);
-            if (value < 0)
+            Byte wrong = 0;
+            *out++ = hex_pair(text->start + n, &wrong);
+            if (wrong >= NONE)
                 return NOT_MINE;
-            *out++ = (Byte)value;
         } else {
             int count = base64_group(text->start + n, n + 4 == text->size, out);
             if (count == 0)

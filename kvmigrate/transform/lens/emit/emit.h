@@ -14,6 +14,9 @@
 
 typedef unsigned char Byte;
 
+/* Goes up with each change of what Python hands in, or gets back: `emit_program.LAYOUT` is the same number. */
+#define LAYOUT 1
+
 /* Beyond each of these an item is not ours. */
 #define MAX_ITEM_BYTES ((size_t)16 << 20)
 #define MAX_TEXT_BYTES 65535

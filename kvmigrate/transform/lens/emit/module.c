@@ -79,9 +79,18 @@ static int utf8_of(PyObject *object, Text *text)
     return 1;
 }
 
-static int ascii_of(PyObject *object, Text *text)
+/* A key that is no field's address: what stands between a hash's key and its field (U+241F) is not in it. */
+static int plain_key_of(PyObject *object, Text *text)
 {
-    return PyUnicode_CheckExact(object) && PyUnicode_IS_ASCII(object) && utf8_of(object, text);
+    static const Byte SEPARATOR[] = {0xE2, 0x90, 0x9F};
+    if (!utf8_of(object, text))
+        return 0;
+    if (PyUnicode_IS_ASCII(object))
+        return 1;
+    for (size_t n = 0; n + sizeof(SEPARATOR) <= text->size; n++)
+        if (memcmp(text->start + n, SEPARATOR, sizeof(SEPARATOR)) == 0)
+            return 0;
+    return 1;
 }
 
 /* Fill all but address and ordinal. False: it cannot be ours. */
@@ -258,7 +267,7 @@ static int try_keyed(Page *page, PyObject *item, Py_ssize_t ordinal)
         PyErr_SetString(PyExc_TypeError, "a page of something else than items");
         return 0;
     }
-    if (ascii_of(PyTuple_GET_ITEM(item, 0), &incoming.address))
+    if (plain_key_of(PyTuple_GET_ITEM(item, 0), &incoming.address))
         template = route_find(&emitter->routes, &page->last_head, &incoming.address, captures);
     int done = 0;
     if (template != NULL) {
@@ -396,7 +405,8 @@ static int module_exec(PyObject *module)
     PyObject *emitter = PyType_FromModuleAndSpec(module, &emitter_spec, NULL);
     if (emitter == NULL)
         return -1;
-    int failed = PyModule_AddObjectRef(module, "Program", program) < 0 ||
+    int failed = PyModule_AddIntConstant(module, "LAYOUT", LAYOUT) < 0 ||
+                 PyModule_AddObjectRef(module, "Program", program) < 0 ||
                  PyModule_AddObjectRef(module, "Emitter", emitter) < 0;
     Py_DECREF(emitter);
     return failed ? -1 : 0;
