@@ -1,7 +1,9 @@
 """The compiled emitter against generated Python: the same bytes, or the item is not the emitter's."""
 
+import json
 import pathlib
 import random
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.shop import Shop
+from kvmigrate.demo.celebration import generate, mapping_path
 from kvmigrate.model import Item, ItemKind
 from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, PageRows, compile_mapping, emitted
@@ -18,6 +21,9 @@ from tests.emitted_items import agrees, emit, emit_page, plain, without_emitter
 from tests.need import need
 from tests.strategies_mapping import make_item, make_plan
 from tests.unit.test_laws import law, seeds
+from tests.unit.test_shared_data import COLLECTIONS, Collection
+from tests.unit.test_shared_data import MAPPING as COLLECTIONS_MAPPING
+from tests.unit.test_shared_data import _items as collection_items
 
 BENCH = load_mapping(pathlib.Path(__file__).parents[2] / "bench" / "mapping.yaml")
 NO_KEYS = (0, False, False)
@@ -108,7 +114,11 @@ entities:
     keys: ["j:a-{id}"]
     table: joints
     columns: {id: {key: id, type: text}}
-leave_in_kv: [{key: "one:skip:{x}", reason: test}]
+leave_in_kv:
+  - {key: "one:skip:{x}", reason: test}
+  - {key: "single", reason: test}
+  - {key: "{x}:x:{y}:end", reason: test}
+  - {key: "jo{x*}", reason: test}
 """
 
 
@@ -186,6 +196,25 @@ def test_all_items_of_a_shop_are_emitted() -> None:
 
     assert all(agrees(lens, item) for item in items)
     assert without_emitter(BENCH).page(items) == lens.page(items)
+
+
+def test_a_shop_with_every_defect() -> None:
+    """The emitter takes a part of the example, its bytes are Python's, and a page says the same of all items."""
+    lens = compile_mapping(load_mapping(mapping_path()))
+    items = list(generate(7, 2_000))
+    taken = sum(agrees(lens, item) for item in items)
+    expected = without_emitter(lens.mapping).page(items)
+
+    assert 0.5 * sum(plain(lens, item) is not None for item in items) < taken
+    assert _in_order(expected, lens.mapping) == _in_order(lens.page(items), lens.mapping)
+
+
+@pytest.mark.parametrize(("collection", "taken"), list(zip(COLLECTIONS, [0, 2_481, 0, 0], strict=True)))
+def test_real_collections(shared_data: pathlib.Path, collection: Collection, taken: int) -> None:
+    """Of real collections it takes documents without odd values, where the mapping names no function."""
+    lens = compile_mapping(load_mapping(COLLECTIONS_MAPPING))
+
+    assert taken == sum(agrees(lens, item) for item in collection_items(shared_data, collection))
 
 
 USUAL = [
@@ -437,6 +466,28 @@ def test_pieces_of_json_in_wrong_places(changes: list[tuple[int, bytes, int]]) -
     agrees(lens, Item("t:7", blob))
 
 
+MEMBERS = {text: frozenset(json.loads(text)) for text, taken in USUAL if taken and text != "{}" and len(text) < 1_000}
+"""Texts of objects that the emitter takes, with the names in them."""
+
+
+def usual_blob(rnd: random.Random) -> bytes:
+    """Return members that are each usual, in any order, with white space."""
+    taken, parts = {"id"}, [' "id" : 7 ' if rnd.random() < 0.3 else '"id":7']
+    for text in rnd.sample(list(MEMBERS), rnd.randint(0, len(MEMBERS))):
+        if not taken & MEMBERS[text]:
+            taken |= MEMBERS[text]
+            parts.append(text.strip()[1:-1])
+    rnd.shuffle(parts)
+    return ("{" + rnd.choice(["", " ", "\n\t"]) + rnd.choice([",", " , ", ",\n"]).join(parts) + "}").encode()
+
+
+@law
+@given(seeds)
+def test_usual_members_in_any_order_are_emitted(seed: int) -> None:
+    """Whatever the order of members, parents' columns behind their children's arrays too, the item is taken."""
+    assert agrees(_LENSES["many"], Item("t:7", usual_blob(random.Random(seed))))
+
+
 def test_a_refused_item_leaves_no_trace(many: Lens) -> None:
     """Rows of children that were ready when the item turned out odd are gone again; the next item is whole."""
     odd = FULL[:-1] + b',"more":1}'
@@ -486,6 +537,39 @@ def test_keys_are_told_as_the_router_tells_them(key: str, alone: bool, taken: bo
     assert without_emitter(lens.mapping).page([item]) == lens.page([item])
 
 
+def test_random_keys_are_told_as_the_router_tells_them() -> None:
+    """Keys of random segments become rows of the same entity with the emitter and without, or of none."""
+    lens, other, taken = _LENSES["keys"], without_emitter(_LENSES["keys"].mapping), 0
+    parts = [
+        "one",
+        "n",
+        "r",
+        "c",
+        "w",
+        "j",
+        "jo",
+        "x",
+        "end",
+        "a",
+        "b",
+        "a-1",
+        "7",
+        "-7",
+        "",
+        "skip",
+        "single",
+        ID,
+        "ü",
+    ]
+    for seed in range(4_000):
+        rnd = random.Random(seed)
+        item = Item(":".join(rnd.choice(parts) for _ in range(rnd.choice([1, 2, 2, 3, 3, 4]))), b"{}")
+        assert other.page([item]) == lens.page([item]), item
+        taken += agrees(lens, item)
+
+    assert taken > 200
+
+
 def test_wrong_programs_are_told() -> None:
     """A program that says something impossible is refused when it is made, not when it runs."""
     module = emitted.native
@@ -513,3 +597,40 @@ def test_wrong_programs_are_told() -> None:
     ]:
         with pytest.raises(ValueError, match="program"):
             module.Program(tables, nodes, ("t",) * len(tables), 1, *NO_KEYS)
+
+
+def test_without_memory_a_page_is_whole_or_an_error(many: Lens) -> None:
+    """Wherever memory runs out in a page, it is an error, and the next page is as it always was."""
+    hooks = pytest.importorskip("_testcapi")
+    emitter = many._emitter
+    assert emitter is not None
+    items = [Item("t:7", FULL), Item("t:7", b'{"id":7,"more":1}'), Item("t:7", FULL, ItemKind.JSON, 5)] * 3
+    whole = emitter._native.page(items, False)  # noqa: FBT003 - compiled
+    failed = 0
+    for allowed in range(150):
+        hooks.set_nomemory(allowed, allowed + 1)
+        try:
+            found = emitter._native.page(items, False)  # noqa: FBT003
+        except MemoryError:
+            failed += 1
+            continue
+        finally:
+            hooks.remove_mem_hooks()
+        assert whole == found
+
+    assert failed > 10
+    assert whole == emitter._native.page(items, False)  # noqa: FBT003
+
+
+def test_pages_leave_nothing_behind(many: Lens) -> None:
+    """Pages with all kinds of outcomes hold on to no object, and to no memory, when they are done."""
+    emitter = many._emitter
+    assert emitter is not None
+    items = [Item("t:7", FULL), Item("t:7", FULL[:-9]), Item("t:\\ud800", b"{}"), Item("w:7", b"{}")] * 20
+    group = [(0, item, ("7",)) for item in items]
+    before = [sys.getrefcount(each) for item in items[:4] for each in (item, item.key, item.value)]
+    for _ in range(50):
+        emitter._native.page(items, True)  # noqa: FBT003
+        emitter._native.group(0, group, True, True, (0,))  # noqa: FBT003
+
+    assert before == [sys.getrefcount(each) for item in items[:4] for each in (item, item.key, item.value)]

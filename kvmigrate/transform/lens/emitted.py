@@ -49,7 +49,7 @@ class Emitter:
             for number, plan in plans.items()
             if plan.entity.name in self.entities
         }
-        heads, self._routed = routes_of(router.split_heads, self._programs)
+        heads, self._routed = routes_of(router.near, self._programs)
         self._native = module.Emitter(tuple(programs), ItemKind.JSON, Accepted, digest, content_hash, heads)
 
     def page(self, items: Sequence[Item], builder: PageBuilder) -> Iterable[tuple[int, Item]]:
