@@ -348,6 +348,7 @@ USUAL = [
     ('{"o":7}', False),
     ('{"te":"a","kids":[{"n":"b","toys":["x","y"]},{},{"toys":["z"],"n":"\\u0062"}]}', True),
     ('{"kids":[{"n":"b","toys":["x","y"]},{}],"te":"a\\n"}', True),
+    ('{"te":"a","kids":[' + ",".join(['{"n":"b"}'] * 700) + "]}", True),
     ('{"kids":[{"n":"b"}]}', False),
     ('{"te":"a","kids":[]}', False),
     ('{"te":"a","kids":[{"toys":[]}]}', False),
