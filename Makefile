@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
-PACKAGE_FILES := pyproject.toml setup.py constraints.txt
+PACKAGE_FILES := pyproject.toml setup.py constraints.txt $(wildcard kvmigrate/transform/lens/emit/*.[ch])
 
 .PHONY: help setup servers lint test demo bench schema clean
 .DEFAULT_GOAL := help
@@ -62,4 +62,5 @@ schema: setup
 	$(BIN)/kvmigrate schema --mapping examples/celebration/mapping.yaml --output sql/schema.sql
 
 clean:
+	rm -f kvmigrate/transform/lens/_emit*.so kvmigrate/transform/lens/_emit*.pyd
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .cache

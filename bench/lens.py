@@ -24,7 +24,7 @@ from bench.machine import describe_machine
 from bench.shop import Shop
 from kvmigrate.model import Item, RowSet
 from kvmigrate.transform.declaration.mapping_file import load_mapping
-from kvmigrate.transform.lens import Lens, compile_mapping
+from kvmigrate.transform.lens import Lens, compile_mapping, emitted
 
 PAGE = 1_000
 ROUNDS = 7
@@ -37,6 +37,7 @@ def main() -> None:
     items = list(Shop(ITEMS, ITEMS).items())
     print(f"lens: CPU us per item, median of {ROUNDS} rounds over {ITEMS:,} items a kind")
     print(describe_machine())
+    print(f"forward by {'the compiled emitter' if emitted.native else 'generated Python: no compiled emitter here'}")
     for kind, script in (("product", product_rows), ("order", order_rows)):
         chosen = [item for item in items if item.key.startswith(kind + ":")]
         stored = [(item.key, rows_of(lens, item)) for item in chosen]

@@ -23,14 +23,25 @@ def name_of(key: str | bytes) -> int:
     return xxhash.xxh3_64_intdigest(key.encode() if isinstance(key, str) else key)
 
 
+def names_of(keys: Iterable[str]) -> list[int]:
+    """Return what `name_of` returns for each key."""
+    return list(map(xxhash.xxh3_64_intdigest, map(str.encode, keys)))
+
+
 def with_content(name: int, content: bytes) -> int:
     """Return the 64-bit hash of a key with a content: of the key's name and a content hash."""
     eight: int
-    (eight,) = _EIGHT_BYTES(content)
+    (eight,) = _EIGHT_BYTES.unpack(content)
     return name ^ eight
 
 
-_EIGHT_BYTES = struct.Struct("<Q8x").unpack
+def with_contents(names: Iterable[int], contents: Iterable[bytes]) -> list[int]:
+    """Return what `with_content` returns for each name with its content."""
+    eights = _EIGHT_BYTES.iter_unpack(b"".join(contents))
+    return [name ^ eight for name, (eight,) in zip(names, eights, strict=True)]
+
+
+_EIGHT_BYTES = struct.Struct("<Q8x")
 
 
 def packed(names: Iterable[int]) -> bytes:

@@ -10,9 +10,9 @@ import msgspec
 
 from kvmigrate.backfill.census import KnownContents
 from kvmigrate.backfill.findings import UNMATCHED_EXAMPLES, PageReport
-from kvmigrate.backfill.names import name_of, packed, with_content
+from kvmigrate.backfill.names import name_of, names_of, packed, with_contents
 from kvmigrate.backfill.where import Where
-from kvmigrate.model import MAX_KEY_BYTES, Item, ItemKind, Version
+from kvmigrate.model import MAX_KEY_BYTES, Item, ItemKind, Refusal, Version
 from kvmigrate.stores.base import Page, ScanRequest
 from kvmigrate.target.base import SURROUNDING_REASONS, Batch, Label, Mark, Target
 from kvmigrate.transform.keys.route import RouteKind
@@ -93,21 +93,21 @@ class PageWork:
         to_write = list(items.values()) if self._sweep.loading else self._changed(items.values())
         rows = self._lens.page(to_write, staged=not self._sweep.loading)
         matched = _written(rows)
-        names = list(map(name_of, matched))
+        names = names_of(matched)
         known = _known(names, rows) if self._sweep.loading else b""
         touched = b"" if self._sweep.loading else packed(names)
         if len(to_write) < len(items):
             same = items.keys() - {item.key for item in to_write}
             matched += same
-            names += map(name_of, same)
+            names += names_of(same)
         unmatched = [*rows.unmatched, *too_long]
         report = PageReport(
             keys,
             len(rows.accepted) + len(rows.refused),
             packed(names),
-            packed(map(name_of, [*(left.key for left in rows.left), *(item.key for item in rows.pointers)])),
-            packed([*map(name_of, unmatched), *map(name_of, page.unreadable)]),
-            packed(map(name_of, vanished)),
+            packed(names_of([*(left.key for left in rows.left), *(item.key for item in rows.pointers)])),
+            packed([*names_of(unmatched), *map(name_of, page.unreadable)]),
+            packed(names_of(vanished)),
             known,
             touched,
             normalised=rows.normalised,
@@ -166,9 +166,16 @@ def _by_key(items: Sequence[Item]) -> dict[str, Item]:
 
 def _known(names: Sequence[int], rows: PageRows) -> bytes:
     """Name what the ledger has of a first load's items; those refused for themselves would be refused again."""
-    hashes = [each.content_hash for each in rows.accepted]
-    hashes += [b"" if refusal.reason in SURROUNDING_REASONS else content_hash(item) for item, refusal in rows.refused]
-    return packed([with_content(name, content) for name, content in zip(names, hashes, strict=True) if content])
+    accepted, refused = names[: len(rows.accepted)], names[len(rows.accepted) :]
+    found = with_contents(accepted, [each.content_hash for each in rows.accepted])
+    again = [(name, item) for name, (item, why) in zip(refused, rows.refused, strict=True) if _is_of_itself(why)]
+    found += with_contents([name for name, _ in again], [content_hash(item) for _, item in again])
+    return packed(found)
+
+
+def _is_of_itself(refusal: Refusal) -> bool:
+    """Whether the item would be refused again, whatever is around it."""
+    return refusal.reason not in SURROUNDING_REASONS
 
 
 def _written(rows: PageRows) -> list[str]:

@@ -84,7 +84,12 @@ class Router:
                 self._by_head.setdefault(first.partition(":")[0], []).append(candidate)
             else:
                 self._anywhere.append(candidate)
-        self._simple = {} if self._anywhere else _simple(self._by_head)
+        self.near = {
+            head: [*candidates, *(each for each in self._anywhere if _may_match(each.template, head))]
+            for head, candidates in self._by_head.items()
+        }
+        """All candidates of a key with a colon, by the text before the first one; no other heads."""
+        self._simple = _simple(self.near)
 
     def find(self, key: str) -> tuple[Candidate, tuple[str, ...]] | None:
         """Return the only template that matches and its captures in order.
@@ -97,13 +102,13 @@ class Router:
             return (simple, (tail,)) if tail and ":" not in tail and ADDRESS_SEPARATOR not in key else None
         only: Candidate | None = None
         texts: tuple[str, ...] = ()
-        for candidate in self._by_head.get(head, ()):
+        for candidate in self.near.get(head, ()) if tail else ():
             found = candidate.fullmatch(key)
             if found is not None:
                 if only is not None:
                     return None
                 only, texts = candidate, found.groups()
-        return None if only is None or only.repeats or self._anywhere else (only, texts)
+        return None if only is None or only.repeats else (only, texts)
 
     def route(self, key: str) -> Route:
         """Return the key's route; of several templates the one that constrains strictly more wins."""
@@ -112,6 +117,14 @@ class Router:
         if not matches:
             return _UNMATCHED
         return matches[0][1] if len(matches) == 1 else _narrowest(matches)
+
+
+def _may_match(template: KeyTemplate, head: str) -> bool:
+    """Whether a template that begins with no text up to a colon may match keys that begin with *head* and one."""
+    first = template.parts[0]
+    if not isinstance(first, str):
+        return True
+    return len(template.parts) > 1 and f"{head}:".startswith(first)
 
 
 def _simple(by_head: dict[str, list[Candidate]]) -> dict[str, Candidate]:

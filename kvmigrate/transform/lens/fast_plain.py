@@ -17,17 +17,13 @@ from kvmigrate.transform.lens.fast_types import NAMES, field_lines, field_type
 from kvmigrate.transform.lens.page import PageBuilder, Routed
 from kvmigrate.transform.lens.plan import INTEGERS, ColumnPlan, EntityPlan, TablePlan
 from kvmigrate.transform.mapping import Column, Expires, Role
-from kvmigrate.transform.values.json_text import MAX_BYTES, MAX_DEPTH
+from kvmigrate.transform.values.json_text import MAX_BYTES, is_deep
 
 PageFunction = Callable[[list[Routed], PageBuilder, int, dict[str, int]], list[Routed]]
 """Turns items of one template into rows and returns those that it cannot take.
 
 Takes the group, the builder, the template's position and the places of its captures.
 """
-
-
-def _count_openings(data: bytes) -> int:
-    return data.count(b"{") + data.count(b"[")
 
 
 class PlainGenerator:
@@ -47,7 +43,7 @@ class PlainGenerator:
     def finish(self) -> tuple[str, PageFunction]:
         """Return the code and the function."""
         entity, names = self.plan.entity, self.names
-        names.update(JSON=ItemKind.JSON, count=_count_openings, decode=self._decoder())
+        names.update(JSON=ItemKind.JSON, is_deep=is_deep, decode=self._decoder())
         self._emit_root()
         lines = [
             f"def page(group, builder, template, places):  # {entity.name}{self.title}",
@@ -68,7 +64,7 @@ class PlainGenerator:
             "        try:",
             "            if not b.isascii(): b.decode()",
             f"            if 92 in b and ({self._forbidden()}): raise Slow",
-            f"            if len(b) > 1000 and (count(b) > {MAX_DEPTH} or len(b) > {MAX_BYTES}): raise Slow",
+            f"            if len(b) > 1000 and (len(b) > {MAX_BYTES} or is_deep(b)): raise Slow",
             "            o = decode(b)",
             *self.lines,
             "        except SLOW:",

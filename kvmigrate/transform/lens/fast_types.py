@@ -116,8 +116,10 @@ def _fractions(scale: int) -> tuple[dict[bytes, bytes], dict[bytes, bytes], dict
     return positive, negative, {text: _word(int(text.ljust(4, b"0"))) for text in texts}
 
 
-def _numeric_lines(kind: ColumnType, name: str, names: dict[str, Any]) -> list[str]:
-    """At most 8 digits before the point and 4 behind it, no exponent."""
+def _numeric_lines(plan: ColumnPlan, name: str, names: dict[str, Any]) -> list[str]:
+    """At most 8 digits before the point and 4 behind it, no exponent, from tables; others exactly."""
+    kind = plan.column.type
+    names[f"exact_{name}"] = _exactly(plan)
     scale = _NUMERIC_FRACTION_DIGITS if kind.scale is None else min(kind.scale, _NUMERIC_FRACTION_DIGITS)
     whole_digits = _NUMERIC_WHOLE_DIGITS
     if kind.precision is not None and kind.scale is not None:
@@ -131,7 +133,8 @@ def _numeric_lines(kind: ColumnType, name: str, names: dict[str, Any]) -> list[s
         f"{name} = h_{name}.get(t)",
         f"if {name} is None:",
         '    w, _, u = t.partition(b".")',
-        f'    {name} = ({negative} if w < b"0" else {positive})[u] + {whole}[w] + {fraction}[u]',
+        f'    try: {name} = ({negative} if w < b"0" else {positive})[u] + {whole}[w] + {fraction}[u]',
+        f"    except SLOW: {name} = exact_{name}(t)",
         f"    if len(h_{name}) < {CACHE_ENTRIES}: h_{name}[t] = {name}",
     ]
 
@@ -144,7 +147,7 @@ def field_type(plan: ColumnPlan) -> Any:
     if kind.base in _INTEGERS:
         return Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
     if kind.base == "timestamptz" and kind.formats[0] != "iso":
-        factor = _factor(kind)
+        factor = epoch_factor(kind)
         return Annotated[int, msgspec.Meta(ge=-(-_FIRST_MS // factor), le=_LAST_MS // factor)]
     if kind.base == "enum":
         return Literal[kind.values]
@@ -163,7 +166,7 @@ def field_lines(plan: ColumnPlan, name: str, names: dict[str, Any]) -> list[str]
     if base == "uuid":
         return _uuid_lines(plan, name, helper, names)
     if base == "numeric":
-        return _numeric_lines(kind, name, names)
+        return _numeric_lines(plan, name, names)
     if base in _INTEGERS:
         code, size = _INTEGERS[base]
         names[helper] = struct.Struct("!i" + code).pack
@@ -188,7 +191,7 @@ def exact_lines(plan: ColumnPlan, name: str, names: dict[str, Any]) -> tuple[str
         half = 1 << 8 * _INTEGERS[base][1] - 1
         condition = f"type(v) is int and {-half} <= v < {half}"
     elif base == "timestamptz" and kind.formats[0] != "iso":
-        condition = f"type(v) is int and {-(-_FIRST_MS // _factor(kind))} <= v <= {_LAST_MS // _factor(kind)}"
+        condition = f"type(v) is int and {-(-_FIRST_MS // epoch_factor(kind))} <= v <= {_LAST_MS // epoch_factor(kind)}"
     elif base == "enum":
         condition = f"type(v) is str and v in {kind.values!r}"
     if condition is None:
@@ -233,19 +236,25 @@ def _uuid_lines(plan: ColumnPlan, name: str, helper: str, names: dict[str, Any])
     return [f"{name} = {helper}.get(v)", f"if {name} is None:", *(f"    {line}" for line in (*lines, store))]
 
 
-def _factor(kind: ColumnType) -> int:
-    """How many milliseconds the number of an epoch format counts."""
+def epoch_factor(kind: ColumnType) -> int:
+    """Return how many milliseconds the number of an epoch format counts."""
     return 1 if kind.formats[0] == "epoch_ms" else 1000
 
 
 def _instant_lines(kind: ColumnType, name: str) -> list[str]:
     if kind.formats[0] == "iso":
         return [f"{name} = instant(8, DAYS[v[:10]] + MINUTES[v[10:16]] + SECONDS[v[16:20]] + MILLIS[v[20:]])"]
-    return [f"{name} = instant(8, v * {_factor(kind) * 1000} - {_EPOCH_2000_MS * 1000})"]
+    return [f"{name} = instant(8, v * {epoch_factor(kind) * 1000} - {_EPOCH_2000_MS * 1000})"]
 
 
 def _generic(plan: ColumnPlan, name: str, helper: str, names: dict[str, Any]) -> list[str]:
-    """Any other type: exact decoding of this one member, canonical values only."""
+    """Any other type."""
+    names[helper] = _exactly(plan)
+    return [f"{name} = {helper}(bytes(v))"]
+
+
+def _exactly(plan: ColumnPlan) -> Callable[[bytes], bytes]:
+    """Return what decodes this one member exactly, and packs canonical values only."""
     pack = packer(plan.column.type)
 
     def convert(text: bytes) -> bytes:
@@ -257,8 +266,7 @@ def _generic(plan: ColumnPlan, name: str, helper: str, names: dict[str, Any]) ->
             raise Slow
         return pack(found)
 
-    names[helper] = convert
-    return [f"{name} = {helper}(bytes(v))"]
+    return convert
 
 
 def _pack_text_array(values: list[str], packed: Packed) -> bytes:

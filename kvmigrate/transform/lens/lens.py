@@ -8,7 +8,9 @@ from typing import Any
 from kvmigrate.errors import LensError, MappingError
 from kvmigrate.model import ADDRESS_SEPARATOR, Item, ItemKind, Reason, Refusal, RowSet
 from kvmigrate.transform.keys.route import Route, RouteKind, Router
+from kvmigrate.transform.lens import emitted
 from kvmigrate.transform.lens.backward import Rows, backward_item, expiry_of, key_of
+from kvmigrate.transform.lens.emitted import Emitter
 from kvmigrate.transform.lens.fast import FastEntity, compile_entity
 from kvmigrate.transform.lens.fast_back import can_go_back, compile_back
 from kvmigrate.transform.lens.forward import Missing, forward_item
@@ -48,6 +50,16 @@ class Lens:
             fast = compiled[candidate.route.entity.name] if candidate.route.entity else None
             if fast is not None and candidate.route.template in fast.templates:
                 self._fast[candidate.number] = fast
+        self._emitter = self._make_emitter()
+
+    def _make_emitter(self) -> Emitter | None:
+        """Compile the programs of entities with generated code, where there is something to run them."""
+        plans = {
+            each.number: self._plans[each.route.entity.name]
+            for each in self._router.candidates
+            if each.number in self._fast and each.route.entity is not None
+        }
+        return Emitter(emitted.native, self._router, plans) if emitted.native is not None and plans else None
 
     def route(self, key: str) -> Route:
         """Return where a key belongs."""
@@ -103,8 +115,8 @@ class Lens:
         """
         builder = PageBuilder(staged=staged)
         groups: dict[int, list[Routed]] = {}
-        find, fast = self._router.find, self._fast
-        for ordinal, item in enumerate(items):
+        find, fast, emitter = self._router.find, self._fast, self._emitter
+        for ordinal, item in enumerate(items) if emitter is None else emitter.page(items, builder):
             found = find(item.key)
             if found is None or found[0].number not in fast:
                 self._exact(builder, ordinal, item)
@@ -113,7 +125,8 @@ class Lens:
         for number, group in groups.items():
             candidate = self._router.candidates[number]
             template, places = candidate.route.template, candidate.places
-            rest = fast[number].page(group, builder, template, places)
+            rest = group if emitter is None else emitter.group(group, builder, candidate)
+            rest = fast[number].page(rest, builder, template, places) if rest else rest
             odd = fast[number].odd
             if rest and odd is not None:
                 rest = odd(rest, builder, template, places)
@@ -170,15 +183,24 @@ class Lens:
         return backward_item(plan, key, route.captured, rows)
 
     def show_code(self, entity: str | None = None) -> str:
-        """Return the generated code of one entity, or of all; those without say so.
+        """Return the generated code of one entity, or of all; those without say so, and which take the emitter.
 
         Raises:
             KeyError: the mapping has no such entity.
         """
         names = [self._plans[entity].entity.name] if entity else list(self._plans)
-        none = "# {}: no generated code; every item takes the exact path\n"
-        parts = [self._code.get(name) or none.format(name) for name in names]
+        parts = [self._head_of_code(name) + self._code.get(name, "") for name in names]
         return "\n\n".join(parts + [self._back[name].source for name in names if name in self._back])
+
+    def _head_of_code(self, entity: str) -> str:
+        """Say who makes the rows of an entity's plain items."""
+        if entity not in self._code:
+            return f"# {entity}: no generated code; every item takes the exact path\n"
+        if self._emitter is None:
+            return f"# {entity}: the compiled emitter was not built here; the code below does all\n"
+        if entity not in self._emitter.entities:
+            return f"# {entity}: the compiled emitter lacks a type of it; the code below does all\n"
+        return f"# {entity}: plain items take the compiled emitter, which gives what the code below gives\n"
 
     def primary_key(self, entity: Entity, key: str) -> tuple[Any, ...] | None:
         """Return the root's primary key as the key alone gives it, or ``None`` when it does not."""

@@ -16,6 +16,9 @@ from kvmigrate.transform.values.pack import row_head, staged_row_head
 _USUAL_PAGE = 4_096
 
 
+Block = tuple[str, bytes, int]
+"""A table's rows as the compiled emitter made them, and how many."""
+
 Routed = tuple[int, Item, tuple[str, ...]]
 """An item, its ordinal in the page, and the captures of its key in the template's order."""
 
@@ -118,6 +121,13 @@ class PageBuilder:
         if parts:
             self.parts.setdefault(table, []).extend(parts)
             self.counts[table] += len(parts) // parts_per_row
+
+    def add_emitted(self, accepted: list[Accepted], blocks: list[Block]) -> None:
+        """Add what the compiled emitter made of items."""
+        self.page.accepted += accepted
+        for table, rows, count in blocks:
+            self.parts.setdefault(table, []).append(rows)
+            self.counts[table] += count
 
     def add_odd(self, losses: list[str], rest_bytes: dict[str, int]) -> None:
         """Add what odd items lost by declaration, and the bytes of their rests."""

@@ -23,6 +23,7 @@ MAX_FRACTION_DIGITS = 16_383
 _MAX_INT_DIGITS = 4_000
 
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSAFE = re.compile("[\x00\u241b\ud800-\udfff]")
 _ESCAPED = re.compile("\u241b(\u241b|0|u([0-9a-f]{4}))")
@@ -43,7 +44,7 @@ def decode_json(data: bytes) -> Any:
     """
     if len(data) > MAX_BYTES:
         raise ValueRefused(Reason.TOO_LARGE, f"larger than {MAX_BYTES >> 20} MiB")
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _depth(data) > MAX_DEPTH:
+    if is_deep(data):
         raise ValueRefused(Reason.TOO_DEEP, f"nested deeper than {MAX_DEPTH} levels")
     try:
         text = data.decode()
@@ -84,15 +85,16 @@ def _long_int(text: str) -> int | Decimal:
     return int(text) if len(text) <= _MAX_INT_DIGITS else Decimal(text)
 
 
-def _depth(data: bytes) -> int:
-    depth = deepest = 0
-    for byte in _STRINGS.sub(b"", data):
-        if byte in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"]}":
-            depth -= 1
-    return deepest
+def is_deep(data: bytes) -> bool:
+    """Whether JSON text is nested deeper than `MAX_DEPTH`."""
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for byte in _STRINGS.sub(b"", data).translate(None, _NO_BRACKETS):
+        depth += 1 if byte in b"[{" else -1
+        if depth > MAX_DEPTH:
+            return True
+    return False
 
 
 def number_text(number: int | Decimal) -> str:

@@ -27,7 +27,7 @@ POSTGRES_EPOCH = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 POSTGRES_DAY = dt.date(2000, 1, 1).toordinal()
 MICROSECOND = dt.timedelta(microseconds=1)
 
-_OIDS = {
+OIDS = {
     "text": 25,
     "enum": 25,
     "boolean": 16,
@@ -138,7 +138,7 @@ def packer(kind: ColumnType) -> Callable[[Any], bytes]:
     """Return the function that packs a column value of this type; ``None`` becomes `NULL`."""
     pack = _PACKERS[kind.base]
     if kind.array:
-        oid = _OIDS[kind.base]
+        oid = OIDS[kind.base]
         return lambda value: NULL if value is None else pack_array(value, pack, oid)
     return lambda value: NULL if value is None else pack(value)
 
