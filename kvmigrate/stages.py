@@ -68,10 +68,10 @@ class RelayDrain:
         for close in (*(each.close for each in stores), *(each.close for each in targets)):
             stack.callback(close)
         self._applier = Applier(stores[0], stores[1], targets[0], opener.lens)
-        pointers = opener.pointers(stores[2])
-        if pointers is not None:
-            stack.callback(pointers.close)
-        self._reverse = ReverseApplier(stores[2], targets[1], beforehand=pointers)
+        self._pointers = opener.pointers(stores[2])
+        if self._pointers is not None:
+            stack.callback(self._pointers.close)
+        self._reverse = ReverseApplier(stores[2], targets[1], beforehand=self._pointers)
 
     def forward(self) -> int:
         """Apply what is marked, then what waited for it; return how many works that were."""
@@ -80,6 +80,10 @@ class RelayDrain:
     def reverse(self) -> int:
         """Give the store a page of what it is owed; return how many keys."""
         return self._reverse.run_pass(hurry=True)
+
+    def unbuilt(self) -> Mapping[str, str] | None:
+        """Return the indexes that cannot be maintained, by name, and why; ``None`` where there is none to maintain."""
+        return None if self._pointers is None else self._pointers.look()
 
 
 class Stages:
@@ -252,7 +256,8 @@ def open_sides(opener: Opener, stack: ExitStack, *, replicas: int) -> Sides:
     store, row, target = opener.store(), opener.row(), opener.target()
     for close in (store.close, row.close, target.close):
         stack.callback(close)
-    return Sides(store, row, target, drain=RelayDrain(opener, stack), replicas=replicas)
+    drain = RelayDrain(opener, stack)
+    return Sides(store, row, target, drain=drain, replicas=replicas, unbuilt=drain.unbuilt)
 
 
 def who_asks() -> str:

@@ -7,7 +7,9 @@ from threading import Event
 
 import psycopg
 import pytest
+import redis
 
+from kvmigrate.cutover.gate import Verdict
 from kvmigrate.dualwrite.pointers import PAUSE_S, MaintainedPointers
 from kvmigrate.dualwrite.reverse import ReverseApplier
 from kvmigrate.migration import Migration
@@ -165,6 +167,25 @@ def test_indexes_that_follow_from_no_column_are_known_beforehand() -> None:
     assert {"kinds:{kind}:{x=a|b}": "its {x} is no column of events"} == refused
     assert {"client", "product", "setting"} == listed_entities(mapping)
     assert ([], {}) == maintained_pointers(load_mapping(SHOP))
+
+
+def test_the_gate_names_what_cannot_be_maintained(redis_url: str, database: str, tmp_path: Path) -> None:
+    """What the mapping cannot tell, and a single key of another shape; the error names both, and may be overridden."""
+    world = RealWorld(MAINTAINED, tmp_path, redis_url, database)
+    with redis.Redis.from_url(redis_url) as client, Migration.open(world.settings) as migration:
+        client.set("clients:all", b'{"1": true}')
+        world.move(Stage.LIVE)
+        with migration.stages() as stages:
+            report = stages.gate(Stage.RAMPDOWN, {})
+        assert report is not None
+        [check] = [check for check in report.checks if check.name == "pointers"]
+
+        assert (
+            "clients:all (clients:all: it holds something else than a list of ids), "
+            "kinds:{kind}:{x=a|b} (its {x} is no column of events) cannot be rebuilt from the tables"
+        ) == check.reason
+        assert (Verdict.FAIL, 2) == (check.verdict, check.value)
+    world.close()
 
 
 def test_writers_leave_listed_items_to_the_relay(redis_url: str, database: str, tmp_path: Path) -> None:
