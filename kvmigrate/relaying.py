@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
+from uuid import uuid4
 
 import structlog
 
@@ -146,7 +147,7 @@ class LiveScope:
         self.epoch, self._backfill_epoch = control.epoch, control.backfill_epoch
         self.is_loading = all(fence.log is Logging.MARK_ONLY for fence in fences.values())
         self.owes_all = control.owes_all or any(fence.owes_all for fence in fences.values())
-        self._was_noted = control.owes_all
+        self._name = uuid4().hex
         self._applier: Applier | None = None
 
     def __enter__(self) -> Self:
@@ -164,12 +165,22 @@ class LiveScope:
         return Version(self.epoch, min((version.n for version in clocks.values()), default=0))
 
     def begin(self) -> None:
-        """Note durably that everything is owed, where marks were lost; the fences then tell a later loss."""
+        """Note durably that everything is owed, where marks were lost; the fences then tell a later loss.
+
+        In this order: the control row first, whatever it said before, as another reconcile may clear it meanwhile.
+        Raises `StaleError` where the control row moved; then the fences say what they said.
+        """
         if not self.owes_all:
             return
-        if not self._was_noted:
-            self._swap({"owes_all": True})
-            self._was_noted = True
+        if not self._swap({"owes_all": True, "reconcile": self._name}):
+            now = self._row.read()
+            if (now.epoch, now.authority, now.reconcile) != (self.epoch, Authority.STORE, self._name):
+                raise StaleError(
+                    f"the control row of {self._opener.scope!r} moved to {now.authority} at {now.epoch}",
+                    epoch=now.epoch,
+                    authority=now.authority,
+                    hint="see `kvmigrate stage show`, and run this again",
+                )
         self.store.note(self._shards, owes_all=False)
 
     def mirror(self) -> None:
@@ -219,18 +230,20 @@ class LiveScope:
         return self._note_settled({})
 
     def _note_settled(self, changes: dict[str, Any]) -> str:
-        if self.owes_all:
-            if any(fence is None or fence.owes_all for fence in self.store.fences().values()):
-                return "marks were lost again meanwhile: run it again"
-            changes["owes_all"] = False
-        if changes and not self._swap(changes):
-            return "another epoch or authority took over meanwhile: run it again"
-        return ""
+        if not self.owes_all:
+            done = not changes or self._swap(changes)
+        elif any(fence is None or fence.owes_all for fence in self.store.fences().values()):
+            return "marks were lost again meanwhile: run it again"
+        else:
+            # What a reconcile took over that began later is not compared here: all of it is owed until that one ends.
+            done = self._swap({**changes, "owes_all": False}, {"reconcile": self._name})
+            done = done or (bool(changes) and self._swap(changes))
+        return "" if done else "another epoch, authority or reconcile took over meanwhile: run it again"
 
-    def _swap(self, changes: Mapping[str, Any]) -> bool:
+    def _swap(self, changes: Mapping[str, Any], expect: Mapping[str, Any] | None = None) -> bool:
         for tried in range(1, SWAP_TRIES + 1):
             try:
-                return self._row.swap(epoch=self.epoch, authority=Authority.STORE, changes=changes)
+                return self._row.swap(epoch=self.epoch, authority=Authority.STORE, changes=changes, expect=expect)
             except DeadlineError:
                 if tried == SWAP_TRIES:
                     raise
