@@ -193,10 +193,10 @@ class Migration:
     def _target_as_of(self, stack: ExitStack, as_of: Version) -> PostgresTarget:
         return stack.enter_context(PostgresTarget.connect(self.settings.need_target(), self.lens, as_of=as_of))
 
-    def relay(self, stop: threading.Event) -> Relay:
-        """Return a relay of this mapping that *stop* ends. See `Relay`."""
+    def relay(self, stop: threading.Event, *, replicas: int = 0) -> Relay:
+        """Return a relay of this mapping that *stop* ends. See `Relay`; *replicas* as of `Stages`."""
         opener = Opener(self.settings.need_source(), self.settings.need_target(), self.lens)
-        return opener.relay(stop, leader_steps(opener))
+        return opener.relay(stop, leader_steps(opener, replicas=replicas))
 
     def stages(self, *, replicas: int = 0) -> Stages:
         """Return what moves this mapping from stage to stage. See `Stages`."""

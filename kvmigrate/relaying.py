@@ -160,9 +160,21 @@ class LiveScope:
 
     @property
     def as_of(self) -> Version:
-        """As of which a first load is: every later write has a later version in its shard."""
-        clocks = self.store.clocks()
-        return Version(self.epoch, min((version.n for version in clocks.values()), default=0))
+        """As of which a first load is: every later write has a later version in its shard, and leaves a mark.
+
+        Raises:
+            CheckFailedError: the store is in another life than the control row knows: what it says may be of before.
+
+            StaleError: it does not mark its writes at this epoch any more.
+        """
+        known = self._row.read().store_incarnation
+        if known and self.store.incarnation() != known:
+            raise CheckFailedError(
+                f"the store of {self._opener.scope!r} was restarted or failed over since the control row last knew it",
+                hint="`kvmigrate relay`, or `kvmigrate stage advance --to dualwrite`, brings both sides together; "
+                "then run this again",
+            )
+        return Version(self.epoch, min((self._marked_since(shard) for shard in self._shards), default=0))
 
     def begin(self) -> None:
         """Note durably that everything is owed, where marks were lost; the fences then tell a later loss.
@@ -228,6 +240,18 @@ class LiveScope:
     def forgive(self) -> str:
         """Note only that nothing is owed any more; return why that does not count, or ""."""
         return self._note_settled({})
+
+    def _marked_since(self, shard: str) -> int:
+        """Return a shard's n, read in one step with the fence that says that later writes leave marks."""
+        fence, version, *_ = self.store.observe(shard, [])
+        if (fence.epoch, fence.authority, fence.log) != (self.epoch, Authority.STORE, Logging.MARK_ONLY):
+            raise StaleError(
+                f"the fence of {self._opener.scope!r} moved as its first load began",
+                epoch=fence.epoch,
+                authority=fence.authority,
+                hint="run the same command again",
+            )
+        return version.n
 
     def _note_settled(self, changes: dict[str, Any]) -> str:
         if not self.owes_all:

@@ -99,7 +99,8 @@ class Stages:
 
             lens: The mapping at work.
 
-            replicas: So many replicas of the store must have the seal before the tables open.
+            replicas: So many replicas of the store must have the seal before the tables open, and must know that
+                writes leave marks before a first load begins.
 
         Raises:
             ConfigError: the store is of a kind that cannot be migrated while it is written.
@@ -275,6 +276,6 @@ def overrides_of(names: Sequence[str], why: str) -> dict[str, str]:
     return dict.fromkeys(names, why)
 
 
-def leader_steps(opener: Opener) -> dict[str, WatchStep]:
-    """Return what a relay's leader does besides."""
-    return {"watch": WatchStep(opener)}
+def leader_steps(opener: Opener, *, replicas: int = 0) -> dict[str, WatchStep]:
+    """Return what a relay's leader does besides; *replicas* as of `Stages`."""
+    return {"watch": WatchStep(opener, replicas=replicas)}
