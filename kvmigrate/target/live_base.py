@@ -88,7 +88,8 @@ class LiveTarget(Protocol):
     def remove(self, keys: Sequence[str], version: Version) -> int:
         """Delete the rows of items that are gone as of *version*, and remember them as deleted; return how many.
 
-        A key that the ledger does not know gets no tombstone. Raises as `apply`.
+        Keys that the ledger does not know are remembered, too, where the mapping has an entity for them: else an older
+        mirror that comes late would bring the item back. Raises as `apply`.
         """
         ...
 
