@@ -295,11 +295,11 @@ def check_begun(scope: str, control: Control, fences: Mapping[str, Fence | None]
     Raises:
         CheckFailedError, FenceMissingError, StaleError: as for `LiveScope`.
     """
-    see = "see `kvmigrate status`"
+    see = "see `kvmigrate stage show`"
     if control.authority is not Authority.STORE:
         raise CheckFailedError(
             f"{scope!r} is in stage {control.stage}: the tables are the authority, so the store is not copied any more",
-            hint=see,
+            hint=f"{see}; `kvmigrate stage rollback` gives the store its authority back",
         )
     if control.phase not in _LOADS:
         raise CheckFailedError(f"{scope!r} is in the middle of a step: {control.phase}", hint=f"{see}, and let it end")
@@ -322,7 +322,7 @@ def check_begun(scope: str, control: Control, fences: Mapping[str, Fence | None]
         if fence.log is Logging.NONE:
             raise CheckFailedError(
                 f"{scope!r} was live and is in stage {control.stage} now: its writes leave no marks",
-                hint="`kvmigrate stage dualwrite` first; then a backfill compares both sides",
+                hint="`kvmigrate stage advance --to dualwrite` first; then a backfill compares both sides",
             )
     return found
 

@@ -146,8 +146,13 @@ class Stages:
         return None if wanted is None else controller.gate(wanted, overrides)
 
     def advance(self, to: Stage | None, *, why: str, overrides: Mapping[str, str]) -> Moved:
-        """Go one stage forward; see `Controller.advance`. Out of stage off it makes what is missing in the database."""
+        """Go one stage forward; see `Controller.advance`.
+
+        Out of stage off it makes what is missing in the database; in every stage, also where *to* is reached already,
+        the functions of live writes where they are of another version or mapping.
+        """
         self._prepare()
+        install_live(self._target, self._lens)
         return self._controller().advance(to, why=why, overrides=overrides)
 
     def rollback(self, to: Stage | None, *, why: str) -> Moved:
@@ -219,7 +224,6 @@ class Stages:
         with PostgresTarget.connect(self._target, self._lens) as target:
             target.install()
             target.ensure_tables()
-        install_live(self._target, self._lens)
 
 
 class WatchStep:

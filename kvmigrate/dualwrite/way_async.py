@@ -31,7 +31,7 @@ from kvmigrate.stores.writer_base_async import AsyncFencedWriter
 from kvmigrate.target.writer_base_async import AsyncLiveWriter
 
 _SEALED_HINT = (
-    "nothing was written. `kvmigrate status` shows who may write; if a flip was cut short, `kvmigrate relay` ends it"
+    "nothing was written. `kvmigrate stage show` tells who may write; a flip that was cut short `kvmigrate relay` ends"
 )
 _AMBIGUOUS_HINT = "read the key, then decide whether to write again"
 _SLOWEST_FLIP_S = 1.0
