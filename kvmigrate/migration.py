@@ -32,11 +32,11 @@ from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.relay import Relay
 from kvmigrate.dualwrite.store import Store
 from kvmigrate.dualwrite.way import Connections
-from kvmigrate.errors import ConfigError
+from kvmigrate.errors import CheckFailedError, ConfigError
 from kvmigrate.export.report import ExportReport, Lines, type_name
 from kvmigrate.export.source import export_source
 from kvmigrate.export.target import TargetExport
-from kvmigrate.model import Item, ItemKind, Version
+from kvmigrate.model import Authority, Item, ItemKind, Version
 from kvmigrate.processes.crew import Crew
 from kvmigrate.relaying import LiveScope, Opener, read_control
 from kvmigrate.stages import Stages, leader_steps
@@ -193,10 +193,10 @@ class Migration:
     def _target_as_of(self, stack: ExitStack, as_of: Version) -> PostgresTarget:
         return stack.enter_context(PostgresTarget.connect(self.settings.need_target(), self.lens, as_of=as_of))
 
-    def relay(self, stop: threading.Event) -> Relay:
-        """Return a relay of this mapping that *stop* ends. See `Relay`."""
+    def relay(self, stop: threading.Event, *, replicas: int = 0) -> Relay:
+        """Return a relay of this mapping that *stop* ends. See `Relay`; *replicas* as of `Stages`."""
         opener = Opener(self.settings.need_source(), self.settings.need_target(), self.lens)
-        return opener.relay(stop, leader_steps(opener))
+        return opener.relay(stop, leader_steps(opener, replicas=replicas))
 
     def stages(self, *, replicas: int = 0) -> Stages:
         """Return what moves this mapping from stage to stage. See `Stages`."""
@@ -365,9 +365,27 @@ class Migration:
         every: bool = False,
         progress: Progress | None = None,
     ) -> ReplayReport:
-        """Try quarantined items again; the store is read where it is named. See `QuarantineStore.replay`."""
-        source = self.source if self.settings.source else None
-        return self.quarantine.replay(source, keys=tuple(keys), reason=reason, every=every, progress=progress)
+        """Try quarantined items again; the store is read where it is named. See `QuarantineStore.replay`.
+
+        Of a live mapping they are only marked, in the store: see `QuarantineStore.touch`.
+
+        Raises:
+            CheckFailedError: the tables are the authority, so nothing is tried from the store any more.
+        """
+        with ExitStack() as stack:
+            control = read_control(self.settings.need_target(), self.lens)
+            if control is not None and control.authority is not Authority.STORE:
+                raise CheckFailedError(
+                    f"{self.mapping.name!r} is in stage {control.stage}: the tables are the authority, and nothing "
+                    "comes into them from the store any more",
+                    hint="write the item with `Migration.store`, which refuses at once what the tables cannot hold; "
+                    "`kvmigrate stage rollback` gives the store its authority back",
+                )
+            live = self._live(stack)
+            if live is not None:
+                return self.quarantine.touch(live, tuple(keys), reason, every=every, progress=progress)
+            source = self.source if self.settings.source else None
+            return self.quarantine.replay(source, keys=tuple(keys), reason=reason, every=every, progress=progress)
 
     def undo(self, run: int, *, dry_run: bool = False, progress: Progress | None = None) -> UndoReport:
         """Take out of the tables what a run brought. See `run_undo`."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
+from uuid import uuid4
 
 import structlog
 
@@ -146,7 +147,7 @@ class LiveScope:
         self.epoch, self._backfill_epoch = control.epoch, control.backfill_epoch
         self.is_loading = all(fence.log is Logging.MARK_ONLY for fence in fences.values())
         self.owes_all = control.owes_all or any(fence.owes_all for fence in fences.values())
-        self._was_noted = control.owes_all
+        self._name = uuid4().hex
         self._applier: Applier | None = None
 
     def __enter__(self) -> Self:
@@ -159,17 +160,39 @@ class LiveScope:
 
     @property
     def as_of(self) -> Version:
-        """As of which a first load is: every later write has a later version in its shard."""
-        clocks = self.store.clocks()
-        return Version(self.epoch, min((version.n for version in clocks.values()), default=0))
+        """As of which a first load is: every later write has a later version in its shard, and leaves a mark.
+
+        Raises:
+            CheckFailedError: the store is in another life than the control row knows: what it says may be of before.
+
+            StaleError: it does not mark its writes at this epoch any more.
+        """
+        known = self._row.read().store_incarnation
+        if known and self.store.incarnation() != known:
+            raise CheckFailedError(
+                f"the store of {self._opener.scope!r} was restarted or failed over since the control row last knew it",
+                hint="`kvmigrate relay`, or `kvmigrate stage advance --to dualwrite`, brings both sides together; "
+                "then run this again",
+            )
+        return Version(self.epoch, min((self._marked_since(shard) for shard in self._shards), default=0))
 
     def begin(self) -> None:
-        """Note durably that everything is owed, where marks were lost; the fences then tell a later loss."""
+        """Note durably that everything is owed, where marks were lost; the fences then tell a later loss.
+
+        In this order: the control row first, whatever it said before, as another reconcile may clear it meanwhile.
+        Raises `StaleError` where the control row moved; then the fences say what they said.
+        """
         if not self.owes_all:
             return
-        if not self._was_noted:
-            self._swap({"owes_all": True})
-            self._was_noted = True
+        if not self._swap({"owes_all": True, "reconcile": self._name}):
+            now = self._row.read()
+            if (now.epoch, now.authority, now.reconcile) != (self.epoch, Authority.STORE, self._name):
+                raise StaleError(
+                    f"the control row of {self._opener.scope!r} moved to {now.authority} at {now.epoch}",
+                    epoch=now.epoch,
+                    authority=now.authority,
+                    hint="see `kvmigrate stage show`, and run this again",
+                )
         self.store.note(self._shards, owes_all=False)
 
     def mirror(self) -> None:
@@ -218,19 +241,33 @@ class LiveScope:
         """Note only that nothing is owed any more; return why that does not count, or ""."""
         return self._note_settled({})
 
-    def _note_settled(self, changes: dict[str, Any]) -> str:
-        if self.owes_all:
-            if any(fence is None or fence.owes_all for fence in self.store.fences().values()):
-                return "marks were lost again meanwhile: run it again"
-            changes["owes_all"] = False
-        if changes and not self._swap(changes):
-            return "another epoch or authority took over meanwhile: run it again"
-        return ""
+    def _marked_since(self, shard: str) -> int:
+        """Return a shard's n, read in one step with the fence that says that later writes leave marks."""
+        fence, version, *_ = self.store.observe(shard, [])
+        if (fence.epoch, fence.authority, fence.log) != (self.epoch, Authority.STORE, Logging.MARK_ONLY):
+            raise StaleError(
+                f"the fence of {self._opener.scope!r} moved as its first load began",
+                epoch=fence.epoch,
+                authority=fence.authority,
+                hint="run the same command again",
+            )
+        return version.n
 
-    def _swap(self, changes: Mapping[str, Any]) -> bool:
+    def _note_settled(self, changes: dict[str, Any]) -> str:
+        if not self.owes_all:
+            done = not changes or self._swap(changes)
+        elif any(fence is None or fence.owes_all for fence in self.store.fences().values()):
+            return "marks were lost again meanwhile: run it again"
+        else:
+            # What a reconcile took over that began later is not compared here: all of it is owed until that one ends.
+            done = self._swap({**changes, "owes_all": False}, {"reconcile": self._name})
+            done = done or (bool(changes) and self._swap(changes))
+        return "" if done else "another epoch, authority or reconcile took over meanwhile: run it again"
+
+    def _swap(self, changes: Mapping[str, Any], expect: Mapping[str, Any] | None = None) -> bool:
         for tried in range(1, SWAP_TRIES + 1):
             try:
-                return self._row.swap(epoch=self.epoch, authority=Authority.STORE, changes=changes)
+                return self._row.swap(epoch=self.epoch, authority=Authority.STORE, changes=changes, expect=expect)
             except DeadlineError:
                 if tried == SWAP_TRIES:
                     raise
@@ -258,11 +295,11 @@ def check_begun(scope: str, control: Control, fences: Mapping[str, Fence | None]
     Raises:
         CheckFailedError, FenceMissingError, StaleError: as for `LiveScope`.
     """
-    see = "see `kvmigrate status`"
+    see = "see `kvmigrate stage show`"
     if control.authority is not Authority.STORE:
         raise CheckFailedError(
             f"{scope!r} is in stage {control.stage}: the tables are the authority, so the store is not copied any more",
-            hint=see,
+            hint=f"{see}; `kvmigrate stage rollback` gives the store its authority back",
         )
     if control.phase not in _LOADS:
         raise CheckFailedError(f"{scope!r} is in the middle of a step: {control.phase}", hint=f"{see}, and let it end")
@@ -285,7 +322,7 @@ def check_begun(scope: str, control: Control, fences: Mapping[str, Fence | None]
         if fence.log is Logging.NONE:
             raise CheckFailedError(
                 f"{scope!r} was live and is in stage {control.stage} now: its writes leave no marks",
-                hint="`kvmigrate stage dualwrite` first; then a backfill compares both sides",
+                hint="`kvmigrate stage advance --to dualwrite` first; then a backfill compares both sides",
             )
     return found
 

@@ -68,10 +68,10 @@ class RelayDrain:
         for close in (*(each.close for each in stores), *(each.close for each in targets)):
             stack.callback(close)
         self._applier = Applier(stores[0], stores[1], targets[0], opener.lens)
-        pointers = opener.pointers(stores[2])
-        if pointers is not None:
-            stack.callback(pointers.close)
-        self._reverse = ReverseApplier(stores[2], targets[1], beforehand=pointers)
+        self._pointers = opener.pointers(stores[2])
+        if self._pointers is not None:
+            stack.callback(self._pointers.close)
+        self._reverse = ReverseApplier(stores[2], targets[1], beforehand=self._pointers)
 
     def forward(self) -> int:
         """Apply what is marked, then what waited for it; return how many works that were."""
@@ -80,6 +80,10 @@ class RelayDrain:
     def reverse(self) -> int:
         """Give the store a page of what it is owed; return how many keys."""
         return self._reverse.run_pass(hurry=True)
+
+    def unbuilt(self) -> Mapping[str, str] | None:
+        """Return the indexes that cannot be maintained, by name, and why; ``None`` where there is none to maintain."""
+        return None if self._pointers is None else self._pointers.look()
 
 
 class Stages:
@@ -95,7 +99,8 @@ class Stages:
 
             lens: The mapping at work.
 
-            replicas: So many replicas of the store must have the seal before the tables open.
+            replicas: So many replicas of the store must have the seal before the tables open, and must know that
+                writes leave marks before a first load begins.
 
         Raises:
             ConfigError: the store is of a kind that cannot be migrated while it is written.
@@ -141,8 +146,13 @@ class Stages:
         return None if wanted is None else controller.gate(wanted, overrides)
 
     def advance(self, to: Stage | None, *, why: str, overrides: Mapping[str, str]) -> Moved:
-        """Go one stage forward; see `Controller.advance`. Out of stage off it makes what is missing in the database."""
+        """Go one stage forward; see `Controller.advance`.
+
+        Out of stage off it makes what is missing in the database; in every stage, also where *to* is reached already,
+        the functions of live writes where they are of another version or mapping.
+        """
         self._prepare()
+        install_live(self._target, self._lens)
         return self._controller().advance(to, why=why, overrides=overrides)
 
     def rollback(self, to: Stage | None, *, why: str) -> Moved:
@@ -214,7 +224,6 @@ class Stages:
         with PostgresTarget.connect(self._target, self._lens) as target:
             target.install()
             target.ensure_tables()
-        install_live(self._target, self._lens)
 
 
 class WatchStep:
@@ -252,7 +261,8 @@ def open_sides(opener: Opener, stack: ExitStack, *, replicas: int) -> Sides:
     store, row, target = opener.store(), opener.row(), opener.target()
     for close in (store.close, row.close, target.close):
         stack.callback(close)
-    return Sides(store, row, target, drain=RelayDrain(opener, stack), replicas=replicas)
+    drain = RelayDrain(opener, stack)
+    return Sides(store, row, target, drain=drain, replicas=replicas, unbuilt=drain.unbuilt)
 
 
 def who_asks() -> str:
@@ -270,6 +280,6 @@ def overrides_of(names: Sequence[str], why: str) -> dict[str, str]:
     return dict.fromkeys(names, why)
 
 
-def leader_steps(opener: Opener) -> dict[str, WatchStep]:
-    """Return what a relay's leader does besides."""
-    return {"watch": WatchStep(opener)}
+def leader_steps(opener: Opener, *, replicas: int = 0) -> dict[str, WatchStep]:
+    """Return what a relay's leader does besides; *replicas* as of `Stages`."""
+    return {"watch": WatchStep(opener, replicas=replicas)}

@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TextIO
 
 from kvmigrate.backfill.absent import check_absent
+from kvmigrate.backfill.live import MOST_MARKS, Live
 from kvmigrate.backfill.progress import Meter, Progress
 from kvmigrate.model import Bin, Item
 from kvmigrate.stores.base import KVSource
 from kvmigrate.target.base import Batch, Label, QuarantineEntry, Target
+from kvmigrate.target.live_base import LIVE_RUN
 from kvmigrate.transform.lens import Lens
 
 PAGE_ITEMS = 200
@@ -23,7 +25,11 @@ class ReplayReport:
     """What trying again did.
 
     Attributes:
+        run_id: 0 where no run was made, as of a live mapping.
+
         replayed: Items tried; each is in one of the four bins that follow.
+
+        touched: Keys of a live mapping that were marked instead: whoever applies marks tries them.
 
         passed: Keys that left the quarantine, at most `PASSED_EXAMPLES` of them.
 
@@ -41,6 +47,7 @@ class ReplayReport:
     not_kept: int = 0
     passed: list[str] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
+    touched: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
@@ -129,6 +136,46 @@ class QuarantineStore:
         meter.finish()
         report.passed = passed[: ReplayReport.PASSED_EXAMPLES]
         self._target.finish_run(report.run_id, report.to_json())
+        return report
+
+    def touch(
+        self,
+        live: Live,
+        keys: Collection[str] = (),
+        reason: str | None = None,
+        *,
+        every: bool = False,
+        progress: Progress | None = None,
+    ) -> ReplayReport:
+        """Mark quarantined items of a live mapping, so that they are tried again like whatever is written.
+
+        Args:
+            live: The mapping; marks are bounded, as in a reconcile.
+
+            keys: Which items, as of `replay`.
+
+            reason: The same.
+
+            every: The same.
+
+            progress: Told how far it is.
+
+        Raises:
+            ValueError: as `replay`.
+
+            StaleError: another epoch or authority took over; what was marked stays so.
+        """
+        if not keys and reason is None and not every:
+            raise ValueError("say which items: keys, a reason, or every=True")
+        report, meter = ReplayReport(LIVE_RUN), Meter(progress, "replay", len(keys) or None)
+        for page in self._pages(keys, reason, payload=False):
+            while live.store.marks() > MOST_MARKS:
+                live.relieve()
+            for shard, group in live.store.by_shard([entry.key for entry in page]).items():
+                live.store.touch(shard, group, epoch=live.epoch)
+            report.touched += len(page)
+            meter.add(len(page))
+        meter.finish()
         return report
 
     def _try(

@@ -170,7 +170,8 @@ def replay(
 ) -> None:
     """Try refused items again.
 
-    They are read from the store where one is named, else taken as they were kept.
+    They are read from the store where one is named, else taken as they were kept. While the mapping is live, their
+    keys are marked in the store instead, which must be named: kvmigrate relay tries them.
     """
     from kvmigrate.migration import Migration
     from kvmigrate.report.quarantine import describe_replay
@@ -186,7 +187,8 @@ def replay(
         if absent := [key for key in keys or () if migration.quarantine.show(key) is None]:
             raise _not_there(absent)
         done = migration.replay(keys=keys or (), reason=reason, every=every, progress=progress)
-        envelope = call.envelope(done.to_json(), mapping=migration.mapping)
+        again = [next_command(settings, "relay --once", "source", "target")] if done.touched else []
+        envelope = call.envelope(done.to_json(), mapping=migration.mapping, next_commands=again)
     call.finish(envelope, describe_replay(envelope))
 
 

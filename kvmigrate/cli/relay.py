@@ -49,6 +49,10 @@ _HealthOption = Annotated[
     str | None,
     typer.Option("--health", metavar="HOST:PORT", help="Answer /health and /metrics there; a port alone is local."),
 ]
+_ReplicasOption = Annotated[
+    int,
+    typer.Option("--wait-replicas", metavar="N", min=0, help="Ask so many replicas what they have, and wait for them."),
+]
 _FollowOption = Annotated[bool, typer.Option("--follow", help="Print a line every second, with --json an object.")]
 
 
@@ -62,6 +66,7 @@ def relay(
     seconds: _SecondsOption = 600.0,
     health: _HealthOption = None,
     follow: _FollowOption = False,
+    wait_replicas: _ReplicasOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Bring to the tables what the store has marked, until it is stopped.
@@ -79,7 +84,7 @@ def relay(
     address = address_of(health) if health else None
     with Migration.open(settings_of(mapping=mapping, source=source, target=target, config=config)) as migration:
         stop = threading.Event()
-        made = migration.relay(stop)
+        made = migration.relay(stop, replicas=wait_replicas)
         with _ended_by_signals(stop):
             if once:
                 _drain(call, migration, made, seconds)

@@ -53,7 +53,7 @@ _ConfirmOption = Annotated[
 ]
 _ReplicasOption = Annotated[
     int,
-    typer.Option("--wait-replicas", metavar="N", min=0, help="So many replicas of the store must have the seal."),
+    typer.Option("--wait-replicas", metavar="N", min=0, help="So many replicas of the store must have marks and seal."),
 ]
 _ForceOption = Annotated[
     bool, typer.Option("--force", help="Open the store although the tables cannot be drained; with --accept-loss.")

@@ -268,6 +268,8 @@ class Controller:
         if control.authority is Authority.SEALED:
             back.finish_back(self._sides, control)
             return
+        if intent.to is Stage.DUALWRITE and not switch.check_logging(self._sides, control):
+            return
         changes = {"stage": intent.to, "phase": ""}
         self._sides.row.swap(epoch=control.epoch, authority=control.authority, changes=changes, alone=False)
         self._sides.did("finish")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-from kvmigrate.cutover.intent import Intent, read_intent
+from kvmigrate.cutover.intent import Intent, foreign_phase, read_intent
 from kvmigrate.model import Authority, Fence, Logging, Stage
 from kvmigrate.target.live_base import Control
 
@@ -102,11 +102,17 @@ def expected(control: Control) -> set[Place | None]:
     return found
 
 
-def logging_of(stage: Stage, fence: Fence | None = None) -> Logging:
-    """Return what a shard's writes leave behind in *stage*; a first load that goes on keeps its own."""
+def logging_of(stage: Stage, control: Control, *, has_items: bool) -> Logging:
+    """Return what writes of the store leave behind in *stage*; *has_items*: the ledger knows any item.
+
+    From the control row and the ledger alone: the fence of a replica that took over may be of an earlier time.
+    """
     if stage is Stage.OFF:
         return Logging.NONE
-    return fence.log if fence is not None and fence.log is not Logging.NONE else Logging.MIRROR
+    if foreign_phase(control):
+        # A first load is open: the tables have no keys, so nobody may mirror.
+        return Logging.MARK_ONLY
+    return Logging.MIRROR if has_items or control.is_backfilled else Logging.MARK_ONLY
 
 
 def _switch_logging(control: Control, fences: Fences, intent: Intent) -> Step:

@@ -18,6 +18,7 @@ def gather(sides: Sides, to: Stage) -> Facts:
     has_fences = control.epoch > 0
     fences = sides.store.fences() if has_fences else {}
     quarantined, waiting = sides.target.unsettled()
+    unbuilt = sides.unbuilt() if to is Stage.RAMPDOWN else None
     return Facts(
         stage=control.stage,
         to=to,
@@ -31,4 +32,5 @@ def gather(sides: Sides, to: Stage) -> Facts:
         owed=sides.target.owes(),
         processes=sides.row.processes(),
         tells_failovers=not sides.row.incarnation().endswith(_HIDDEN),
+        pointers=None if unbuilt is None else [f"{name} ({why})" for name, why in sorted(unbuilt.items())],
     )

@@ -8,7 +8,7 @@ from itertools import islice
 from kvmigrate.cutover.decide import Fences, logging_of, place
 from kvmigrate.cutover.intent import read_intent
 from kvmigrate.cutover.sides import Sides
-from kvmigrate.model import Authority, Fence, Logging, Stage
+from kvmigrate.model import Authority, Fence, Logging, Stage, Version
 from kvmigrate.stores.fence_base import Swap
 from kvmigrate.target.live_base import Control
 
@@ -33,7 +33,7 @@ def open_store(sides: Sides, control: Control, *, log: Logging | None = None, ow
 
         control: As it was read last, with authority K.
 
-        log: Instead of what the stage and each shard's own fence say; changes shards that are open, too.
+        log: Changes shards that are open, too; others get what the control row says, whatever stood in their fence.
 
         owes_all: Marks were lost.
 
@@ -41,20 +41,19 @@ def open_store(sides: Sides, control: Control, *, log: Logging | None = None, ow
         Whether all shards are open at that epoch.
     """
     store, shards = sides.store, sides.store.shards()
-    stage = _stage_to_be(control)
+    wanted_log = logging_of(_stage_to_be(control), control, has_items=has_items(sides)) if log is None else log
     fences = store.fences()
     missing = [shard for shard in shards if fences[shard] is None]
     if missing:
-        first = logging_of(stage) if log is None else log
         life = control.store_incarnation
-        store.create(missing, Fence(control.epoch, Authority.SEALED, first, life, owes_all or control.owes_all))
+        store.create(missing, Fence(control.epoch, Authority.SEALED, wanted_log, life, owes_all or control.owes_all))
         sides.did("create")
         now = sides.row.read()
         if (now.epoch, now.authority, now.phase) != (control.epoch, control.authority, control.phase):
             return False
         fences = store.fences()
     opened = 0
-    for wanted, group in _by_wanted(control, stage, fences, log, owes_all=owes_all).items():
+    for wanted, group in _by_wanted(control, fences, wanted_log, owes_all=owes_all).items():
         to = Swap(wanted, clock_epoch=control.epoch, clear_guard=True)
         _swap(sides, fences, group, control.epoch, (Authority.SEALED,), to)
         if log is not None:
@@ -85,6 +84,11 @@ def follow_tables(sides: Sides, control: Control, authority: Authority) -> None:
     _swap(sides, fences, raised, control.epoch, (), Swap(wanted, clear_marks=True, clear_guard=True))
     _swap(sides, fences, list(fences), control.epoch, others, Swap(wanted, clear_marks=True))
     sides.did("follow tables")
+
+
+def has_items(sides: Sides) -> bool:
+    """Whether the ledger knows any item, deleted ones too."""
+    return any(sides.target.keys_since(Version(0, 0)))
 
 
 def _owe_guarded(sides: Sides, shard: str, epoch: int) -> None:
@@ -121,15 +125,12 @@ def _stage_to_be(control: Control) -> Stage:
     return intent.to if intent is not None and intent.to in {Stage.OFF, Stage.DUALWRITE} else control.stage
 
 
-def _by_wanted(
-    control: Control, stage: Stage, fences: Fences, log: Logging | None, *, owes_all: bool
-) -> Mapping[Fence, list[str]]:
+def _by_wanted(control: Control, fences: Fences, log: Logging, *, owes_all: bool) -> Mapping[Fence, list[str]]:
     found: dict[Fence, list[str]] = {}
     for shard, fence in fences.items():
         if fence is not None:
-            own = logging_of(stage, fence) if log is None else log
             owes = owes_all or control.owes_all or fence.owes_all
-            wanted = Fence(control.epoch, Authority.STORE, own, control.store_incarnation, owes)
+            wanted = Fence(control.epoch, Authority.STORE, log, control.store_incarnation, owes)
             found.setdefault(wanted, []).append(shard)
     return found
 

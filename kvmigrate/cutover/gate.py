@@ -49,7 +49,8 @@ class Facts(NamedTuple):
 
         tells_failovers: The role may read the database's timeline, so that a failover is noticed.
 
-        pointers: Names of indexes kept by hand that are in use and cannot be rebuilt; ``None`` where nobody looked.
+        pointers: Indexes kept by hand that should be maintained and cannot be rebuilt, each with the reason; ``None``
+            where there is none to maintain.
 
         commands: Commands in use that will not work any more; ``None`` where nobody looked.
     """

@@ -89,8 +89,10 @@ def _mend_open_store(sides: Sides, seen: Seen) -> None:
     """The store is open, or sealed by a flip that has not opened the tables: a new epoch, and fresh marks."""
     control, trouble = seen.control, seen.trouble
     epoch = highest(control, seen.fences) + 1
-    changes = {"epoch": epoch, "phase": phase_without_intent(control), "owes_all": True}
-    if not sides.row.swap(epoch=control.epoch, authority=Authority.STORE, changes=changes):
+    changes = {"epoch": epoch, "phase": phase_without_intent(control), "owes_all": True, "reconcile": ""}
+    # A reconcile that begins right now takes over what the fences say, and ends with the epoch: it is not forgotten.
+    expect = {"owes_all": control.owes_all}
+    if not sides.row.swap(epoch=control.epoch, authority=Authority.STORE, changes=changes, expect=expect):
         return
     sides.did("new epoch")
     now = sides.row.read()
@@ -101,7 +103,7 @@ def _mend_open_store(sides: Sides, seen: Seen) -> None:
     if trouble is Trouble.TARGET_RESTARTED:
         renew_marks(sides, epoch)
     elif is_whole and touch_suspects(sides, control, epoch):
-        sides.row.swap(epoch=epoch, authority=Authority.STORE, changes={"owes_all": False})
+        sides.row.swap(epoch=epoch, authority=Authority.STORE, changes={"owes_all": False}, expect={"reconcile": ""})
     else:
         sides.store.note(sides.store.shards(), owes_all=True)
     sides.did("suspects marked")

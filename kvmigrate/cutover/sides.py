@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -60,6 +60,10 @@ class Limits(NamedTuple):
     lease_s: float = 15.0
 
 
+def _no_indexes() -> Mapping[str, str] | None:
+    return None
+
+
 def _no_hook(step: str) -> None:
     del step
 
@@ -70,6 +74,9 @@ class Sides:
 
     Attributes:
         replicas: So many replicas of each shard must have the seal before the tables open.
+
+        unbuilt: Tells which indexes kept by hand cannot be maintained while the tables lead, by name, and why; ``None``
+            where the mapping maintains none.
 
         hook: Called with the name of every step that was done.
 
@@ -82,6 +89,7 @@ class Sides:
     drain: Drain = field(default_factory=NoDrain)
     replicas: int = 0
     limits: Limits = field(default_factory=Limits)
+    unbuilt: Callable[[], Mapping[str, str] | None] = _no_indexes
     hook: Callable[[str], None] = _no_hook
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from kvmigrate.cutover.fences import highest, open_store
+from kvmigrate.cutover.decide import place
+from kvmigrate.cutover.fences import has_items, highest, open_store
 from kvmigrate.cutover.intent import Intent
 from kvmigrate.cutover.sides import Sides
-from kvmigrate.model import Logging, Stage, Version
+from kvmigrate.errors import CheckFailedError
+from kvmigrate.model import Authority, Fence, Logging, Stage
 from kvmigrate.target.live_base import Control
 
 
@@ -38,6 +40,31 @@ def log_writes(sides: Sides, control: Control, to: Stage) -> None:
     open_store(sides, control, log=Logging.NONE if to is Stage.OFF else wanted)
 
 
-def has_items(sides: Sides) -> bool:
-    """Whether the ledger knows any item, deleted ones too."""
-    return any(sides.target.keys_since(Version(0, 0)))
+def check_logging(sides: Sides, control: Control) -> bool:
+    """Make sure that no failover takes back that writes leave marks: replicas have it, and the store is who it was.
+
+    Returns:
+        Whether every shard is open and logs still, as read after that.
+
+    Raises:
+        CheckFailedError: replicas did not confirm it, or the store failed over; the same command goes on.
+    """
+    store, limits = sides.store, sides.limits
+    if not store.confirm(replicas=sides.replicas, timeout_s=limits.confirm_s):
+        raise CheckFailedError(
+            f"{sides.replicas} replicas did not confirm within {limits.confirm_s:g} s that writes leave marks now",
+            hint="see that the replicas follow, or name fewer with --wait-replicas; then type the same command again",
+        )
+    sides.did("replicated")
+    if store.incarnation() != control.store_incarnation:
+        raise CheckFailedError(
+            "the store was restarted or failed over just now, which may have taken back that writes leave marks",
+            hint="type the same command again: it begins anew",
+        )
+    fences = store.fences().values()
+    return all(place(fence) == (control.epoch, Authority.STORE) and is_logged(fence) for fence in fences)
+
+
+def is_logged(fence: Fence | None) -> bool:
+    """Whether a shard's writes leave marks."""
+    return fence is not None and fence.log is not Logging.NONE

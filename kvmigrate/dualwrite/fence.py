@@ -70,7 +70,7 @@ class FenceView:
         if fence is None:
             raise FenceMissingError(
                 "the store has no fence for this mapping: it is new, or it was emptied or restored",
-                hint="`kvmigrate stage` shows and sets who may write",
+                hint="`kvmigrate stage show` tells who may write; a new store gets it by `kvmigrate stage advance`",
                 key=key,
             )
         if fence.authority in {Authority.STORE, Authority.SEALED}:

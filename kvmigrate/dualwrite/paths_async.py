@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic, time_ns
 
 import structlog
@@ -31,12 +31,17 @@ class AsyncPaths:
         mirror: AsyncMirror,
         companion: Companion,
         *,
+        is_listed: Callable[[str], bool],
         mirror_s: float,
         tables_s: float,
     ) -> None:
-        """Give a mirror *mirror_s* seconds, and a write of open tables *tables_s*."""
+        """Give a mirror *mirror_s* seconds, and a write of open tables *tables_s*.
+
+        What *is_listed* in an index that is maintained is left to the relay, which finds the index that an item must
+        leave by what the store has of it still.
+        """
         self._store, self._tables, self._mirror, self._companion = store, tables, mirror, companion
-        self._mirror_s, self._tables_s = mirror_s, tables_s
+        self._is_listed, self._mirror_s, self._tables_s = is_listed, mirror_s, tables_s
         self._back = Breaker()
 
     async def write(self, writes: Sequence[Write], fence: Fence) -> list[WriteResult | None]:
@@ -104,7 +109,7 @@ class AsyncPaths:
 
     async def _reversed(self, item: Item | None, key: str, version: Version) -> bool:
         """Bring an accepted write of the tables into the store; what fails is owed, and the relay pays."""
-        if not self._back.lets(monotonic()):
+        if self._is_listed(key) or not self._back.lets(monotonic()):
             return False
         done = self._companion.reverse(key, version, item)
         try:

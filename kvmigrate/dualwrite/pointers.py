@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from kvmigrate.errors import StaleError
+from kvmigrate.errors import FenceMissingError, StaleError
 from kvmigrate.model import Item, Version
 from kvmigrate.stores.fence_base import FencedStore
 from kvmigrate.target.live_base import ListedItems, Owed
@@ -60,6 +60,24 @@ class MaintainedPointers:
             self._rebuild(key, pointer, epoch)
             self._built[key] = now
         return later
+
+    def look(self) -> Mapping[str, str]:
+        """Return as `broken`, before anything was rebuilt: what follows from the mapping, and from single keys.
+
+        A pointer of many keys is found to be of another shape only when one of them is rebuilt.
+        """
+        found = dict(self._refused)
+        for each in self._pointers:
+            if each.columns:
+                continue
+            key = each.pointer.key.render({})
+            try:
+                rebuilt(self._lens, each, key, self._before([key]).get(key), ())
+            except FenceMissingError:
+                continue
+            except NotRebuilt as exc:
+                found[each.name] = f"{key}: {exc}"
+        return {**found, **self._failed}
 
     def close(self) -> None:
         """Release what it reads with."""

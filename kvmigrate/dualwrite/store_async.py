@@ -19,13 +19,15 @@ from kvmigrate.errors import BadValueError, DeadlineError, FenceMissingError, Ta
 from kvmigrate.model import Authority, Fence, Item, WriteResult
 from kvmigrate.transform.keys.route import RouteKind
 from kvmigrate.transform.lens import Lens
+from kvmigrate.transform.maintained import listed_entities
 
 
 class AsyncStore:
     """Reads and writes of mapped keys, wherever the authority is. For all threads or tasks of a process, and its forks.
 
     Every write goes where the authority is and then, at once, to the other side, if that is healthy. It returns a
-    `WriteResult`: ``mirrored`` says whether the other side has it already; if not, it will follow. Raised by writes:
+    `WriteResult`: ``mirrored`` says whether the other side has it already; if not, it will follow. While the tables
+    lead, items that a maintained pointer lists always follow: the relay brings them with the pointer. Raised by writes:
 
     - `SealedError`: the authority was moving for longer than `Patience.wait_s`; nothing was written.
     - `AmbiguousWriteError`: no answer came; the write may have happened or not. It is never tried twice.
@@ -38,6 +40,7 @@ class AsyncStore:
     def __init__(self, lens: Lens, connect: Callable[[], AsyncConnections], patience: Patience | None = None) -> None:
         """Route keys by *lens*; *connect* is called once in each process, at the first use."""
         self._lens, self._connect, self._patience = lens, connect, patience or Patience()
+        self._listed = listed_entities(lens.mapping)
         self._by_process: dict[int, AsyncWay] = {}
         self._last: ContextVar[WriteResult | None] = ContextVar("kvmigrate_last_write", default=None)
 
@@ -160,9 +163,13 @@ class AsyncStore:
         if way is None:
             # No lock: one that another thread holds while the process forks would stay locked in the child.
             # What a parent opened is left alone, as closing it would speak on the parent's connections.
-            way = self._by_process.setdefault(process, AsyncWay(self._connect(), self._patience))
+            way = self._by_process.setdefault(process, AsyncWay(self._connect(), self._patience, self._is_listed))
             way.companion.start()
         return way
+
+    def _is_listed(self, key: str) -> bool:
+        entity = self._lens.route(key).entity
+        return entity is not None and entity.name in self._listed
 
     def _is_mapped(self, key: str) -> bool:
         return self._lens.route(key).kind is RouteKind.ENTITY

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple, NoReturn
@@ -33,7 +33,7 @@ from kvmigrate.stores.writer_base import FencedWriter
 from kvmigrate.target.writer_base import LiveWriter
 
 _SEALED_HINT = (
-    "nothing was written. `kvmigrate status` shows who may write; if a flip was cut short, `kvmigrate relay` ends it"
+    "nothing was written. `kvmigrate stage show` tells who may write; a flip that was cut short `kvmigrate relay` ends"
 )
 _AMBIGUOUS_HINT = "read the key, then decide whether to write again"
 _SLOWEST_FLIP_S = 1.0
@@ -51,8 +51,8 @@ class Connections(NamedTuple):
 class Way:
     """The way of one process's writes, with all that the process believes."""
 
-    def __init__(self, opened: Connections, patience: Patience) -> None:
-        """Use what was opened for this process."""
+    def __init__(self, opened: Connections, patience: Patience, is_listed: Callable[[str], bool]) -> None:
+        """Use what was opened for this process. *is_listed* as of `Paths`."""
         self.store, self.tables, self.companion = opened
         self.view = FenceView(self.store, self.tables)
         self._patience = patience
@@ -63,6 +63,7 @@ class Way:
             self.tables,
             Mirror(self.tables, Breaker()),
             self.companion,
+            is_listed=is_listed,
             mirror_s=patience.mirror_s,
             tables_s=patience.tables_s,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple, NoReturn
@@ -31,7 +31,7 @@ from kvmigrate.stores.writer_base_async import AsyncFencedWriter
 from kvmigrate.target.writer_base_async import AsyncLiveWriter
 
 _SEALED_HINT = (
-    "nothing was written. `kvmigrate status` shows who may write; if a flip was cut short, `kvmigrate relay` ends it"
+    "nothing was written. `kvmigrate stage show` tells who may write; a flip that was cut short `kvmigrate relay` ends"
 )
 _AMBIGUOUS_HINT = "read the key, then decide whether to write again"
 _SLOWEST_FLIP_S = 1.0
@@ -49,8 +49,8 @@ class AsyncConnections(NamedTuple):
 class AsyncWay:
     """The way of one process's writes, with all that the process believes."""
 
-    def __init__(self, opened: AsyncConnections, patience: Patience) -> None:
-        """Use what was opened for this process."""
+    def __init__(self, opened: AsyncConnections, patience: Patience, is_listed: Callable[[str], bool]) -> None:
+        """Use what was opened for this process. *is_listed* as of `AsyncPaths`."""
         self.store, self.tables, self.companion = opened
         self.view = AsyncFenceView(self.store, self.tables)
         self._patience = patience
@@ -61,6 +61,7 @@ class AsyncWay:
             self.tables,
             AsyncMirror(self.tables, Breaker()),
             self.companion,
+            is_listed=is_listed,
             mirror_s=patience.mirror_s,
             tables_s=patience.tables_s,
         )

@@ -53,6 +53,11 @@ def describe_entry(report: Mapping[str, Any], value: str) -> Document:
 
 def describe_replay(report: Mapping[str, Any]) -> Document:
     """Return the document of ``quarantine replay``."""
+    if report["touched"]:
+        document = Document(f"{report['scope']}: {counted(report['touched'], 'item')} marked, to be tried again")
+        document.add(Line("The mapping is live: `kvmigrate relay` tries them, under the mapping that it began with."))
+        document.add(*ending(report))
+        return document
     document = Document(f"{report['scope']}: {counted(report['replayed'], 'item')} tried again")
     names = ("written", "waiting", "quarantined", "vanished")
     document.add(Facts([(name, number(report[name])) for name in names]))

@@ -155,7 +155,10 @@ class FencedStore(Protocol):
         ...
 
     def note(self, shards: Sequence[str], *, incarnation: str | None = None, owes_all: bool | None = None) -> None:
-        """Write into the fences of *shards*, beside epoch and authority, what is given."""
+        """Write into the fences of *shards*, beside epoch and authority, what is given.
+
+        That nothing is owed may be noted only by who first wrote durably elsewhere that all is, and compares then.
+        """
         ...
 
     def drop_marks(self, shard: str, *, over: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import errors, sql
@@ -61,6 +61,14 @@ SELECT count(*) FROM kvmigrate.kept AS k JOIN kvmigrate.control AS c ON c.id = k
 """
 
 
+class _Place(NamedTuple):
+    """Where the row must be, and what else it must say."""
+
+    epoch: int
+    authority: Authority
+    expect: Mapping[str, Any]
+
+
 class PostgresControlRow:
     """The control row of one scope. Implements `kvmigrate.target.live_base.ControlRow`; one thread at a time."""
 
@@ -78,16 +86,17 @@ class PostgresControlRow:
         epoch: int,
         authority: Authority,
         changes: Mapping[str, Any],
+        expect: Mapping[str, Any] | None = None,
         wait_s: float = 0.25,
         alone: bool = True,
         opening: bool = False,
     ) -> bool:
-        """Change the row if it is at *epoch* and *authority*; see `ControlRow.swap`.
+        """Change the row if it is at *epoch* and *authority*, and as *expect* says; see `ControlRow.swap`.
 
         A connection that is lost at the commit is opened again and the row compared again: the answer is then
         ``False`` although the change was made. So whoever calls reads the row afterwards.
         """
-        place = (epoch, authority)
+        place = _Place(epoch, authority, expect or {})
         for attempt in range(ATTEMPTS):
             try:
                 return self._session.run(
@@ -165,7 +174,7 @@ class PostgresControlRow:
     def _swap(
         self,
         connection: Connection,
-        place: tuple[int, Authority],
+        place: _Place,
         changes: Mapping[str, Any],
         *,
         wait_s: float,
@@ -191,9 +200,9 @@ class PostgresControlRow:
                 raise never_migrated(self._session.name, self._scope) from exc
             raise
 
-    def _check_opening(self, connection: Connection, found: Control, place: tuple[int, Authority]) -> None:
+    def _check_opening(self, connection: Connection, found: Control, place: _Place) -> None:
         """Look again at what may have come since the pre-flight. Raises `CheckFailedError`."""
-        if (found.epoch, found.authority) != place:
+        if (found.epoch, found.authority) != place[:2]:
             return
         life = read_incarnation(connection)
         if life != found.target_incarnation:
@@ -208,22 +217,22 @@ class PostgresControlRow:
                 hint="`kvmigrate quarantine list` names them; mend them, or `kvmigrate quarantine keep`",
             )
 
-    def _update(
-        self, connection: Connection, changes: Mapping[str, Any], place: tuple[int, Authority] | None = None
-    ) -> bool:
+    def _update(self, connection: Connection, changes: Mapping[str, Any], place: _Place | None = None) -> bool:
         """Change the row, if it is at *place* where one is given; return whether it was."""
         columns = columns_of(changes)
         assignments = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in columns]
         # What compares is the statement that changes, so that nobody comes in between.
-        statement = sql.SQL(
-            "UPDATE kvmigrate.control SET {}, updated_at = now() "
-            "WHERE scope = {} AND ({} OR (epoch, authority) = ({}, {}))"
-        ).format(
-            sql.SQL(", ").join(assignments), *map(sql.Placeholder, ("is_scope", "is_any", "is_epoch", "is_authority"))
+        compared: dict[str, Any] = {"scope": self._scope}
+        if place is not None:
+            compared |= {"epoch": place.epoch, "authority": place.authority, **columns_of(place.expect)}
+        conditions = [
+            sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(f"is_{name}")) for name in compared
+        ]
+        statement = sql.SQL("UPDATE kvmigrate.control SET {}, updated_at = now() WHERE {}").format(
+            sql.SQL(", ").join(assignments), sql.SQL(" AND ").join(conditions)
         )
-        epoch, authority = place or (None, None)
-        compared = {"is_scope": self._scope, "is_any": place is None, "is_epoch": epoch, "is_authority": authority}
-        return connection.execute(statement, {**columns, **compared}).rowcount == 1
+        values = {**columns, **{f"is_{name}": value for name, value in compared.items()}}
+        return connection.execute(statement, values).rowcount == 1
 
     def _own(self, name: str) -> str:
         """Leases of several scopes stand in one table."""

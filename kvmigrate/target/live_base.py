@@ -35,6 +35,9 @@ class Control(NamedTuple):
         store_incarnation, target_incarnation: Lives of both stores that the controller knows.
 
         safe_n: Per shard the version that replicas were known to have.
+
+        reconcile: The reconcile that began last. It took over what the fences said was owed, so that no earlier one
+            may clear *owes_all*.
     """
 
     scope: int
@@ -49,6 +52,7 @@ class Control(NamedTuple):
     target_incarnation: str
     safe_n: Mapping[str, Version]
     updated_at: datetime
+    reconcile: str = ""
 
     @property
     def is_backfilled(self) -> bool:
@@ -84,7 +88,8 @@ class LiveTarget(Protocol):
     def remove(self, keys: Sequence[str], version: Version) -> int:
         """Delete the rows of items that are gone as of *version*, and remember them as deleted; return how many.
 
-        A key that the ledger does not know gets no tombstone. Raises as `apply`.
+        Keys that the ledger does not know are remembered, too, where the mapping has an entity for them: else an older
+        mirror that comes late would bring the item back. Raises as `apply`.
         """
         ...
 
@@ -233,6 +238,7 @@ class ControlRow(Protocol):
         epoch: int,
         authority: Authority,
         changes: Mapping[str, Any],
+        expect: Mapping[str, Any] | None = None,
         wait_s: float = 0.25,
         alone: bool = True,
         opening: bool = False,
@@ -246,6 +252,8 @@ class ControlRow(Protocol):
 
             changes: Fields of `Control` to their new values.
 
+            expect: Fields that must have these values, too.
+
             wait_s: How long it waits for fenced transactions, each of several times.
 
             alone: While no fenced transaction is under way. Without it some that began before end afterwards, which
@@ -255,7 +263,7 @@ class ControlRow(Protocol):
                 life that the row knows.
 
         Returns:
-            Whether it did. ``False`` where the row is at another place, and nothing was changed.
+            Whether it did. ``False`` where the row is at another place or other than expected, and nothing was changed.
 
         Raises:
             CheckFailedError: the tables must not open now; nothing was changed.

@@ -10,7 +10,7 @@ from kvmigrate.target.live_base import Control
 
 SELECT_CONTROL = """
 SELECT id, epoch, authority, stage, phase, backfill_epoch, backfilled_epoch, owes_all,
-    coalesce(redis_inc #>> '{}', ''), coalesce(pg_inc, ''), coalesce(safe_n, '{}'), updated_at
+    coalesce(redis_inc #>> '{}', ''), coalesce(pg_inc, ''), coalesce(safe_n, '{}'), updated_at, reconcile
 FROM kvmigrate.control WHERE scope = %s
 """
 """The row of a mapping's name, for `control_of`."""
@@ -19,7 +19,7 @@ FROM kvmigrate.control WHERE scope = %s
 def control_of(row: Sequence[Any]) -> Control:
     """Return a row of `SELECT_CONTROL` as what it means."""
     scope, epoch, authority, stage, *rest = row
-    phase, backfill_epoch, backfilled_epoch, owes_all, store, target, safe, updated_at = rest
+    phase, backfill_epoch, backfilled_epoch, owes_all, store, target, safe, updated_at, reconcile = rest
     return Control(
         scope,
         epoch,
@@ -33,4 +33,5 @@ def control_of(row: Sequence[Any]) -> Control:
         target,
         {shard: Version(*version) for shard, version in safe.items()},
         updated_at,
+        reconcile,
     )

@@ -31,6 +31,11 @@ CONFLICT_ATTEMPTS = 8
 
 FENCE_STATE = "KM001"
 
+FENCE_HINT = (
+    "nothing was written: it was begun at another epoch or authority, and another took over, or live migration began. "
+    "`kvmigrate stage show` tells who may write; then run the same command again"
+)
+
 _SETTINGS = (
     # Owners' keys are compared as text, so the text must not follow the role's habits.
     "TimeZone = 'UTC'; DateStyle = 'ISO, YMD'; client_min_messages = 'warning'; "
@@ -151,7 +156,7 @@ def house_error(exc: psycopg.Error) -> TargetError:
     if exc.sqlstate == FENCE_STATE:
         return FenceError(
             exc.diag.message_primary or message,
-            hint="see `kvmigrate status`: offline runs end where live migration begins",
+            hint=FENCE_HINT,
         )
     if isinstance(exc, errors.UndefinedTable | errors.UndefinedColumn | errors.InvalidSchemaName):
         return SchemaError(

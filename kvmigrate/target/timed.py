@@ -106,6 +106,14 @@ class TimedConnection(psycopg.Connection[Any]):
             return found_value
 
 
+class _Pool(ConnectionPool[TimedConnection]):
+    """A pool to which connections that were given up come back without a warning: whoever gave one up raised."""
+
+    def _putconn(self, conn: TimedConnection, from_getconn: bool) -> None:  # noqa: FBT001 - psycopg's
+        # The pool says so in a lower voice of connections that it finds closed itself, before it gives them.
+        super()._putconn(conn, from_getconn or conn.closed)
+
+
 class TimedPool:
     """A few connections, opened when first needed, of one process: a forked one opens its own."""
 
@@ -177,7 +185,7 @@ class TimedPool:
     def _open(self) -> ConnectionPool[TimedConnection]:
         with self._lock:
             if self._pool is None:
-                self._pool = ConnectionPool(
+                self._pool = _Pool(
                     "",
                     connection_class=TimedConnection,
                     kwargs={**self._settings, "told": self._hear},

@@ -92,6 +92,14 @@ class AsyncTimedConnection(psycopg.AsyncConnection[Any]):
         return bool(poller.poll(0))
 
 
+class _Pool(AsyncConnectionPool[AsyncTimedConnection]):
+    """A pool to which connections that were given up come back without a warning: whoever gave one up raised."""
+
+    async def _putconn(self, conn: AsyncTimedConnection, from_getconn: bool) -> None:  # noqa: FBT001 - psycopg's
+        # The pool says so in a lower voice of connections that it finds closed itself, before it gives them.
+        await super()._putconn(conn, from_getconn or conn.closed)
+
+
 class AsyncTimedPool:
     """A few connections, opened when first needed, of one event loop: another one opens its own."""
 
@@ -164,7 +172,7 @@ class AsyncTimedPool:
     async def _open(self) -> AsyncConnectionPool[AsyncTimedConnection]:
         loop = asyncio.get_running_loop()
         if self._pool is None or self._loop is not loop:
-            pool = AsyncConnectionPool(
+            pool = _Pool(
                 "",
                 connection_class=AsyncTimedConnection,
                 kwargs={**self._settings, "told": self._hear},

@@ -2,7 +2,8 @@
 
 ALTER TABLE kvmigrate.control
     ADD COLUMN backfilled_epoch int,
-    ADD COLUMN owes_all boolean NOT NULL DEFAULT false;
+    ADD COLUMN owes_all boolean NOT NULL DEFAULT false,
+    ADD COLUMN reconcile text NOT NULL DEFAULT '';
 UPDATE kvmigrate.control SET backfill_epoch = 0 WHERE backfill_epoch IS NULL;
 ALTER TABLE kvmigrate.control
     ALTER COLUMN backfill_epoch SET DEFAULT 0,
@@ -11,6 +12,7 @@ COMMENT ON COLUMN kvmigrate.control.backfill_epoch IS 'a backfill that began bef
 COMMENT ON COLUMN kvmigrate.control.backfilled_epoch IS
     'the backfill_epoch for which a backfill came to its end; reads and flips need both to be equal';
 COMMENT ON COLUMN kvmigrate.control.owes_all IS 'marks were lost: a full reconcile is due before any read or flip';
+COMMENT ON COLUMN kvmigrate.control.reconcile IS 'the reconcile that began last: only it may say that nothing is owed any more';
 COMMENT ON COLUMN kvmigrate.control.redis_inc IS 'the life of the store that is known: another one is handled as a failover';
 COMMENT ON COLUMN kvmigrate.control.pg_inc IS 'the life of this database that is known: system identifier and timeline';
 COMMENT ON COLUMN kvmigrate.control.safe_n IS 'per shard [epoch, n] that replicas were known to have';

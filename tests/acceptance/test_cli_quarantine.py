@@ -1,9 +1,11 @@
 """``kvmigrate quarantine`` for people: what is asked for, what is shown, and what is refused."""
 
+from pathlib import Path
+
 import pytest
 import redis
 
-from tests.fix_cli import CommandLine
+from tests.fix_cli import CommandLine, check_schema
 
 
 def test_a_replay_of_a_key_that_is_not_there_is_an_error(cli: CommandLine) -> None:
@@ -82,3 +84,32 @@ def test_an_awaited_value_of_a_personal_column_is_masked(cli: CommandLine) -> No
 
     assert "***" == entry["value"]
     assert "refers to no client: ***" in report
+
+
+def test_items_of_a_live_mapping_are_marked_for_the_relay(cli: CommandLine, repository: Path) -> None:
+    """The replay tries none itself; once the tables lead it is refused."""
+    cli.put({"gift:7": {"client": 1}})
+    cli.backfill()
+    assert 0 == cli("stage", "advance", *cli.sides).code
+    cli.backfill()
+    before = cli("quarantine", "list", "--target", cli.target, "--json").json["entries"]
+    with redis.Redis.from_url(cli.source) as client:
+        client.set("gift:42", b'{"client": 1, "price": 2}')
+
+    done = cli("quarantine", "replay", "gift:42", *cli.sides, "--json")
+
+    check_schema(repository, "quarantine-replay", done.json)
+    assert (0, 1, 0, 0) == (done.code, *(done.json[name] for name in ("touched", "replayed", "run_id")))
+    assert ["kvmigrate relay --once --source"] == [" ".join(command.split()[:4]) for command in done.json["next"]]
+    assert ["gift:42"] == [each["key"] for each in before]
+    assert "1 item marked, to be tried again" in cli("quarantine", "replay", "--all", *cli.sides).out
+    assert 2 == cli("quarantine", "replay", "--all", "--target", cli.target).code
+    assert 0 == cli("relay", "--once", *cli.sides).code
+    assert 0 == cli("quarantine", "list", "--target", cli.target, "--json").json["count"]
+    nothing = cli("quarantine", "replay", "--all", *cli.sides, "--json").json
+    assert (0, 0, []) == (nothing["touched"], nothing["replayed"], nothing["next"])
+
+    for _ in range(3):
+        assert 0 == cli("stage", "advance", "--yes", *cli.sides).code
+    refused = cli("quarantine", "replay", "--all", *cli.sides)
+    assert (3, True) == (refused.code, "the tables are the authority" in refused.err)

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 import redis
 
+from kvmigrate.errors import SchemaError
+from kvmigrate.model import Version
+from kvmigrate.target.live_writer import LiveWriter
+from kvmigrate.transform.declaration.mapping_file import load_mapping
+from kvmigrate.transform.lens import compile_mapping
 from tests.fix_cli import CommandLine, check_schema
+from tests.fix_migration import item
 from tests.fix_postgres import PgConnection
 
 
@@ -82,6 +88,25 @@ def test_a_stage_that_is_reached_is_no_error(cli: CommandLine, repository: Path)
     code, name, message = refused(cli, repository, "stage", "advance", "--to", "live", "--yes")
     assert (2, "config") == (code, name)
     assert "goes to shadow, not to live" in message
+
+
+def test_missing_functions_are_made_in_every_stage(cli: CommandLine, repository: Path, pg: PgConnection) -> None:
+    """The error of whoever calls them names the command, and that leaves the stage as it is."""
+    follow(cli, repository)
+    functions = "SELECT oid::regprocedure FROM pg_proc WHERE proname ~ '^(mirror|put)_[0-9]' ORDER BY 1"
+    before = pg.execute(functions).fetchall()
+    for (name,) in before:
+        pg.execute(f"DROP FUNCTION {name}".encode())
+    writer = LiveWriter(cli.target, compile_mapping(load_mapping(cli.folder / "mapping.yaml")))
+    with pytest.raises(SchemaError) as caught:
+        writer.mirror(item("client:1", {"name": "Ada"}), "client:1", Version(1, 9), deadline_s=30)
+    writer.close()
+    assert "`kvmigrate stage advance --to STAGE`" in caught.value.hint
+
+    value = typed(cli, repository, "advance", "--to", "dualwrite")
+
+    assert ("dualwrite", []) == (value["stage"], value["steps"])
+    assert before == pg.execute(functions).fetchall()
 
 
 def test_a_gate_refuses_before_the_backfill(cli: CommandLine, repository: Path) -> None:

@@ -10,10 +10,12 @@ import pytest
 
 from kvmigrate.cutover.controller import Moved
 from kvmigrate.cutover.glass import open_with_tables, open_without_tables
+from kvmigrate.cutover.mend import look, mend
 from kvmigrate.cutover.sides import NoDrain
 from kvmigrate.cutover.trouble import Trouble
+from kvmigrate.cutover.watch import Watch
 from kvmigrate.errors import CheckFailedError, KVMigrateError
-from kvmigrate.model import Authority, Fence, Stage
+from kvmigrate.model import Authority, Fence, Logging, Stage
 from kvmigrate.target.live_base import Lease
 from tests.fix_cutover import LIMITS, CrashError, Moving, crash_at
 
@@ -262,6 +264,107 @@ def test_a_restart_while_the_store_is_open_begins_a_new_epoch(moving: Moving, si
         assert 0 == moving.sides.store.ack(shard, [old])
     assert Trouble.NONE is moving.watch().trouble
     moving.check_same()
+
+
+@pytest.mark.parametrize(
+    ("phase", "older", "restored"),
+    [
+        ("", Logging.MARK_ONLY, Logging.MIRROR),
+        ("", Logging.NONE, Logging.MIRROR),
+        ("first load", Logging.NONE, Logging.MARK_ONLY),
+        ("first load, keys", Logging.MIRROR, Logging.MARK_ONLY),
+    ],
+)
+def test_a_failover_restores_what_writes_leave_behind(
+    moving: Moving, phase: str, older: Logging, restored: Logging
+) -> None:
+    """From the control row: a replica that took over may be from before the first load's end, or its begin."""
+    moving.go(Stage.DUALWRITE)
+    moving.write("client:1", "Ada")
+    moving.drain()
+    moving.sides.row.note({"phase": phase})
+    moving.redis.hset(next(key for key in moving.redis.keys("kvm:f:*")), "log", older.value)
+    another_life(moving, "store")
+
+    moving.watch()
+
+    [fence] = moving.sides.store.fences().values()
+    assert fence is not None
+    assert (2, restored) == (fence.epoch, fence.log)
+
+
+def test_a_first_load_waits_for_replicas_that_know_of_it(moving: Moving) -> None:
+    """Where they do not confirm, the stage is not reached, nothing is lost, and the same command goes on."""
+    limits = LIMITS._replace(confirm_s=0.1)
+    with pytest.raises(CheckFailedError, match=r"1 replicas did not confirm within 0\.1 s that"):
+        moving.controller(replicas=1, limits=limits).advance()
+    assert (Stage.OFF, "to dualwrite at 1") == (moving.control().stage, moving.control().phase)
+    moving.write("client:1", "Ada")
+    assert 1 == moving.sides.store.marks()
+
+    moved = moving.controller().advance()
+
+    assert (Stage.DUALWRITE, ("replicated", "finish")) == (moved.after, moved.steps)
+
+
+def test_a_failover_as_logging_begins_is_seen(moving: Moving) -> None:
+    """The replica that took over may not know that writes leave marks: it begins anew, at a later epoch."""
+    failed = moving.controller(hook=at_step("replicated", lambda: another_life(moving, "store")))
+    sides, read = failed._sides, failed._sides.store.incarnation
+    sides.store.incarnation = lambda: read() + (" later" if "replicated" in dict(sides.done) else "")  # type: ignore[method-assign]
+    with pytest.raises(CheckFailedError, match="may have taken back that writes leave marks"):
+        failed.advance()
+
+    moved = moving.controller().advance()
+
+    assert (Stage.DUALWRITE, [Trouble.STORE_RESTARTED]) == (moved.after, list(moved.mended))
+    assert (3, Authority.STORE) == moving.fence()
+
+
+def replicated(moving: Moving) -> None:
+    """Let the control row know that replicas have everything, so that after a failover few keys are suspect."""
+    moving.sides.row.note({"safe_n": moving.sides.store.clocks()})
+
+
+def test_what_a_fence_owes_stays_owed_where_suspects_are_known(moving: Moving) -> None:
+    """Marks that were lost before a failover are no suspects of it."""
+    live(moving)
+    moving.write("client:1", "marked")
+    replicated(moving)
+    store, [shard] = moving.sides.store, moving.sides.store.shards()
+    assert store.drop_marks(shard, over=0)
+    another_life(moving, "store")
+
+    assert moving.watch().is_mended
+
+    fence = store.fences()[shard]
+    assert fence is not None
+    assert ((2, Authority.STORE), True, False) == (moving.fence(), fence.owes_all, moving.control().owes_all)
+
+
+def test_a_reconcile_that_begins_meanwhile_is_not_forgotten(moving: Moving) -> None:
+    """It took over what the fence owed, so that those who know the suspects do not know all."""
+    live(moving)
+    replicated(moving)
+    store, [shard], row = moving.sides.store, moving.sides.store.shards(), moving.sides.row
+
+    def begin(epoch: int) -> bool:
+        changes = {"owes_all": True, "reconcile": "another"}
+        return row.swap(epoch=epoch, authority=Authority.STORE, changes=changes)
+
+    # Before the epoch that the failover begins: it is seen, and all is owed.
+    store.note([shard], owes_all=True)
+    seen = look(moving.sides)
+    assert begin(1)
+    store.note([shard], owes_all=False)
+    another_life(moving, "store")
+    mend(moving.sides, seen._replace(store_life="later"), who="test")
+    assert (1, True) == (moving.control().epoch, moving.control().owes_all)
+
+    # After it, before the suspects are marked.
+    row.note({"owes_all": False, "reconcile": ""})
+    Watch(moving.both(hook=at_step("open store", lambda: begin(2)))).poll()
+    assert (2, True, "another") == (moving.control().epoch, moving.control().owes_all, moving.control().reconcile)
 
 
 @pytest.mark.parametrize("side", ["store", "target"])

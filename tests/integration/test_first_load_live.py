@@ -11,6 +11,7 @@ from kvmigrate.config import Settings
 from kvmigrate.errors import CheckFailedError, ConfigError, FenceError, FenceMissingError, SourceError, StaleError
 from kvmigrate.migration import Migration
 from kvmigrate.model import Authority, Fence, Logging
+from kvmigrate.relaying import LiveScope, Opener
 from kvmigrate.stores.base import Page
 from tests.fix_follow import Follow
 from tests.fix_migration import SHOP
@@ -186,6 +187,22 @@ def test_a_store_at_another_place_is_refused(
 
     with pytest.raises(kind, match=told):
         started.backfill()
+
+
+def test_a_load_begins_only_where_later_writes_leave_marks(started: Started) -> None:
+    """As read in one step with the version that is its label; and only in the store's life that is known."""
+    with LiveScope(Opener(started.follow.url, started.live.url, started.follow.lens)) as live:
+        assert live.is_loading
+        started.follow.go(Fence(1, Authority.STORE, Logging.MIRROR))
+        with pytest.raises(StaleError, match="moved as its first load began"):
+            assert live.as_of
+    started.follow.go(MARK_ONLY)
+    started.live.pg.execute("UPDATE kvmigrate.control SET redis_inc = to_jsonb('an earlier life'::text)")
+
+    with pytest.raises(CheckFailedError, match="restarted or failed over"):
+        started.backfill()
+
+    assert {} == started.live.versions()
 
 
 def test_open_tables_are_not_filled(started: Started) -> None:

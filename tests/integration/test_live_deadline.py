@@ -126,6 +126,34 @@ def test_a_server_that_does_not_answer_is_given_up(proxy: Proxy, far: LiveWriter
     assert {"client:1": (1, 4, "ok")} == live.versions()
 
 
+def test_what_is_given_up_is_raised_and_not_logged(
+    proxy: Proxy, far: LiveWriter, live: Live, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The pool would warn of each connection, on the application's stderr where it configured nothing."""
+    proxy.passes.clear()
+    with pytest.raises(DeadlineError):
+        far.mirror(ADA, ADA.key, Version(1, 2), deadline_s=SHORT_S)
+    proxy.passes.set()
+    assert far.mirror(ADA, ADA.key, Version(1, 3), deadline_s=DEADLINE_S)
+    live.pg.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'kvmigrate:writer'"
+    )
+    assert far.mirror(ADA, ADA.key, Version(1, 4), deadline_s=DEADLINE_S)
+
+    async def work() -> None:
+        writer = AsyncLiveWriter(through(live.url, proxy), live.lens, connections=1)
+        assert await writer.mirror(ADA, ADA.key, Version(1, 5), deadline_s=DEADLINE_S)
+        proxy.passes.clear()
+        with pytest.raises(DeadlineError):
+            await writer.mirror(ADA, ADA.key, Version(1, 6), deadline_s=SHORT_S)
+        proxy.passes.set()
+        assert await writer.mirror(ADA, ADA.key, Version(1, 7), deadline_s=DEADLINE_S)
+        await writer.close()
+
+    asyncio.run(work())
+    assert [] == [record.getMessage() for record in caplog.records]
+
+
 def test_a_stopped_backend_is_given_up(live: Live) -> None:
     """As a server process that the machine does not run any more."""
     assert live.mirror(ADA, 1)

@@ -220,6 +220,15 @@ def test_the_applier_is_fenced_by_its_versions_epoch(live: Live) -> None:
     assert Applied(written=1, moved=1) == live.apply(ADA, n=1, epoch=2)
 
 
+def test_removed_items_leave_tombstones_also_where_nothing_was_known(live: Live) -> None:
+    """An older mirror of a key that was written and deleted before anybody looked does not bring it back."""
+    assert 0 == live.target.remove(["client:9"], Version(1, 7))
+
+    assert live.mirror(item("client:9", {"name": "late"}), 5)
+
+    assert ([], {"client:9": (1, 7, "deleted")}) == (live.rows("SELECT FROM clients"), live.versions())
+
+
 def test_removed_items_leave_tombstones_at_their_version(live: Live) -> None:
     """Known or not, an older mirror cannot bring them back; keys of no entity leave nothing."""
     live.apply(ADA, BOB, n=1)

@@ -2,13 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
+from threading import Event
 
 import psycopg
 import pytest
+import redis
 
+from kvmigrate.cutover.gate import Verdict
 from kvmigrate.dualwrite.pointers import PAUSE_S, MaintainedPointers
 from kvmigrate.dualwrite.reverse import ReverseApplier
-from kvmigrate.model import Authority, Fence
+from kvmigrate.migration import Migration
+from kvmigrate.model import Authority, Fence, Stage
 from kvmigrate.target.live_pointers import PostgresListedItems
 from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import compile_mapping
@@ -16,6 +21,7 @@ from kvmigrate.transform.maintained import listed_entities, maintained_pointers
 from tests.fix_follow import Follow
 from tests.fix_live import DEADLINE_S, Live
 from tests.fix_migration import SHOP, item
+from tests.store_world import RealWorld, held
 
 MAINTAINED = SHOP.replace("lists: client}", "lists: client, maintain: true}").replace(
     '{key: "owned:{owner}", lists: product}\n  - {key: "sku:{sku}", points_to: product, by: sku}',
@@ -161,3 +167,55 @@ def test_indexes_that_follow_from_no_column_are_known_beforehand() -> None:
     assert {"kinds:{kind}:{x=a|b}": "its {x} is no column of events"} == refused
     assert {"client", "product", "setting"} == listed_entities(mapping)
     assert ([], {}) == maintained_pointers(load_mapping(SHOP))
+
+
+def test_the_gate_names_what_cannot_be_maintained(redis_url: str, database: str, tmp_path: Path) -> None:
+    """What the mapping cannot tell, and a single key of another shape; the error names both, and may be overridden."""
+    world = RealWorld(MAINTAINED, tmp_path, redis_url, database)
+    with redis.Redis.from_url(redis_url) as client, Migration.open(world.settings) as migration:
+        client.set("clients:all", b'{"1": true}')
+        world.move(Stage.LIVE)
+        with migration.stages() as stages:
+            report = stages.gate(Stage.RAMPDOWN, {})
+        assert report is not None
+        [check] = [check for check in report.checks if check.name == "pointers"]
+
+        assert (
+            "clients:all (clients:all: it holds something else than a list of ids), "
+            "kinds:{kind}:{x=a|b} (its {x} is no column of events) cannot be rebuilt from the tables"
+        ) == check.reason
+        assert (Verdict.FAIL, 2) == (check.verdict, check.value)
+    world.close()
+
+
+def test_writers_leave_listed_items_to_the_relay(redis_url: str, database: str, tmp_path: Path) -> None:
+    """The index that an item leaves is found by what the store has of it: so only the relay may bring the item."""
+    world = RealWorld(MAINTAINED, tmp_path, redis_url, database)
+    with Migration.open(world.settings) as migration:
+        world.move(Stage.LIVE)
+        world.move(Stage.RAMPDOWN)
+        store = migration.store
+
+        results = [
+            store.put("client:1", {"name": "Ada"}),
+            store.put("product:a", {"owner": "1", "sku": "A"}),
+            store.put("event:e", {"id": 1, "kind": "k"}),
+        ]
+        assert ([False, False, True], None) == ([each.mirrored for each in results], stored(world, "product:a"))
+        migration.relay(Event()).drain(seconds=30)
+        assert (["1"], ["a"]) == (stored(world, "clients:all"), stored(world, "owned:1"))
+        store.put("client:2", {"name": "Bo"})
+        store.put("product:a", {"owner": "2", "sku": "B"})
+        store.delete("client:1")
+        migration.relay(Event()).drain(seconds=30)
+
+        keys = ("clients:all", "owned:1", "owned:2", "sku:A", "sku:B", "client:1")
+        assert [["2"], [], ["a"], None, "a", None] == [stored(world, key) for key in keys]
+        assert 0 == world.owed()
+    world.close()
+
+
+def stored(world: RealWorld, key: str) -> object:
+    """What the store holds under a key, as JSON."""
+    [seen] = world.fenced.observe("kvm", [key]).items
+    return held(seen)

@@ -222,6 +222,83 @@ def test_a_loss_within_a_reconcile_is_owed_still(mirrored: Mirrored) -> None:
     assert (0, False) == (mirrored.backfill().touched, mirrored.control()[1])
 
 
+def test_marks_that_are_dropped_within_a_reconcile_are_found_by_the_next(
+    mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the scan has passed them; the leader looks again, and ends owing nothing."""
+    follow = mirrored.follow
+    follow.store.note(follow.store.shards(), owes_all=True)
+    back, seen = reconcile.Reconciler.back, list[tuple[bool, bool]]()
+
+    def drop(reconciler: reconcile.Reconciler, *args: Any) -> None:
+        fence = follow.store.fences()[follow.shard]
+        assert fence is not None
+        seen.append((fence.owes_all, mirrored.control()[1]))
+        if len(seen) == 1:
+            follow.set({"client:1": {"name": "dropped"}, "client:2": {"name": "dropped, too"}})
+            assert follow.store.drop_marks(follow.shard, over=1)
+        back(reconciler, *args)
+
+    monkeypatch.setattr(reconcile.Reconciler, "back", drop)
+    stop, step = threading.Event(), owing(mirrored)
+    thread = applying(mirrored, stop)
+    try:
+        step.step()
+        assert "name 1" == mirrored.names()["1"]
+        fence = follow.store.fences()[follow.shard]
+        assert fence is not None
+        assert (True, (None, True)) == (fence.owes_all, mirrored.control())
+        step.step()
+    finally:
+        stop.set()
+        thread.join()
+        step.close()
+
+    assert [(False, True)] * 2 == seen
+    fence, names = follow.store.fences()[follow.shard], mirrored.names()
+    assert fence is not None
+    assert ("dropped", "dropped, too") == (names["1"], names["2"])
+    assert (False, (None, False)) == (fence.owes_all, mirrored.control())
+
+
+def test_of_two_reconciles_the_later_one_clears_what_is_owed(mirrored: Mirrored) -> None:
+    """It took the fence's flag over, and compares since then; where it dies, all is owed still."""
+    follow = mirrored.follow
+    follow.store.note(follow.store.shards(), owes_all=True)
+    with LiveScope(mirrored.opener()) as earlier, LiveScope(mirrored.opener()) as later:
+        earlier.begin()
+        follow.set({"client:1": {"name": "dropped"}, "client:2": {"name": "dropped, too"}})
+        assert follow.store.drop_marks(follow.shard, over=1)
+        later.begin()
+
+        assert "reconcile took over" in earlier.forgive()
+        assert (None, True) == mirrored.control()
+        assert "" == earlier.settled(complete=True)
+        assert (0, True) == mirrored.control()
+        assert "" == later.forgive()
+        assert (0, False) == mirrored.control()
+
+
+def test_a_flag_stays_where_control_cannot_owe(mirrored: Mirrored) -> None:
+    """Another epoch began since both sides were looked at; and what another reconcile cleared is owed again first."""
+    follow = mirrored.follow
+    follow.store.note(follow.store.shards(), owes_all=True)
+    with LiveScope(mirrored.opener()) as first, LiveScope(mirrored.opener()) as second:
+        first.begin()
+        assert "" == first.forgive()
+        second.begin()
+        assert (None, True) == mirrored.control()
+        follow.store.note(follow.store.shards(), owes_all=True)
+        mirrored.live.open(2, Authority.STORE)
+
+        with pytest.raises(StaleError, match="moved to K at 2"):
+            second.begin()
+
+    fence = follow.store.fences()[follow.shard]
+    assert fence is not None
+    assert fence.owes_all
+
+
 def test_a_leader_that_is_stopped_ends_soon(mirrored: Mirrored) -> None:
     """Nothing is forgiven; the next leader begins anew."""
     follow = mirrored.follow

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kvmigrate.cutover.decide import Step, next_step
+from kvmigrate.cutover.decide import Step, logging_of, next_step
 from kvmigrate.cutover.intent import Intent, foreign_phase, read_intent
 from kvmigrate.cutover.trouble import Trouble, diagnose
 from kvmigrate.model import Authority, Fence, Logging, Stage
@@ -144,3 +144,22 @@ def test_other_lives_are_noticed_once_they_are_known() -> None:
     assert Trouble.TARGET_RESTARTED is diagnose(LIVE, fences("none"), store_life="other", target_life="other")
     young = LIVE._replace(store_incarnation="", target_incarnation="")
     assert Trouble.NONE is diagnose(young, fences("K5"), store_life="store", target_life="target")
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "has_items", "log"),
+    [
+        (Stage.OFF, {}, True, Logging.NONE),
+        (Stage.DUALWRITE, {"backfilled_epoch": None}, False, Logging.MARK_ONLY),
+        (Stage.DUALWRITE, {"backfilled_epoch": None, "phase": "first load"}, False, Logging.MARK_ONLY),
+        (Stage.DUALWRITE, {"backfilled_epoch": None, "phase": "first load, keys"}, True, Logging.MARK_ONLY),
+        (Stage.DUALWRITE, {"backfilled_epoch": None}, True, Logging.MIRROR),
+        (Stage.DUALWRITE, {}, False, Logging.MIRROR),
+        (Stage.LIVE, {"phase": "to rampdown at 5"}, True, Logging.MIRROR),
+    ],
+)
+def test_what_writes_leave_follows_from_the_control_row(
+    stage: Stage, changes: dict[str, Any], log: Logging, *, has_items: bool
+) -> None:
+    """And from the ledger, never from a fence: that may be an older copy."""
+    assert log is logging_of(stage, control(5, K, stage, **changes), has_items=has_items)

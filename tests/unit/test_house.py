@@ -7,8 +7,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 
 from kvmigrate import errors
+from kvmigrate.cli.main import app
 from tools import measure
 
 ERRORS = [
@@ -96,6 +98,31 @@ def test_drivers_are_imported_in_adapters_only(repository: Path) -> None:
 
     assert len(outside) > 5
     assert [] == [str(path) for path in outside if drivers.search(path.read_text())]
+
+
+def test_every_command_that_is_named_exists(repository: Path) -> None:
+    """In hints, docstrings and pages: whoever types what a message says must get somewhere."""
+    known = {
+        name: set(getattr(command, "commands", ()))
+        for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
+    }
+    texts = [
+        *repository.glob("kvmigrate/**/*.py"),
+        *repository.glob("kvmigrate/**/*.md"),
+        *repository.glob("docs/**/*.md"),
+    ]
+    named = [
+        (path.name, command, sub)
+        for path in [*texts, repository / "README.md"]
+        for command, sub in re.findall(r"`kvmigrate ([a-z][a-z-]*)(?: ([a-z]+))?", path.read_text())
+    ]
+
+    assert len(named) > 100
+    assert [] == [
+        (name, command, sub)
+        for name, command, sub in named
+        if command not in known or (sub and known[command] and sub not in known[command])
+    ]
 
 
 @pytest.mark.parametrize(("package", "folder"), [("kvmigrate._sql", "sql"), ("kvmigrate._flags", "flags")])
