@@ -100,7 +100,9 @@ class PostgresProcessRow:
 
     def _ask(self, query: Any, values: Any = None) -> list[tuple[Any, ...]]:
         try:
-            cursor = self._opened().execute(query, values)
+            # In binary, as a moment in text follows the role's habits.
+            cursor = self._opened().cursor(binary=True)
+            cursor.execute(query, values)
             return cursor.fetchall() if cursor.description is not None else []
         except psycopg.Error as exc:
             self.close()
