@@ -173,6 +173,29 @@ def test_an_event_loop_writes_at_once(world: RealWorld) -> None:
     assert mirrored.count(True) == 50 - world.fenced.marks()
 
 
+def test_more_tasks_than_connections_wait_for_each_other(world: RealWorld) -> None:
+    """A burst of a loop's tasks is no failure: a store has so many connections, and the tasks their turns."""
+
+    async def run() -> list[bool]:
+        async with AsyncMigration.open(world.settings) as migration:
+            results = await asyncio.gather(*(migration.store.put(f"client:{n}", {"n": n}) for n in range(300)))
+            return [result.version is not None for result in results]
+
+    assert [True] * 300 == asyncio.run(run())
+
+
+def test_more_threads_than_connections_wait_for_each_other(world: RealWorld, migration: Migration) -> None:
+    """As among tasks."""
+    store, gate = migration.store, threading.Barrier(120)
+
+    def write(n: int) -> bool:
+        gate.wait(30)
+        return store.put(f"client:{n}", {"n": n}).version is not None
+
+    with ThreadPoolExecutor(120) as pool:
+        assert [True] * 120 == list(pool.map(write, range(120)))
+
+
 def test_a_forked_child_writes_beside_its_parent(world: RealWorld, migration: Migration) -> None:
     """Neither hears the other's answers, and each has a row of its own."""
     store = migration.store
