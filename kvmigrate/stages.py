@@ -22,6 +22,7 @@ from kvmigrate.relaying import Opener
 from kvmigrate.target.live_base import Control, ProcessSeen
 from kvmigrate.target.live_install import install_live
 from kvmigrate.target.postgres import PostgresTarget
+from kvmigrate.target.session import is_unreachable
 from kvmigrate.target.waiver import Waived, Waiver
 from kvmigrate.transform.lens import Lens
 
@@ -164,6 +165,8 @@ class Stages:
 
         Raises:
             CheckFailedError: the store is the authority already. SourceError: it does not answer.
+
+            TargetError: the database answers, and refuses: others may be writing its tables.
         """
         sides = self._sides()
         try:
@@ -171,6 +174,9 @@ class Stages:
         except SchemaError:
             raise
         except TargetError as exc:
+            if not is_unreachable(exc):
+                exc.hint += "; a database that answers is not lost: mend --target, or stop it first"
+                raise
             _log.warning("the database does not answer, so the store is opened without it", error=str(exc))
             return open_without_tables(sides.store)
         return open_with_tables(sides, why=why, who=who_asks())

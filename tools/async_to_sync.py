@@ -27,7 +27,11 @@ TWINS: tuple[str, ...] = (
 )
 """Authored modules; each writes the module of the same name without ``_async``."""
 
-BY_HAND = ("kvmigrate/migration_async.py", "kvmigrate/target/timed_async.py")
+BY_HAND = (
+    "kvmigrate/migration_async.py",
+    "kvmigrate/stores/redis_turns_async.py",
+    "kvmigrate/target/timed_async.py",
+)
 """Modules that differ from those without ``_async`` by more than that."""
 
 RULES: tuple[tuple[str, str], ...] = (

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import NamedTuple
 
 from kvmigrate.dualwrite.plan import PLANS
@@ -16,6 +17,9 @@ from kvmigrate.target.writer_base import LiveWriter
 
 _LOADING = "first load"
 """How the phases of a first load begin; every other phase is a step of a flip."""
+
+FRESH_S = 3.0
+"""A belief that nobody confirmed for longer is asked for again before a read: the companion may be held up."""
 
 
 class Belief(NamedTuple):
@@ -36,6 +40,34 @@ class FenceView:
         """Ask these two; nothing is asked yet."""
         self._store, self._tables = store, tables
         self.known: Belief | None = None
+        self._confirmed = 0.0
+
+    @property
+    def fresh(self) -> Belief | None:
+        """The belief, if it was confirmed a moment ago; a write needs no such thing, as it is checked."""
+        return self.known if monotonic() - self._confirmed < FRESH_S else None
+
+    def confirmed(self, key: str) -> Belief:
+        """Return a belief that was confirmed a moment ago, or is now. Raises as `refresh`."""
+        known = self.fresh
+        if known is not None:
+            return known
+        known = self.known
+        if known is not None and known.reads_tables:
+            # Of the side that is read anyway: the store may be gone for good by now.
+            control = self._control()
+            if control is not None and control.authority is Authority.TABLES and _opened(control) == known:
+                self._confirmed = monotonic()
+                return known
+        return self.refresh(key)
+
+    def hear(self, fence: Fence) -> None:
+        """Confirm the belief by a fence that another thread just read, or forget what it contradicts."""
+        known = self.known
+        if known is None or known.fence[:2] == fence[:2]:
+            self._confirmed = monotonic()
+        else:
+            self.known = None
 
     def forget(self) -> None:
         """Ask anew the next time."""
@@ -53,7 +85,9 @@ class FenceView:
 
             SourceError, TargetError, DeadlineError: the one that decides cannot be asked.
         """
+        begun = monotonic()
         found = self._asked(key)
+        self._confirmed = begun
         # A seal is gone soon; nobody should remember one.
         self.known = None if found.fence.authority is Authority.SEALED else found
         return found

@@ -179,7 +179,7 @@ class Store:
     def _read(self, key: str) -> Item | None:
         need_entity(key, self._lens.route(key))
         way = self._way()
-        belief = way.view.known or self._reading(way, key)
+        belief = way.view.fresh or self._reading(way, key)
         if not belief.reads_tables:
             return way.store.get(key)
         [item] = way.tables.get([key], deadline_s=self._patience.tables_s)
@@ -188,7 +188,7 @@ class Store:
     def _reading(self, way: Way, key: str) -> Belief:
         """Return where to read; a store without a fence is read unless the tables are known to be open."""
         try:
-            return way.view.current(key)
+            return way.view.confirmed(key)
         except FenceMissingError:
             try:
                 control = way.tables.control()

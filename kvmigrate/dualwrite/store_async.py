@@ -177,7 +177,7 @@ class AsyncStore:
     async def _read(self, key: str) -> Item | None:
         need_entity(key, self._lens.route(key))
         way = self._way()
-        belief = way.view.known or await self._reading(way, key)
+        belief = way.view.fresh or await self._reading(way, key)
         if not belief.reads_tables:
             return await way.store.get(key)
         [item] = await way.tables.get([key], deadline_s=self._patience.tables_s)
@@ -186,7 +186,7 @@ class AsyncStore:
     async def _reading(self, way: AsyncWay, key: str) -> Belief:
         """Return where to read; a store without a fence is read unless the tables are known to be open."""
         try:
-            return await way.view.current(key)
+            return await way.view.confirmed(key)
         except FenceMissingError:
             try:
                 control = await way.tables.control()

@@ -65,7 +65,7 @@ class AsyncWay:
             mirror_s=patience.mirror_s,
             tables_s=patience.tables_s,
         )
-        self.companion.heard = self._hear
+        self.companion.heard = self.view.hear
 
     async def write(self, writes: Sequence[Write]) -> list[WriteResult | None]:
         """Write on the path that is open, waiting for one up to `Patience.wait_s`; results as of `AsyncPaths.write`.
@@ -100,12 +100,6 @@ class AsyncWay:
                 if tries or isinstance(exc, SealedError):
                     await _pause()
             tries += 1
-
-    def _hear(self, fence: Fence) -> None:
-        """Forget what a fence contradicts that another thread just read."""
-        known = self.view.known
-        if known is not None and known.fence[:2] != fence[:2]:
-            self.view.forget()
 
     def _give_up_late(self, begun: float, exc: KVMigrateError) -> None:
         """Forget what was believed; raise what was met once there is no time left."""

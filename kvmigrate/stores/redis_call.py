@@ -22,6 +22,7 @@ from kvmigrate.errors import AmbiguousWriteError, SourceError
 from kvmigrate.stores.redis_clients import RedisPlace
 from kvmigrate.stores.redis_refusal import is_passing, refusal
 from kvmigrate.stores.redis_script import Script, library
+from kvmigrate.stores.redis_turns import MOST_TURNS, Turns
 
 _TRIES = 4
 _AMBIGUOUS_HINT = "read the key, then decide whether to write again"
@@ -38,6 +39,7 @@ class RedisCaller:
         """Use the connections of the client at *place*."""
         self._place = place
         self._pool: Any = place.client.connection_pool
+        self._turns = Turns(min(MOST_TURNS, self._pool.max_connections))
         self._by_function = True
 
     def call(self, script: Script, *rest: str | bytes | int, is_write: bool = False) -> Any:
@@ -76,7 +78,16 @@ class RedisCaller:
             self._place.client.close()
 
     def _exchange(self, command: tuple[str | bytes | int, ...], *, is_write: bool) -> Any:
-        packed = [pack_command(command)]  # type: ignore[arg-type]  # its stub means a tuple of any length
+        packed = pack_command(command)  # type: ignore[arg-type]  # its stub means a tuple of any length
+        if not self._turns.take():
+            told = f"{self._place.name}: none of {self._turns.most} connections came free in time; nothing was sent"
+            raise SourceError(told, hint="see that the server answers as fast as it should")
+        try:
+            return self._exchange_now(packed, is_write=is_write)
+        finally:
+            self._turns.give()
+
+    def _exchange_now(self, packed: bytes, *, is_write: bool) -> Any:
         try:
             connection = self._pool.get_connection()
         except (RedisError, OSError) as exc:
@@ -85,7 +96,7 @@ class RedisCaller:
         try:
             connection.check_health()
             is_sent = True
-            connection.send_packed_command(packed, check_health=False)
+            connection.send_packed_command([packed], check_health=False)
             return connection.read_response(disable_decoding=True)
         except ReadOnlyError:
             # The master became a replica: the name may lead to its successor.

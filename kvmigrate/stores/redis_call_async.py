@@ -20,6 +20,8 @@ from kvmigrate.errors import AmbiguousWriteError, SourceError
 from kvmigrate.stores.redis_clients_async import AsyncRedisPlace
 from kvmigrate.stores.redis_refusal import is_passing, refusal
 from kvmigrate.stores.redis_script import Script, library
+from kvmigrate.stores.redis_turns import MOST_TURNS
+from kvmigrate.stores.redis_turns_async import AsyncTurns
 
 _TRIES = 4
 _AMBIGUOUS_HINT = "read the key, then decide whether to write again"
@@ -36,6 +38,7 @@ class AsyncRedisCaller:
         """Use the connections of the client at *place*."""
         self._place = place
         self._pool: Any = place.client.connection_pool
+        self._turns = AsyncTurns(min(MOST_TURNS, self._pool.max_connections))
         self._by_function = True
 
     async def call(self, script: Script, *rest: str | bytes | int, is_write: bool = False) -> Any:
@@ -74,7 +77,16 @@ class AsyncRedisCaller:
             await self._place.client.aclose()
 
     async def _exchange(self, command: tuple[str | bytes | int, ...], *, is_write: bool) -> Any:
-        packed = [pack_command(command)]  # type: ignore[arg-type]  # its stub means a tuple of any length
+        packed = pack_command(command)  # type: ignore[arg-type]  # its stub means a tuple of any length
+        if not await self._turns.take():
+            told = f"{self._place.name}: none of {self._turns.most} connections came free in time; nothing was sent"
+            raise SourceError(told, hint="see that the server answers as fast as it should")
+        try:
+            return await self._exchange_now(packed, is_write=is_write)
+        finally:
+            self._turns.give()
+
+    async def _exchange_now(self, packed: bytes, *, is_write: bool) -> Any:
         try:
             connection = await self._pool.get_connection()
         except (RedisError, OSError) as exc:
@@ -83,7 +95,7 @@ class AsyncRedisCaller:
         try:
             await connection.check_health()
             is_sent = True
-            await connection.send_packed_command(packed, check_health=False)
+            await connection.send_packed_command([packed], check_health=False)
             return await connection.read_response(disable_decoding=True)
         except ReadOnlyError:
             # The master became a replica: the name may lead to its successor.

@@ -85,7 +85,9 @@ class LiveWriter:
     def control(self) -> Control | None:
         """Return the control row; ``None`` where the scope is not known here."""
         with self._pool.within(CALL_S) as connection:
-            cursor = connection.execute(SELECT_CONTROL, [self._lens.mapping.name])
+            # In binary, as a moment in text follows the role's habits.
+            cursor = connection.cursor(binary=True)
+            cursor.execute(SELECT_CONTROL, [self._lens.mapping.name])
             found = cursor.fetchone()
         return None if found is None else control_of(found)
 
@@ -165,7 +167,8 @@ class LiveWriter:
             # No mirror of the old epoch may commit behind the reconcile of the new one.
             connection.execute("SELECT kvmigrate.fence_alone(%s)", [name])
             connection.execute(_BEGIN_EPOCH, [name])
-            cursor = connection.execute(SELECT_CONTROL, [name])
+            cursor = connection.cursor(binary=True)
+            cursor.execute(SELECT_CONTROL, [name])
             [found] = cursor.fetchall()
         return control_of(found)
 
@@ -254,8 +257,10 @@ class LiveWriter:
         """Call a function and return what it returns, as text. psycopg's cursors would take as long as the server."""
         server = connection.pgconn
         server.send_query_params(call.statement, call.values, call.oids, [BINARY] * len(call.values))
-        (result,) = connection.wait(execute(server))
-        if result.status != ExecStatus.TUPLES_OK:
-            raise error_from_result(result)
-        value: bytes | None = result.get_value(0, 0)
+        results = connection.wait(execute(server))
+        # What is refused at the commit, such as by a deferred constraint, comes behind the function's own answer.
+        for result in results:
+            if result.status != ExecStatus.TUPLES_OK:
+                raise error_from_result(result)
+        value: bytes | None = results[0].get_value(0, 0)
         return value

@@ -83,7 +83,9 @@ class AsyncLiveWriter:
     async def control(self) -> Control | None:
         """Return the control row; ``None`` where the scope is not known here."""
         async with self._pool.within(CALL_S) as connection:
-            cursor = await connection.execute(SELECT_CONTROL, [self._lens.mapping.name])
+            # In binary, as a moment in text follows the role's habits.
+            cursor = connection.cursor(binary=True)
+            await cursor.execute(SELECT_CONTROL, [self._lens.mapping.name])
             found = await cursor.fetchone()
         return None if found is None else control_of(found)
 
@@ -165,7 +167,8 @@ class AsyncLiveWriter:
             # No mirror of the old epoch may commit behind the reconcile of the new one.
             await connection.execute("SELECT kvmigrate.fence_alone(%s)", [name])
             await connection.execute(_BEGIN_EPOCH, [name])
-            cursor = await connection.execute(SELECT_CONTROL, [name])
+            cursor = connection.cursor(binary=True)
+            await cursor.execute(SELECT_CONTROL, [name])
             [found] = await cursor.fetchall()
         return control_of(found)
 
@@ -258,8 +261,10 @@ class AsyncLiveWriter:
         """Call a function and return what it returns, as text. psycopg's cursors would take as long as the server."""
         server = connection.pgconn
         server.send_query_params(call.statement, call.values, call.oids, [BINARY] * len(call.values))
-        (result,) = await connection.wait(execute(server))
-        if result.status != ExecStatus.TUPLES_OK:
-            raise error_from_result(result)
-        value: bytes | None = result.get_value(0, 0)
+        results = await connection.wait(execute(server))
+        # What is refused at the commit, such as by a deferred constraint, comes behind the function's own answer.
+        for result in results:
+            if result.status != ExecStatus.TUPLES_OK:
+                raise error_from_result(result)
+        value: bytes | None = results[0].get_value(0, 0)
         return value

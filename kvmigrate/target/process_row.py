@@ -5,23 +5,23 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import time
 from collections.abc import Collection
 from importlib.metadata import version
 from typing import Any
 
 import psycopg
 
-from kvmigrate.errors import TargetError
+from kvmigrate.errors import DeadlineError, TargetError
 from kvmigrate.model import Stage, Version
-from kvmigrate.target.address import connect
 from kvmigrate.target.live_base import Control
 from kvmigrate.target.live_control import SELECT_CONTROL, control_of
 from kvmigrate.target.session import house_error
-
-Connection = psycopg.Connection[Any]
+from kvmigrate.target.timed import TimedConnection
+from kvmigrate.target.timed_settings import connect_settings
 
 DEADLINE_S = 5
-"""For connecting, and for each statement: who asks is meant to go on without an answer."""
+"""For connecting, and for each statement: who asks is meant to go on without an answer, also from the network."""
 
 _BEAT = """
 INSERT INTO kvmigrate.process AS p (id, scope, kind, adapter_version, epoch_seen, stage_seen, live_seen)
@@ -60,7 +60,7 @@ class PostgresProcessRow:
             name: Of this process alone; see `process_id`.
         """
         self._url, self._scope, self._kind, self._name = url, scope, kind, name
-        self._connection: Connection | None = None
+        self._connection: TimedConnection | None = None
 
     def control(self) -> Control | None:
         """Return the control row; ``None`` where the scope is not known here."""
@@ -100,23 +100,24 @@ class PostgresProcessRow:
 
     def _ask(self, query: Any, values: Any = None) -> list[tuple[Any, ...]]:
         try:
-            cursor = self._opened().execute(query, values)
+            connection = self._opened()
+            connection.end = time.monotonic() + DEADLINE_S
+            # In binary, as a moment in text follows the role's habits.
+            cursor = connection.cursor(binary=True)
+            cursor.execute(query, values)
             return cursor.fetchall() if cursor.description is not None else []
         except psycopg.Error as exc:
             self.close()
             raise house_error(exc) from exc
-        except OSError as exc:
+        except (OSError, DeadlineError) as exc:
             self.close()
             raise TargetError(f"PostgreSQL cannot be used: {exc}", hint="check that it runs") from exc
 
-    def _opened(self) -> Connection:
+    def _opened(self) -> TimedConnection:
         if self._connection is None or self._connection.closed:
-            self._connection = connect(
-                self._url,
-                autocommit=True,
-                application_name=f"kvmigrate:{self._kind}",
-                prepare_threshold=None,
-                connect_timeout=DEADLINE_S,
-            )
+            settings = {**connect_settings(self._url, f"kvmigrate:{self._kind}"), "connect_timeout": DEADLINE_S}
+            self._connection = TimedConnection.connect("", **settings, told=lambda _: None)
+            self._connection.allowed_s = DEADLINE_S
+            self._connection.end = time.monotonic() + DEADLINE_S
             self._connection.execute(f"SET statement_timeout = '{DEADLINE_S}s'")
         return self._connection

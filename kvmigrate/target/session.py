@@ -184,6 +184,15 @@ def never_migrated(database: str, mapping: str) -> SchemaError:
     )
 
 
+def is_unreachable(exc: TargetError) -> bool:
+    """Whether *exc* says that nobody answers; a server that refuses may serve others, and its tables may be written."""
+    cause = exc.__cause__
+    if not isinstance(cause, psycopg.OperationalError) or (cause.sqlstate or "08")[:2] != "08":
+        return False
+    # While it starts or stops it serves nobody.
+    return "FATAL:" not in str(cause) or "the database system is" in str(cause)
+
+
 def is_refusal(exc: psycopg.OperationalError) -> bool:
     """Whether the server answered and said no: a wrong password or database stays wrong."""
     text = str(exc)

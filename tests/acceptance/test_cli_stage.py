@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 import redis
@@ -197,6 +198,28 @@ def test_a_database_that_does_not_answer_is_lost(
     value = typed(cli, repository, "rollback", "--to", "live", "--yes")
     assert ("live", "K", 13) == tuple(value[name] for name in ("stage", "authority", "epoch"))
     assert ["the store and the control row disagree"] == value["mended"]
+
+
+@pytest.mark.parametrize("wrong", ["database", "password"])
+def test_a_database_that_refuses_is_not_lost(cli: CommandLine, repository: Path, wrong: str) -> None:
+    """Others may be writing its tables, so that a mistyped target must not open the store beside them."""
+    follow(cli, repository)
+    for stage in ("shadow", "live"):
+        typed(cli, repository, "advance", "--to", stage)
+    cli("quarantine", "keep", "--all", "--why", "a test", *cli.sides)
+    typed(cli, repository, "advance", "--yes")
+    target, parts = cli.target, urlsplit(cli.target)
+    host = parts.netloc.rpartition("@")[2]
+    changed = {"database": {"path": "/nothing"}, "password": {"netloc": f"nobody:wrong@{host}"}}[wrong]
+    cli.target = urlunsplit(parts._replace(**changed))
+
+    code, kind, said = refused(cli, repository, "stage", "rollback", "--force", "--accept-loss", "--yes")
+
+    assert (1, "target") == (code, kind)
+    assert "stop it first" in said
+    cli.target = target
+    shown = typed(cli, repository, "show")
+    assert ("T", "T") == (shown["authority"], shown["fences"][0]["authority"])
 
 
 def test_where_nothing_was_migrated_there_is_no_stage(empty_cli: CommandLine, repository: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 from kvmigrate.errors import FenceError, TargetError, WriteRefusedError
 from kvmigrate.model import Authority, Item, Version
 from kvmigrate.target.live_base import Owed
+from kvmigrate.target.process_row import PostgresProcessRow
 from tests.fix_live import DEADLINE_S, Live
 from tests.fix_migration import item
 
@@ -240,3 +241,33 @@ def test_what_was_given_to_the_store_is_not_owed(tables: Live) -> None:
     assert 1 == tables.target.owes()
     tables.writer.paid("client:2", second)
     assert 0 == tables.target.owes()
+
+
+def test_what_is_refused_at_the_commit_is_refused_by_name(tables: Live) -> None:
+    """A constraint that the application deferred speaks behind the function's answer: nothing is written then."""
+    put(tables, BOB)
+    tables.pg.execute(
+        "CREATE TABLE guard (client text REFERENCES clients DEFERRABLE INITIALLY DEFERRED);"
+        "INSERT INTO guard VALUES ('2')"
+    )
+
+    with pytest.raises(WriteRefusedError, match="guard"):
+        put(tables, None, "client:2")
+    tables.open(3, Authority.STORE)
+
+    assert not tables.mirror_gone("client:2", 9, epoch=3)
+    assert ["Bob"] == tables.column("SELECT name FROM clients WHERE id = '2'")
+    assert (2, 1, "ok") == tables.versions()["client:2"]
+
+
+def test_the_control_row_is_read_whatever_the_roles_habits_are(live: Live) -> None:
+    """A moment is written in other ways where a role or a database says so."""
+    live.pg.execute(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET datestyle = ''German''', current_database());"
+        "EXECUTE format('ALTER DATABASE %I SET timezone = ''Asia/Kolkata''', current_database()); END $$"
+    )
+    known = live.target.control()
+    process = PostgresProcessRow(live.url, live.lens.mapping.name, kind="adapter", name="one")
+
+    assert known == live.writer.control() == process.control()
+    process.close()

@@ -20,6 +20,7 @@ from kvmigrate import AsyncMigration, Migration
 from kvmigrate.dualwrite.store import Store
 from kvmigrate.errors import ConfigError, SourceError
 from kvmigrate.model import Stage
+from kvmigrate.target.process_row import PostgresProcessRow
 from tests.store_world import RealWorld, held
 
 MAPPING = """
@@ -172,6 +173,29 @@ def test_an_event_loop_writes_at_once(world: RealWorld) -> None:
     assert mirrored.count(True) == 50 - world.fenced.marks()
 
 
+def test_more_tasks_than_connections_wait_for_each_other(world: RealWorld) -> None:
+    """A burst of a loop's tasks is no failure: a store has so many connections, and the tasks their turns."""
+
+    async def run() -> list[bool]:
+        async with AsyncMigration.open(world.settings) as migration:
+            results = await asyncio.gather(*(migration.store.put(f"client:{n}", {"n": n}) for n in range(300)))
+            return [result.version is not None for result in results]
+
+    assert [True] * 300 == asyncio.run(run())
+
+
+def test_more_threads_than_connections_wait_for_each_other(world: RealWorld, migration: Migration) -> None:
+    """As among tasks."""
+    store, gate = migration.store, threading.Barrier(120)
+
+    def write(n: int) -> bool:
+        gate.wait(30)
+        return store.put(f"client:{n}", {"n": n}).version is not None
+
+    with ThreadPoolExecutor(120) as pool:
+        assert [True] * 120 == list(pool.map(write, range(120)))
+
+
 def test_a_forked_child_writes_beside_its_parent(world: RealWorld, migration: Migration) -> None:
     """Neither hears the other's answers, and each has a row of its own."""
     store = migration.store
@@ -257,3 +281,32 @@ def test_an_emptied_redis_and_a_database_that_is_down(world: RealWorld, migratio
     [fence] = world.fenced.fences().values()
     assert fence is not None
     assert fence.owes_all
+
+
+def test_reads_follow_though_the_companion_is_held_up(
+    world: RealWorld, migration: Migration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may wait for a network that swallows everything; a process that only reads must not read the old side on."""
+    held_up, goes_on = threading.Event(), threading.Event()
+
+    def hang(row: PostgresProcessRow) -> None:
+        del row
+        held_up.set()
+        goes_on.wait(60)
+
+    store = migration.store
+    assert store.put("client:1", {"n": 1}).mirrored
+    with Migration.open(world.settings) as other:
+        monkeypatch.setattr(PostgresProcessRow, "control", hang)
+        assert held_up.wait(30)
+        other.store.put("client:1", {"n": 1})
+        monkeypatch.undo()
+        for stage in (Stage.LIVE, Stage.RAMPDOWN, Stage.COMPLETE):
+            world.move(stage)
+        other.store.put("client:1", {"n": 2})
+    until = time.monotonic() + 30
+    while store.get("client:1") != {"n": 2}:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    goes_on.set()
+    assert store.get("client:1") == {"n": 2}
