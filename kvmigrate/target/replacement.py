@@ -1,7 +1,8 @@
-"""New rows in place of old ones: a root row whose primary key stays is updated, not deleted.
+"""New rows in place of old ones: a row whose primary key stays is updated, not deleted.
 
-So columns that the mapping does not name keep their values, and foreign keys of
-tables that are not the mapping's are not set off by an item that merely changed.
+So columns that the mapping does not name keep their values, and foreign keys of tables that are not the mapping's
+are not set off by an item that merely changed. Nor are its own: one is checked only where its value changes, and
+an element that is as it was is not written at all.
 """
 
 from __future__ import annotations
@@ -42,16 +43,29 @@ class Replacement:
                     connection.execute(self._children_sql(plan, child), {"entity": entity.id})
 
     def write(self, connection: Connection, plan: TablePlan) -> None:
-        """Update the root rows that stand, and insert all others."""
-        rest = sql.SQL("").format()
+        """Update the rows that stand, and insert all others."""
         if plan.anchor and not plan.entity.rows_only:
-            columns = [column.name for column in plan.table.columns if column.name not in self._fixed(plan)]
-            if columns:
-                connection.execute(self._update_sql(plan, columns))
-            rest = sql.SQL(" WHERE NOT EXISTS (SELECT FROM {} AS t JOIN {} AS c ON {} WHERE {})").format(
+            self._write_roots(connection, plan)
+        elif _stays(plan):
+            if len(plan.table.columns) > len(plan.table.primary_key):
+                connection.execute(_change_sql(plan))
+            connection.execute(_insert_sql(plan) + _not_there(plan))
+        else:
+            connection.execute(_insert_sql(plan))
+
+    def _write_roots(self, connection: Connection, plan: TablePlan) -> None:
+        columns = [column.name for column in plan.table.columns if column.name not in self._fixed(plan)]
+        if columns:
+            updated = connection.execute(self._update_sql(plan, columns)).rowcount
+            [(staged,)] = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(plan.staging)).fetchall()
+            if updated == staged:
+                return
+        connection.execute(
+            _insert_sql(plan)
+            + sql.SQL(" WHERE NOT EXISTS (SELECT FROM {} AS t JOIN {} AS c ON {} WHERE {})").format(
                 plan.name, self._layout.candidate, self._owned(plan), self._is_row_of(plan)
             )
-        connection.execute(_insert_sql(plan) + rest)
+        )
 
     def _delete(self, connection: Connection, plan: TablePlan, only: sql.Composed | None = None) -> None:
         start = sql.SQL("DELETE FROM {} AS t USING {} AS c WHERE {} AND c.entity = %(entity)s").format(
@@ -85,12 +99,16 @@ class Replacement:
         )
 
     def _children_sql(self, plan: TablePlan, child: TablePlan) -> sql.Composed:
-        """Their children go with them."""
+        """Return the DELETE of the items' elements, with what hangs on them; but not of those that `write` updates."""
         joins = self._owned(plan)
         using = sql.SQL("{} AS t, {} AS c").format(plan.name, self._layout.candidate)
         if not plan.entity.owned_by_source_key:
             using += sql.SQL(", {} AS s").format(plan.staging)
             joins += sql.SQL(" AND ") + self._is_row_of(plan)
+        if _stays(child):
+            joins += sql.SQL(" AND NOT EXISTS (SELECT FROM {} AS n WHERE {})").format(
+                child.staging, equal("n", "ch", child.table.primary_key)
+            )
         return sql.SQL("DELETE FROM {} AS ch USING {} WHERE {} AND {} AND c.entity = %(entity)s").format(
             child.name, using, equal_pairs("ch", "t", child.table.parent), joins
         )
@@ -123,3 +141,36 @@ def _insert_sql(plan: TablePlan) -> sql.Composed:
         )
         + rule
     )
+
+
+def _stays(plan: TablePlan) -> bool:
+    """Whether a row of this child may be updated: its primary key holds its item's, and nothing else tells rows apart.
+
+    Where a row is referred to, or has children, or a unique value that another element may take over, it is
+    deleted and made anew with all that belongs to it.
+    """
+    table = plan.table
+    is_alone = plan.gone is None and not table.uniques and not table.children
+    of_root = plan.parent is plan.entity.root and not plan.anchor
+    return of_root and is_alone and {mine for mine, _ in table.parent} <= set(table.primary_key)
+
+
+def _change_sql(plan: TablePlan) -> sql.Composed:
+    """Return the UPDATE of elements that stand and are not as they were, to the last digit."""
+    key = plan.table.primary_key
+    columns = [column.name for column in plan.table.columns if column.name not in key]
+    pairs = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Identifier("s", name)) for name in columns]
+    # Equality would take 1.0 for 1.00. The casts keep the rows whole: else each column would need the operator.
+    return sql.SQL("UPDATE {} AS t SET {} FROM {} AS s WHERE {} AND ROW({})::record *<> ROW({})::record").format(
+        plan.name,
+        sql.SQL(", ").join(pairs),
+        plan.staging,
+        equal("t", "s", key),
+        fields("t", columns),
+        fields("s", columns),
+    )
+
+
+def _not_there(plan: TablePlan) -> sql.Composed:
+    match = equal("t", "s", plan.table.primary_key)
+    return sql.SQL(" WHERE NOT EXISTS (SELECT FROM {} AS t WHERE {})").format(plan.name, match)
