@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -18,6 +19,7 @@ import redis
 from psycopg import sql
 
 from bench.contestants import MAPPING
+from bench.live_script import LiveScript
 from bench.live_shop import LiveShop
 from bench.machine import describe_machine
 from bench.meter import Meter
@@ -66,7 +68,7 @@ class LiveStand:
     redis_url: str
     meter: Meter
     folder: pathlib.Path
-    names: int = field(default=0)
+    names: int = 0
 
     @classmethod
     @contextmanager
@@ -84,6 +86,20 @@ class LiveStand:
         version = RedisServer.at(self.redis_url).version
         return f"{describe_machine()}\nPostgreSQL {self.postgres.version} ({settings}), Redis {version}"
 
+    def checkpoint(self) -> None:
+        """Write everything out, so that nobody pays for what came before."""
+        with psycopg.connect(self.postgres.url, autocommit=True) as connection:
+            connection.execute("CHECKPOINT")
+
+    @contextmanager
+    def script(self, shop: LiveShop) -> Iterator[LiveScript]:
+        """The script that writes the same orders, into a database of its own."""
+        self.names += 1
+        name = f"script_{self.names}"
+        with LiveScript(self.postgres.create_database(name), shop) as script:
+            yield script
+        self.postgres.drop_database(name)
+
     @contextmanager
     def live(self, shop: LiveShop) -> Iterator[Live]:
         """A migration of *shop* at stage live, on an emptied Redis and a database of its own."""
@@ -97,7 +113,7 @@ class LiveStand:
                 client.mset(page)
         live = Live(self, Settings(self.redis_url, url, MAPPING), name)
         try:
-            live.reach(Stage.LIVE)
+            live.reach_live()
             yield live
         finally:
             live.close()
@@ -145,20 +161,26 @@ class Live:
         """Return what opens both sides, as a relay does."""
         return Opener(self.source, self.target, self.lens)
 
-    def reach(self, to: Stage) -> None:
+    def reach_live(self) -> None:
         """Go there stage by stage from off; the store is copied while its writes are marked."""
         with self.migration.stages() as stages:
             stages.advance(Stage.DUALWRITE, why="", overrides={})
             self.migration.backfill(processes=1)
             for stage in (Stage.SHADOW, Stage.LIVE):
-                if to in {stage, Stage.LIVE}:
-                    stages.advance(stage, why="", overrides={})
+                stages.advance(stage, why="", overrides={})
         self.query("VACUUM ANALYZE")
 
     @contextmanager
-    def store(self, patience: Patience | None = None) -> Iterator[Store]:
+    def store(
+        self, patience: Patience | None = None, tables: Callable[[str, Lens], LiveWriter] = LiveWriter
+    ) -> Iterator[Store]:
         """The application's store."""
-        with _closing(Store(self.lens, self._connections, patience)) as store:
+
+        def connect() -> Connections:
+            writer = open_writer(self.source, scope=self.scope)
+            return Connections(writer, tables(self.target, self.lens), self._companion())
+
+        with _closing(Store(self.lens, connect, patience)) as store:
             yield store
 
     def async_store(self, patience: Patience | None = None) -> AsyncStore:
@@ -219,14 +241,21 @@ class Live:
             finally:
                 connection.execute(change.format(sql.Identifier(self.name), sql.SQL("true")))
 
-    def differing(self, wanted: dict[str, bytes]) -> int:
-        """Return how many of these values the tables, or the store, do not have."""
-        differing = 0
+    def marks_bytes(self) -> int:
+        """Return the memory that the marks take in Redis."""
+        return sum(int(self.client.memory_usage(key, samples=0)) for key in self.client.scan_iter("kvm:d:*"))
+
+    def check(self, wanted: Mapping[str, bytes]) -> None:
+        """Look whether the tables hold these values.
+
+        Raises:
+            SystemExit: they do not.
+        """
         with _closing(LiveWriter(self.target, self.lens)) as tables:
-            for key, value in wanted.items():
-                [item] = tables.get([key], deadline_s=_WAIT_S)
-                differing += item is None or self.lens.equal(item, value) or self.client.get(key) != value
-        return differing
+            for key, item in zip(wanted, tables.get(list(wanted), deadline_s=_WAIT_S), strict=True):
+                found = None if item is None else json.loads(item.value)
+                if found != json.loads(wanted[key]):
+                    raise SystemExit(f"{key}: the tables do not hold what was written")
 
     def close(self) -> None:
         """Close what looks."""
@@ -237,10 +266,6 @@ class Live:
             lambda: open_fenced(self.source, scope=self.scope),
             lambda: PostgresProcessRow(self.target, self.scope, kind="adapter", name=process_id("adapter")),
         )
-
-    def _connections(self) -> Connections:
-        writer = open_writer(self.source, scope=self.scope)
-        return Connections(writer, LiveWriter(self.target, self.lens), self._companion())
 
     def _async_connections(self) -> AsyncConnections:
         writer = open_async_writer(self.source, scope=self.scope)

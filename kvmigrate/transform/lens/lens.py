@@ -49,6 +49,11 @@ class Lens:
             if fast is not None and candidate.route.template in fast.templates:
                 self._fast[candidate.number] = fast
 
+    def entity_of(self, key: str) -> Entity | None:
+        """Return the entity of a usual key; ``None`` says nothing, only that `route` must be asked."""
+        found = self._router.find(key)
+        return None if found is None else found[0].route.entity
+
     def route(self, key: str) -> Route:
         """Return where a key belongs."""
         return self._router.route(key)
