@@ -83,7 +83,9 @@ class Paths:
         version = put.version
         if version is None or put.log is not Logging.MIRROR:
             return WriteResult(mirrored=False, version=version)
-        item = write.item and write.item._replace(expires_at_ms=put.expires_at_ms)
+        item = write.item
+        if item is not None and item.expires_at_ms != put.expires_at_ms:
+            item = item._replace(expires_at_ms=put.expires_at_ms)
         outcome = self._mirror.bring(item, write.key, version, deadline_s=until - monotonic())
         if outcome is Mirrored.OVERTAKEN:
             raise Overtaken(write, version)

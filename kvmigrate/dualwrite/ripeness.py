@@ -65,8 +65,9 @@ class StuckKeys:
 
     def clear(self, keys: Iterable[str]) -> None:
         """Note that these keys went through."""
-        for key in keys:
-            self._stuck.pop(key, None)
+        if self._stuck:
+            for key in keys:
+                self._stuck.pop(key, None)
 
     def holds(self, mark: MarkedKey, now: float) -> bool:
         """Whether the key should be left alone for now; a newer write is tried at once."""

@@ -74,12 +74,12 @@ class Store:
 
             ttl: Seconds from now; ``None`` is no expiry, as with SET.
         """
-        entity = need_entity(key, self._lens.route(key))
+        entity = need_entity(key, self._lens)
         return _done(self._write(Write(key, item_of(key, value, entity), ttl_ms=_milliseconds(ttl))))
 
     def delete(self, key: str) -> WriteResult:
         """Delete the key, whether it exists or not."""
-        need_entity(key, self._lens.route(key))
+        need_entity(key, self._lens)
         return _done(self._write(Write(key, None)))
 
     def update(self, key: str, fn: Callable[[Any], Any]) -> WriteResult:
@@ -91,7 +91,7 @@ class Store:
         Raises:
             DeadlineError: others changed the value for `Patience.wait_s` seconds.
         """
-        entity = need_entity(key, self._lens.route(key))
+        entity = need_entity(key, self._lens)
         until = monotonic() + self._patience.wait_s
         while True:
             found = self._read(key)
@@ -125,9 +125,7 @@ class Store:
 
         In the tables each key is a step of its own: where one is refused, those before it are written.
         """
-        writes = [
-            Write(key, item_of(key, value, need_entity(key, self._lens.route(key)))) for key, value in mapping.items()
-        ]
+        writes = [Write(key, item_of(key, value, need_entity(key, self._lens))) for key, value in mapping.items()]
         if not writes:
             return {}
         results = [_done(result) for result in self._way().write(writes)]
@@ -177,7 +175,7 @@ class Store:
         return self._lens.route(key).kind is RouteKind.ENTITY
 
     def _read(self, key: str) -> Item | None:
-        need_entity(key, self._lens.route(key))
+        need_entity(key, self._lens)
         way = self._way()
         belief = way.view.fresh or self._reading(way, key)
         if not belief.reads_tables:

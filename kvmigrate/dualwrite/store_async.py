@@ -72,12 +72,12 @@ class AsyncStore:
 
             ttl: Seconds from now; ``None`` is no expiry, as with SET.
         """
-        entity = need_entity(key, self._lens.route(key))
+        entity = need_entity(key, self._lens)
         return _done(await self._write(Write(key, item_of(key, value, entity), ttl_ms=_milliseconds(ttl))))
 
     async def delete(self, key: str) -> WriteResult:
         """Delete the key, whether it exists or not."""
-        need_entity(key, self._lens.route(key))
+        need_entity(key, self._lens)
         return _done(await self._write(Write(key, None)))
 
     async def update(self, key: str, fn: Callable[[Any], Any]) -> WriteResult:
@@ -89,7 +89,7 @@ class AsyncStore:
         Raises:
             DeadlineError: others changed the value for `Patience.wait_s` seconds.
         """
-        entity = need_entity(key, self._lens.route(key))
+        entity = need_entity(key, self._lens)
         until = monotonic() + self._patience.wait_s
         while True:
             found = await self._read(key)
@@ -123,9 +123,7 @@ class AsyncStore:
 
         In the tables each key is a step of its own: where one is refused, those before it are written.
         """
-        writes = [
-            Write(key, item_of(key, value, need_entity(key, self._lens.route(key)))) for key, value in mapping.items()
-        ]
+        writes = [Write(key, item_of(key, value, need_entity(key, self._lens))) for key, value in mapping.items()]
         if not writes:
             return {}
         results = [_done(result) for result in await self._way().write(writes)]
@@ -175,7 +173,7 @@ class AsyncStore:
         return self._lens.route(key).kind is RouteKind.ENTITY
 
     async def _read(self, key: str) -> Item | None:
-        need_entity(key, self._lens.route(key))
+        need_entity(key, self._lens)
         way = self._way()
         belief = way.view.fresh or await self._reading(way, key)
         if not belief.reads_tables:

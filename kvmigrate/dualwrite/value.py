@@ -9,7 +9,8 @@ from typing import Any
 
 from kvmigrate.errors import BadValueError, UnmappedKeyError
 from kvmigrate.model import Item, ItemKind
-from kvmigrate.transform.keys.route import Route, RouteKind
+from kvmigrate.transform.keys.route import RouteKind
+from kvmigrate.transform.lens import Lens
 from kvmigrate.transform.mapping import Decode, Entity
 from kvmigrate.transform.values.json_text import decode_json, encode_json
 from kvmigrate.transform.values.refused import ValueRefused
@@ -17,19 +18,24 @@ from kvmigrate.transform.values.refused import ValueRefused
 Raw = bytes | Mapping[bytes, bytes]
 """What the store holds: JSON text, or the fields of a hash."""
 
+_ELEMENTWISE = frozenset({Decode.LIST, Decode.SET})
 _ELSEWHERE = "`store` is for keys that become rows; use your own client for all others"
 _HOW_TEXT = "give bytes for a text of your own, or the object itself"
 
 
-def need_entity(key: str, route: Route) -> Entity:
+def need_entity(key: str, lens: Lens) -> Entity:
     """Return the entity of *key*.
 
     Raises:
         UnmappedKeyError: it has none, or it is one that only the store's own commands write (lists, sets).
     """
+    entity = lens.entity_of(key)
+    if entity is not None and entity.decode not in _ELEMENTWISE:
+        return entity
+    route = lens.route(key)
     entity = route.entity
     if route.kind is RouteKind.ENTITY and entity is not None:
-        if entity.decode in {Decode.LIST, Decode.SET}:
+        if entity.decode in _ELEMENTWISE:
             why = f"{key!r} is a {entity.decode} of the store, which is written element by element"
             raise UnmappedKeyError(
                 why, hint="use your own client; marks for such writes come from a reconcile", key=key

@@ -35,12 +35,14 @@ class Parts:
     ledger: Ledger = field(init=False)
     removal: Removal = field(init=False)
     conflicts: Conflicts = field(init=False)
+    replacement: Replacement = field(init=False)
 
     def __post_init__(self) -> None:
         self.staging = Staging(self.layout)
         self.ledger = Ledger(self.layout, self.scope)
         self.removal = Removal(self.layout, self.lens, self.ledger)
         self.conflicts = Conflicts(self.layout, self.lens, self.scope)
+        self.replacement = Replacement(self.layout)
 
     @property
     def ledger_table(self) -> sql.Identifier:
@@ -216,7 +218,7 @@ class Attempt:
         """Replace the live items' rows, parents first."""
         connection = self._connection
         plans = [self._layout.by_name[name] for name in self._staged]
-        replacement = Replacement(self._layout)
+        replacement = self._parts.replacement
         for entity in self._lens.mapping.entities:
             if entity.rows_only or any(plan.table.name in self._staged for plan in self._layout.plans_of(entity)):
                 replacement.clear(connection, entity)

@@ -40,6 +40,12 @@ class Kept:
 
     def known(self, connection: Connection, keys: Sequence[str]) -> set[str]:
         """Return those of *keys* that are kept."""
+        # Most scopes keep none, and then no key need be sent.
+        [(any_kept,)] = connection.execute(
+            "SELECT EXISTS (SELECT FROM kvmigrate.kept WHERE scope = %s)", [self._scope]
+        ).fetchall()
+        if not any_kept:
+            return set()
         found = connection.execute(
             "SELECT key FROM kvmigrate.kept WHERE scope = %s AND key = ANY(%s)", [self._scope, list(keys)]
         )

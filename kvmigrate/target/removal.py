@@ -25,6 +25,7 @@ class Removal:
         """Work on *layout*'s tables under *ledger*'s scope."""
         self._layout, self._lens, self._ledger = layout, lens, ledger
         self._deletes = {plan.table.name: self._delete_sql(plan) for plan in layout.plans if plan.anchor}
+        self._referring = [(key, self._referrers_sql(plan, key)) for plan in layout.plans for key in plan.references]
 
     def delete_items(self, connection: Connection, keys: Iterable[tuple[str, int]]) -> None:
         """Delete all rows of items, given as pairs of key and entity id."""
@@ -72,9 +73,8 @@ class Removal:
         """
         while True:
             waits: dict[str, list[Wait]] = {}
-            for plan in self._layout.plans:
-                for key in plan.references:
-                    self._referrers(connection, plan, key, waits)
+            for key, statement in self._referring:
+                self._collect(connection.execute(statement).fetchall(), key, waits)
             if not waits or not self.displace(connection, waits):
                 return
 
@@ -99,13 +99,11 @@ class Removal:
         )
         return self._collect(connection.execute(statement, [limit]).fetchall(), key, {})
 
-    def _referrers(
-        self, connection: Connection, plan: TablePlan, key: ForeignKey, waits: dict[str, list[Wait]]
-    ) -> None:
+    def _referrers_sql(self, plan: TablePlan, key: ForeignKey) -> sql.Composed:
         target = self._layout.by_name[key.target_table]
         assert target.gone is not None  # noqa: S101 - it has a referrer
         joins, owner = self._layout.owner(plan, "r")
-        statement = sql.SQL(
+        return sql.SQL(
             "SELECT DISTINCT {owner}, {value}, {elsewhere} "
             "FROM (SELECT DISTINCT {gone_columns} FROM {gone} AS g) AS g JOIN {table} AS r ON {refers}{joins} "
             "WHERE NOT EXISTS (SELECT FROM {target} AS p WHERE {stands})"
@@ -121,7 +119,6 @@ class Removal:
             target=target.name,
             stands=equal("p", "g", key.target_columns),
         )
-        self._collect(connection.execute(statement).fetchall(), key, waits)
 
     def _collect(
         self, rows: Sequence[tuple[str, str, bool]], key: ForeignKey, waits: dict[str, list[Wait]]

@@ -1,12 +1,14 @@
-"""New rows in place of old ones: a root row whose primary key stays is updated, not deleted.
+"""New rows in place of old ones: a row whose primary key stays is updated, not deleted.
 
-So columns that the mapping does not name keep their values, and foreign keys of
-tables that are not the mapping's are not set off by an item that merely changed.
+So columns that the mapping does not name keep their values, and foreign keys of tables that are not the mapping's
+are not set off by an item that merely changed. Nor are its own: one is checked only where its value changes, and
+an element that is as it was is not written at all.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -19,41 +21,79 @@ from kvmigrate.transform.mapping import Entity
 Connection = psycopg.Connection[Any]
 
 
+class _Writing(NamedTuple):
+    """How staged rows of one table are written.
+
+    Attributes:
+        update: Of rows that stand, where any can.
+
+        count: Asks how many rows are staged: with so many updated nothing is left to insert.
+    """
+
+    update: sql.Composed | None
+    count: sql.Composed | None
+    insert: sql.Composed
+
+
 class Replacement:
-    """Statements that replace the rows of a batch's live items. For one batch, in its transaction."""
+    """Statements that replace the rows of a batch's live items, in its transaction. Composed at their first use."""
 
     def __init__(self, layout: Layout) -> None:
         """Work on the tables of *layout*."""
         self._layout = layout
+        self._clearing: dict[int, list[sql.Composed]] = {}
+        self._writing: dict[str, _Writing] = {}
 
     def clear(self, connection: Connection, entity: Entity) -> None:
-        """Delete the older rows of the entity's live items, but not root rows that `write` can update."""
-        for plan in self._layout.anchors(entity):
-            if entity.rows_only:
-                self._delete(connection, plan)
-                continue
-            if entity.owned_by_source_key or len(self._fixed(plan)) > len(plan.table.primary_key):
-                self._delete(connection, plan, self._moves(plan))
-            for key in plan.keys:
-                if not key.same_row:
-                    self._delete(connection, plan, self._gives_away(plan, key.columns))
-            for child in self._layout.plans_of(entity):
-                if child.parent is plan.table:
-                    connection.execute(self._children_sql(plan, child), {"entity": entity.id})
+        """Delete the older rows of the entity's live items, but not those that `write` can update."""
+        if entity.id not in self._clearing:
+            self._clearing[entity.id] = list(self._clear_sql(entity))
+        for statement in self._clearing[entity.id]:
+            connection.execute(statement, {"entity": entity.id})
 
     def write(self, connection: Connection, plan: TablePlan) -> None:
-        """Update the root rows that stand, and insert all others."""
-        rest = sql.SQL("").format()
+        """Update the rows that stand, and insert all others."""
+        name = plan.table.name
+        if name not in self._writing:
+            self._writing[name] = self._write_sql(plan)
+        writing = self._writing[name]
+        if writing.update is not None:
+            updated = connection.execute(writing.update).rowcount
+            if writing.count is not None and (updated,) == connection.execute(writing.count).fetchone():
+                return
+        connection.execute(writing.insert)
+
+    def _clear_sql(self, entity: Entity) -> Iterator[sql.Composed]:
+        for plan in self._layout.anchors(entity):
+            if entity.rows_only:
+                yield self._delete_sql(plan)
+                continue
+            if entity.owned_by_source_key or len(self._fixed(plan)) > len(plan.table.primary_key):
+                yield self._delete_sql(plan, self._moves(plan))
+            for key in plan.keys:
+                if not key.same_row:
+                    yield self._delete_sql(plan, self._gives_away(plan, key.columns))
+            for child in self._layout.plans_of(entity):
+                if child.parent is plan.table:
+                    yield self._children_sql(plan, child)
+
+    def _write_sql(self, plan: TablePlan) -> _Writing:
         if plan.anchor and not plan.entity.rows_only:
             columns = [column.name for column in plan.table.columns if column.name not in self._fixed(plan)]
-            if columns:
-                connection.execute(self._update_sql(plan, columns))
             rest = sql.SQL(" WHERE NOT EXISTS (SELECT FROM {} AS t JOIN {} AS c ON {} WHERE {})").format(
                 plan.name, self._layout.candidate, self._owned(plan), self._is_row_of(plan)
             )
-        connection.execute(_insert_sql(plan) + rest)
+            return _Writing(
+                self._update_sql(plan, columns) if columns else None,
+                sql.SQL("SELECT count(*) FROM {}").format(plan.staging),
+                _insert_sql(plan) + rest,
+            )
+        if _stays(plan):
+            columns = [column.name for column in plan.table.columns if column.name not in plan.table.primary_key]
+            return _Writing(_change_sql(plan, columns) if columns else None, None, _insert_sql(plan) + _not_there(plan))
+        return _Writing(None, None, _insert_sql(plan))
 
-    def _delete(self, connection: Connection, plan: TablePlan, only: sql.Composed | None = None) -> None:
+    def _delete_sql(self, plan: TablePlan, only: sql.Composed | None = None) -> sql.Composed:
         start = sql.SQL("DELETE FROM {} AS t USING {} AS c WHERE {} AND c.entity = %(entity)s").format(
             plan.name, self._layout.candidate, self._owned(plan)
         )
@@ -62,7 +102,7 @@ class Replacement:
             start += sql.SQL(" AND EXISTS (SELECT FROM {} AS s WHERE {})").format(plan.staging, self._is_row_of(plan))
         if only is not None:
             start += sql.SQL(" AND ") + only
-        connection.execute(noting_gone(self._layout, plan, start), {"entity": plan.entity.id})
+        return noting_gone(self._layout, plan, start)
 
     def _fixed(self, plan: TablePlan) -> list[str]:
         """Columns that others may refer to: where one of them changes, the row is another one."""
@@ -85,12 +125,16 @@ class Replacement:
         )
 
     def _children_sql(self, plan: TablePlan, child: TablePlan) -> sql.Composed:
-        """Their children go with them."""
+        """Return the DELETE of the items' elements, with what hangs on them; but not of those that `write` updates."""
         joins = self._owned(plan)
         using = sql.SQL("{} AS t, {} AS c").format(plan.name, self._layout.candidate)
         if not plan.entity.owned_by_source_key:
             using += sql.SQL(", {} AS s").format(plan.staging)
             joins += sql.SQL(" AND ") + self._is_row_of(plan)
+        if _stays(child):
+            joins += sql.SQL(" AND NOT EXISTS (SELECT FROM {} AS n WHERE {})").format(
+                child.staging, equal("n", "ch", child.table.primary_key)
+            )
         return sql.SQL("DELETE FROM {} AS ch USING {} WHERE {} AND {} AND c.entity = %(entity)s").format(
             child.name, using, equal_pairs("ch", "t", child.table.parent), joins
         )
@@ -123,3 +167,34 @@ def _insert_sql(plan: TablePlan) -> sql.Composed:
         )
         + rule
     )
+
+
+def _stays(plan: TablePlan) -> bool:
+    """Whether a row of this child may be updated: its primary key holds its item's, and nothing else tells rows apart.
+
+    Where a row is referred to, or has children, or a unique value that another element may take over, it is
+    deleted and made anew with all that belongs to it.
+    """
+    table = plan.table
+    is_alone = plan.gone is None and not table.uniques and not table.children
+    of_root = plan.parent is plan.entity.root and not plan.anchor
+    return of_root and is_alone and {mine for mine, _ in table.parent} <= set(table.primary_key)
+
+
+def _change_sql(plan: TablePlan, columns: list[str]) -> sql.Composed:
+    """Return the UPDATE of elements that stand and are not as they were, to the last digit."""
+    pairs = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Identifier("s", name)) for name in columns]
+    # Equality would take 1.0 for 1.00. The casts keep the rows whole: else each column would need the operator.
+    return sql.SQL("UPDATE {} AS t SET {} FROM {} AS s WHERE {} AND ROW({})::record *<> ROW({})::record").format(
+        plan.name,
+        sql.SQL(", ").join(pairs),
+        plan.staging,
+        equal("t", "s", plan.table.primary_key),
+        fields("t", columns),
+        fields("s", columns),
+    )
+
+
+def _not_there(plan: TablePlan) -> sql.Composed:
+    match = equal("t", "s", plan.table.primary_key)
+    return sql.SQL(" WHERE NOT EXISTS (SELECT FROM {} AS t WHERE {})").format(plan.name, match)

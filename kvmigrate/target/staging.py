@@ -23,8 +23,7 @@ _FOREVER = (1 << 63) - 1
 _LIKE = sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} ON COMMIT {} AS SELECT {} FROM {} AS t WITH NO DATA")
 
 _head = struct.Struct("!hiii").pack
-_length = struct.Struct("!i").pack
-_tail = struct.Struct("!ii").pack
+_tail = struct.Struct("!iii").pack
 _expiry = struct.Struct("!iq").pack
 _NULL = b"\xff\xff\xff\xff"
 _LIVE = (b"\x00\x00\x00\x01\x00", b"\x00\x00\x00\x01\x01")
@@ -47,18 +46,11 @@ class Candidate(NamedTuple):
 
 def pack_candidate(candidate: Candidate) -> bytes:
     """Return the candidate as one binary COPY row."""
-    key = candidate.key.encode()
-    digest = candidate.content_hash
-    return b"".join(
-        (
-            _head(6, 4, candidate.ordinal, len(key)),
-            key,
-            _tail(4, candidate.entity),
-            _NULL if digest is None else _length(len(digest)) + digest,
-            pack_expiry(candidate.expires_at_ms),
-            _LIVE[candidate.live],
-        )
-    )
+    ordinal, name, entity, digest, expires_at_ms, live = candidate
+    key = name.encode()
+    start = _head(6, 4, ordinal, len(key)) + key
+    hashed = _tail(4, entity, -1) if digest is None else _tail(4, entity, len(digest)) + digest
+    return start + hashed + (_NULL if expires_at_ms is None else pack_expiry(expires_at_ms)) + _LIVE[live]
 
 
 def pack_expiry(ms: int | None) -> bytes:

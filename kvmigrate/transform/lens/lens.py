@@ -61,6 +61,11 @@ class Lens:
         }
         return Emitter(emitted.native, self._router, plans) if emitted.native is not None and plans else None
 
+    def entity_of(self, key: str) -> Entity | None:
+        """Return the entity of a usual key; ``None`` says nothing, only that `route` must be asked."""
+        found = self._router.find(key)
+        return None if found is None else found[0].route.entity
+
     def route(self, key: str) -> Route:
         """Return where a key belongs."""
         return self._router.route(key)
