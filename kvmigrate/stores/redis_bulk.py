@@ -172,7 +172,7 @@ class _Frame:
 
 def _packed(caller: RedisCaller, script: Script | None, call: Arguments) -> bytes:
     head = () if script is None else caller.head(script)
-    packed: bytes = pack_command((*head, *call))  # type: ignore[arg-type]  # its stub means a tuple of any length
+    packed: bytes = pack_command((*head, *call))
     return packed
 
 

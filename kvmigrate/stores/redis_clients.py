@@ -68,7 +68,7 @@ class RedisPlace(NamedTuple):
         return str(text).replace(self.secret, _HIDDEN) if self.secret else str(text)
 
 
-def place_at(where: str | Redis) -> RedisPlace:
+def place_at(where: str | Redis | RedisCluster) -> RedisPlace:
     """Return the server behind a URL, or behind a client that somebody else opened and closes.
 
     Nothing is connected yet. The client's pool, time-outs and protocol are used; its retries and decoding are not.
@@ -79,6 +79,7 @@ def place_at(where: str | Redis) -> RedisPlace:
     if isinstance(where, str):
         url = _parsed(where)
         return RedisPlace(_opened(url), url.name, owned=True, url=url)
+    client: Any = where
     pool: Any = getattr(where, "connection_pool", None)
     if pool is None:
         raise ConfigError(
@@ -88,7 +89,7 @@ def place_at(where: str | Redis) -> RedisPlace:
         )
     told = pool.connection_kwargs
     host = told.get("path") or f"{told.get('host', getattr(pool, 'service_name', ''))}:{told.get('port', '')}"
-    return RedisPlace(where, f"redis://{host.rstrip(':')}/{told.get('db', 0)}", str(told.get("password") or ""))
+    return RedisPlace(client, f"redis://{host.rstrip(':')}/{told.get('db', 0)}", str(told.get("password") or ""))
 
 
 class ClusterPlace(NamedTuple):

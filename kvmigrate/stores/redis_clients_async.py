@@ -66,7 +66,7 @@ class AsyncRedisPlace(NamedTuple):
         return str(text).replace(self.secret, _HIDDEN) if self.secret else str(text)
 
 
-def place_at(where: str | Redis) -> AsyncRedisPlace:
+def place_at(where: str | Redis | RedisCluster) -> AsyncRedisPlace:
     """Return the server behind a URL, or behind a client that somebody else opened and closes.
 
     Nothing is connected yet. The client's pool, time-outs and protocol are used; its retries and decoding are not.
@@ -77,6 +77,7 @@ def place_at(where: str | Redis) -> AsyncRedisPlace:
     if isinstance(where, str):
         url = _parsed(where)
         return AsyncRedisPlace(_opened(url), url.name, owned=True, url=url)
+    client: Any = where
     pool: Any = getattr(where, "connection_pool", None)
     if pool is None:
         raise ConfigError(
@@ -86,7 +87,7 @@ def place_at(where: str | Redis) -> AsyncRedisPlace:
         )
     told = pool.connection_kwargs
     host = told.get("path") or f"{told.get('host', getattr(pool, 'service_name', ''))}:{told.get('port', '')}"
-    return AsyncRedisPlace(where, f"redis://{host.rstrip(':')}/{told.get('db', 0)}", str(told.get("password") or ""))
+    return AsyncRedisPlace(client, f"redis://{host.rstrip(':')}/{told.get('db', 0)}", str(told.get("password") or ""))
 
 
 class AsyncClusterPlace(NamedTuple):

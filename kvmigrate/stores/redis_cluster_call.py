@@ -63,7 +63,11 @@ class ClusterCaller:
         return self._routed(_slot_of(rest[1]), ask)
 
     def run(self, *command: str | bytes | int) -> Any:
-        """Return the answer to a plain command that is safe to repeat; its second word is a key. Raises `SourceError`."""
+        """Return the answer to a plain command that is safe to repeat; its second word is a key.
+
+        Raises:
+            SourceError: the server refused, or does not answer.
+        """
 
         def ask(caller: RedisCaller, *, is_asking: bool) -> Any:
             return caller.run(*command, is_asking=is_asking)

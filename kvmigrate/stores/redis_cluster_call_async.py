@@ -61,7 +61,11 @@ class AsyncClusterCaller:
         return await self._routed(_slot_of(rest[1]), ask)
 
     async def run(self, *command: str | bytes | int) -> Any:
-        """Return the answer to a plain command that is safe to repeat; its second word is a key. Raises `SourceError`."""
+        """Return the answer to a plain command that is safe to repeat; its second word is a key.
+
+        Raises:
+            SourceError: the server refused, or does not answer.
+        """
 
         async def ask(caller: AsyncRedisCaller, *, is_asking: bool) -> Any:
             return await caller.run(*command, is_asking=is_asking)

@@ -209,10 +209,11 @@ def _life(caller: RedisCaller, name: str) -> str:
 def _reached(client: redis.Redis, key: bytes, replicas: int, timeout_s: float) -> int:
     """Return how many replicas have all that the server accepted before. Raises the driver's own errors."""
     # WAIT is for the last write of its own connection, so there has to be one.
-    commands = [(b"HINCRBY", key, b"waits", 1), (b"WAIT", replicas, max(1, round(timeout_s * 1000)))]
+    write: Any = (b"HINCRBY", key, b"waits", 1)
+    wait: Any = (b"WAIT", replicas, max(1, round(timeout_s * 1000)))
     with Line(client) as line:
-        line.send(b"".join(map(pack_command, commands)), commands=2)
-        answers = [line.read() for _ in commands]
+        line.send(pack_command(write) + pack_command(wait), commands=2)
+        answers = [line.read(), line.read()]
     for answer in answers:
         if isinstance(answer, Exception):
             raise answer

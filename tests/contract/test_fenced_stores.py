@@ -472,9 +472,9 @@ def test_a_touch_is_a_fresh_mark(begun: Stand) -> None:
     old = begun.writer.put(text_item("a"), epoch=1).version
     shard = begun.shard("a")
 
-    n = begun.store.touch(shard, ["a", "gone"], epoch=1)
+    n = begun.store.touch(shard, ["a", "{a}gone"], epoch=1)
 
-    assert old.n < n == begun.mark("a") == begun.mark("gone")
+    assert old.n < n == begun.mark("a") == begun.mark("{a}gone")
     assert Version(1, n) == begun.seen("a").version
     assert 0 == begun.store.ack(shard, [MarkedKey("a", old.n)])
     assert text_item("a") == begun.item("a")
