@@ -22,7 +22,7 @@ from kvmigrate.dualwrite.leadership import Leadership
 from kvmigrate.dualwrite.pointers import MaintainedPointers
 from kvmigrate.dualwrite.relay import Relay
 from kvmigrate.dualwrite.steps import Sides
-from kvmigrate.dualwrite.tasks import Step
+from kvmigrate.dualwrite.tasks import Step, at_leisure
 from kvmigrate.errors import CheckFailedError, ConfigError, DeadlineError, FenceMissingError, StaleError
 from kvmigrate.model import Authority, Fence, Logging, Version
 from kvmigrate.stores.base import KVSource
@@ -46,7 +46,7 @@ C = TypeVar("C", bound=_Closable)
 
 _log = structlog.get_logger("kvmigrate")
 
-_REDIS = frozenset({"redis", "rediss", "redis+sentinel", "unix"})
+_REDIS = frozenset({"redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"})
 _LOADS = frozenset({"", "first load", "first load, keys"})
 """Steps in `Control.phase` that a backfill itself leaves unfinished."""
 
@@ -70,7 +70,7 @@ class Opener:
         if parse_source_url(source).scheme not in _REDIS:
             raise ConfigError(
                 "this store cannot be migrated while it is written",
-                hint="it takes a single Redis, or one behind Sentinel; `kvmigrate backfill` copies any store",
+                hint="it takes Redis: a server, one behind Sentinel, a cluster; `kvmigrate backfill` copies any store",
             )
 
     def store(self) -> FencedStore:
@@ -347,14 +347,16 @@ class OwedReconcile:
         control = self._row.read()
         if control.authority is not Authority.STORE or not control.epoch:
             return RECONCILE_PAUSE_S
+        begun = time.monotonic()
         fences = [fence for fence in self._store.fences().values() if fence is not None]
+        pause_s = at_leisure(RECONCILE_PAUSE_S, time.monotonic() - begun)
         if any(fence.log is not Logging.MIRROR for fence in fences):
             # A first load, or its backfill, compares everything itself.
-            return RECONCILE_PAUSE_S
+            return pause_s
         if control.owes_all or any(fence.owes_all for fence in fences):
             with suppress(Stopped):
                 self._compare()
-        return RECONCILE_PAUSE_S
+        return pause_s
 
     def close(self) -> None:
         """Release connections."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple, Self
@@ -16,6 +17,7 @@ from kvmigrate.cutover.sides import Sides
 from kvmigrate.cutover.watch import Watch
 from kvmigrate.dualwrite.applier import Applier
 from kvmigrate.dualwrite.reverse import ReverseApplier
+from kvmigrate.dualwrite.tasks import at_leisure
 from kvmigrate.errors import ConfigError, SchemaError, SourceError, TargetError
 from kvmigrate.model import Fence, Item, Stage
 from kvmigrate.relaying import Opener
@@ -247,6 +249,7 @@ class WatchStep:
     def step(self) -> float:
         """Look once, and react."""
         assert self._watch is not None  # noqa: S101 - it was opened
+        begun = time.monotonic()
         found = self._watch.poll()
         if found.alarm:
             _log.error("both sides need a person", why=found.alarm)
@@ -254,7 +257,7 @@ class WatchStep:
             _log.warning("both sides were brought together again", trouble=found.trouble.value)
         elif found.resumed:
             _log.warning("a move between stages was gone on with")
-        return 0.0 if found.is_mended else WATCH_S
+        return 0.0 if found.is_mended else at_leisure(WATCH_S, time.monotonic() - begun)
 
     def close(self) -> None:
         """Release connections."""

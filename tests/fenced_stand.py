@@ -21,6 +21,7 @@ from kvmigrate.stores.url import parse_source_url
 from kvmigrate.testing.memory_store import MemoryStore
 from kvmigrate.testing.memory_writer import MemoryWriter
 from kvmigrate.testing.memory_writer_async import AsyncMemoryWriter
+from tests.fix_cluster import Cluster
 
 KINDS = (
     "redis",
@@ -31,6 +32,8 @@ KINDS = (
     "redis6",
     "redis6-resp3",
     "valkey",
+    "cluster",
+    "cluster-async",
     "memory",
     "memory-async",
 )
@@ -139,6 +142,8 @@ def open_stand(kind: str, request: pytest.FixtureRequest, stack: ExitStack) -> S
     """Open the stand of a kind, with the fixture that it needs."""
     if kind.startswith("memory"):
         return Stand(_in_memory(kind), stack)
+    if kind.startswith("cluster"):
+        return Stand(_of_cluster(kind, request.getfixturevalue("cluster"), stack), stack)
     fixture = {"redis6": "redis6_url", "redis6-resp3": "redis6_url", "valkey": "valkey_url"}.get(kind, "redis_url")
     url: str = request.getfixturevalue(fixture)
     if kind.endswith("resp3"):
@@ -152,6 +157,23 @@ def open_stand(kind: str, request: pytest.FixtureRequest, stack: ExitStack) -> S
         return Blocking(AsyncRedisWriter(url, scope=scope)) if kind == "redis-async" else RedisWriter(url, scope=scope)
 
     return Stand(Fenced(kind, lambda scope: RedisFencedStore(url, scope=scope), open_writer), stack)
+
+
+def _of_cluster(kind: str, cluster: Cluster, stack: ExitStack) -> Fenced:
+    """Open everything by URL, or around clients of an application."""
+    if kind == "cluster":
+        url = cluster.url
+        return Fenced(
+            kind, lambda scope: RedisFencedStore(url, scope=scope), lambda scope: RedisWriter(url, scope=scope)
+        )
+    client = stack.enter_context(cluster.client())
+
+    def open_writer(scope: str) -> Any:
+        port, password = cluster.masters[1].port, cluster.password
+        known = redis.asyncio.RedisCluster(host="127.0.0.1", port=port, password=password, decode_responses=True)
+        return Blocking(AsyncRedisWriter(known, scope=scope))
+
+    return Fenced(kind, lambda scope: RedisFencedStore(client, scope=scope), open_writer)
 
 
 def _in_memory(kind: str) -> Fenced:

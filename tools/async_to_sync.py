@@ -19,6 +19,8 @@ TWINS: tuple[str, ...] = (
     "kvmigrate/dualwrite/way_async.py",
     "kvmigrate/stores/redis_call_async.py",
     "kvmigrate/stores/redis_clients_async.py",
+    "kvmigrate/stores/redis_cluster_call_async.py",
+    "kvmigrate/stores/redis_nodes_async.py",
     "kvmigrate/stores/redis_writer_async.py",
     "kvmigrate/stores/writer_base_async.py",
     "kvmigrate/target/live_writer_async.py",

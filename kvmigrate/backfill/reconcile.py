@@ -125,8 +125,7 @@ class Reconciler:
             some = keys[start : start + self._most_marks]
             while live.store.marks() + len(some) > self._most_marks and live.store.marks():
                 live.relieve()
-            for shard, group in live.store.by_shard(some).items():
-                live.store.touch(shard, group, epoch=live.epoch)
+            live.store.touch_all(live.store.by_shard(some), epoch=live.epoch)
             self.touched += len(some)
 
     def _is_ours(self, item: Item) -> bool:

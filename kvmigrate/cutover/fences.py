@@ -78,7 +78,7 @@ def follow_tables(sides: Sides, control: Control, authority: Authority) -> None:
         sides.did("create")
     raised = [shard for shard, fence in fences.items() if fence is not None and fence.epoch < control.epoch]
     if authority is Authority.TABLES:
-        for shard in raised:
+        for shard in set(raised) & set(store.shards_with_guard()) if raised else ():
             _owe_guarded(sides, shard, control.epoch)
     others = [each for each in ANY if each is not authority]
     _swap(sides, fences, raised, control.epoch, (), Swap(wanted, clear_marks=True, clear_guard=True))

@@ -74,7 +74,7 @@ def open_without_tables(store: FencedStore) -> Forced:
     epochs = seen_at(fences)
     epoch = max(epochs, default=0) + MARGIN
     keys: list[str] = []
-    for shard in store.shards():
+    for shard in store.shards_with_guard():
         keys += islice(store.guarded(shard), MOST_KEYS - len(keys))
     wanted = Fence(epoch, Authority.STORE, Logging.MIRROR, owes_all=True)
     if epochs:

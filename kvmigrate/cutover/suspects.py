@@ -37,6 +37,5 @@ def renew_marks(sides: Sides, epoch: int) -> None:
 
 
 def _touch(sides: Sides, keys: Sequence[str], epoch: int) -> None:
-    for shard, own in sides.store.by_shard(keys).items():
-        for start in range(0, len(own), PAGE_KEYS):
-            sides.store.touch(shard, own[start : start + PAGE_KEYS], epoch=epoch)
+    for start in range(0, len(keys), PAGE_KEYS):
+        sides.store.touch_all(sides.store.by_shard(keys[start : start + PAGE_KEYS]), epoch=epoch)

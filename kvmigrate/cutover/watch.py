@@ -16,6 +16,11 @@ SAFE_EVERY = 5
 """Polls between two questions to the replicas, as each of them writes."""
 
 
+MOST_SAFE_SHARDS = 64
+"""Of a store with more shards no n is noted, as all of them stand in the one control row: of a cluster that failed over
+everything is compared."""
+
+
 class Watched(NamedTuple):
     """What a poll found and did.
 
@@ -82,7 +87,7 @@ class Watch:
         """Note up to which n the replicas have everything; without replicas nothing is known to be safe."""
         self._polls += 1
         sides = self._sides
-        if not sides.replicas or self._polls % SAFE_EVERY != 1:
+        if not sides.replicas or self._polls % SAFE_EVERY != 1 or len(sides.store.shards()) > MOST_SAFE_SHARDS:
             return
         clocks = sides.store.clocks()
         if sides.store.confirm(replicas=sides.replicas, timeout_s=sides.limits.confirm_s):

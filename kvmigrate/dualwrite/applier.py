@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from kvmigrate.dualwrite.ahead import Ahead
-from kvmigrate.dualwrite.looker import Looker
+from kvmigrate.dualwrite.looker import SHARDS_AT_ONCE, Looker, batched
 from kvmigrate.dualwrite.observation import TABLES_LEAD, Work, why_held
 from kvmigrate.dualwrite.ripeness import GRACE_S, StuckKeys
 from kvmigrate.dualwrite.settler import Relayed, Settler
@@ -118,10 +118,11 @@ class Applier:
 
             FenceMissingError, SourceError, TargetError: as the seams; the marks stay.
         """
-        if not self._acking.shards_with_marks():
+        shards = self._acking.shards_with_marks()
+        if not shards:
             self._looker.nothing_marked()
             return 0
-        return self._settle_all(self._looker.look(hurry=hurry, until=self._clock() + PASS_S), stop)[0]
+        return self._settle_all(self._looker.look(shards, hurry=hurry, until=self._clock() + PASS_S), stop)[0]
 
     def retry_waiting(self, *, at_once: bool = False, stop: Callable[[], bool] = lambda: False) -> int:
         """Apply again the waiting items whose obstacle is gone, if it is time to; return how many were settled.
@@ -155,11 +156,12 @@ class Applier:
 
     def _older(self, clocks: Mapping[str, Version]) -> int:
         """Count marks that were there when the clocks said that; of each shard up to `DUE_PAGE`."""
+        shards = [shard for shard in self._acking.shards_with_marks() if shard in clocks]
         return sum(
             mark.n <= clocks[shard].n
-            for shard in self._acking.shards_with_marks()
-            if shard in clocks
-            for mark in self._acking.marked(shard, limit=DUE_PAGE)
+            for some in batched(shards, SHARDS_AT_ONCE)
+            for shard, marks in self._acking.marked_in(some, limit=DUE_PAGE).items()
+            for mark in marks
         )
 
     def _retry_due(self, stop: Callable[[], bool]) -> int:

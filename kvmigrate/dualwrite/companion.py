@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections import deque
 from collections.abc import Callable, Collection
@@ -34,6 +35,7 @@ HOLD_S = 3600.0
 _GATHER_S = 0.004
 _MOST_WAITING = 100_000
 _MOST_AT_ONCE = 1_000
+_SHARDS_POLLED = 4
 _AUTHORITY_MAY_MOVE = frozenset({Stage.LIVE, Stage.RAMPDOWN, Stage.COMPLETE})
 
 
@@ -220,8 +222,8 @@ class Companion:
         newest: dict[str, int] = {}
         for key, n in given:
             newest[key] = max(n, newest.get(key, n))
-        for shard, keys in store.by_shard(list(newest)).items():
-            store.ack(shard, [MarkedKey(key, newest[key]) for key in keys])
+        groups = store.by_shard(list(newest))
+        store.ack_all({shard: [MarkedKey(key, newest[key]) for key in keys] for shard, keys in groups.items()})
         self.acked += len(given)
 
     def _reverse(self, wanted: _Reversal) -> None:
@@ -241,7 +243,11 @@ class Companion:
         self._rows().paid(given)
 
     def _poll(self) -> None:
-        for fence in self._fenced().fences().values():
+        store = self._fenced()
+        shards = store.shards()
+        # A flip moves all shards: a few of many are enough to hear of it.
+        some = random.sample(shards, min(len(shards), _SHARDS_POLLED))
+        for fence in store.fences(some).values():
             if fence is not None:
                 self._epoch = max(self._epoch, fence.epoch)
                 self.heard(fence)

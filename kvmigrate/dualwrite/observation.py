@@ -18,7 +18,7 @@ _OURS = frozenset({RouteKind.ENTITY, RouteKind.AMBIGUOUS})
 
 
 class Work(NamedTuple):
-    """Keys of one shard seen at one moment, ready for the tables.
+    """Keys seen as of one version, ready for the tables: of one shard, or of several whose versions are equal.
 
     Attributes:
         version: As of which all of it is.
@@ -32,7 +32,6 @@ class Work(NamedTuple):
         size_bytes: Of the items' values.
     """
 
-    shard: str
     version: Version
     items: Sequence[Item]
     rows: PageRows
@@ -68,13 +67,11 @@ def why_held(fence: Fence) -> str:
     return ""
 
 
-def divide(lens: Lens, shard: str, keys: Sequence[str], seen: Seen, *, unmarked_too: bool) -> Work:
+def divide(lens: Lens, keys: Sequence[str], seen: Seen, *, unmarked_too: bool) -> Work:
     """Divide what was *seen* of *keys*, in that order.
 
     Args:
         lens: The mapping at work.
-
-        shard: Where the keys are.
 
         keys: As they were asked for.
 
@@ -95,7 +92,7 @@ def divide(lens: Lens, shard: str, keys: Sequence[str], seen: Seen, *, unmarked_
             absent.append(key)
         else:
             items.append(item)
-    return _work(lens, shard, seen.version, items, absent, marks)
+    return _work(lens, seen.version, items, absent, marks)
 
 
 def halves(lens: Lens, work: Work) -> list[Work]:
@@ -111,12 +108,11 @@ def part(lens: Lens, work: Work, keys: Collection[str]) -> Work:
     items = [item for item in work.items if item.key in keys]
     gone = [key for key in work.gone if key in keys]
     marks = [mark for mark in work.marks if mark.key in keys]
-    return _work(lens, work.shard, work.version, items, gone, marks)
+    return _work(lens, work.version, items, gone, marks)
 
 
 def _work(
     lens: Lens,
-    shard: str,
     version: Version,
     items: Sequence[Item],
     absent: Sequence[str],
@@ -128,4 +124,4 @@ def _work(
     left = [item.key for item in items if item.key not in taken]
     gone = [key for key in (*absent, *left) if lens.route(key).kind in _OURS]
     size = sum(map(item_bytes, items))
-    return Work(shard, version, items, rows, sorted(gone, key=str.encode), marks, size)
+    return Work(version, items, rows, sorted(gone, key=str.encode), marks, size)

@@ -86,9 +86,14 @@ class Settler:
             # Where the server itself is lost this raises, and no item is at fault.
             self._target.control()
             return self._settle_apart(work, exc)
-        self.done.acked += self._store.ack(work.shard, work.marks) if work.marks else 0
+        self.done.acked += self._acked(work)
         self._stuck.clear(work.keys)
         return applied
+
+    def _acked(self, work: Work) -> int:
+        marks = {mark.key: mark for mark in work.marks}
+        groups = self._store.by_shard(list(marks))
+        return self._store.ack_all({shard: [marks[key] for key in keys] for shard, keys in groups.items()})
 
     def _write(self, work: Work) -> Applied:
         # What goes first makes room: a value that another item of the same moment takes over.

@@ -11,6 +11,7 @@ from kvmigrate.dualwrite.readings import lag_s
 from kvmigrate.dualwrite.reverse import Beforehand, ReverseApplier
 from kvmigrate.dualwrite.settler import Relayed
 from kvmigrate.dualwrite.sweeper import PAUSE_S, Sweeper
+from kvmigrate.dualwrite.tasks import at_leisure
 from kvmigrate.model import MarkedKey
 from kvmigrate.stores.fence_base import FencedStore
 from kvmigrate.target.live_base import Control, LiveTarget
@@ -77,7 +78,7 @@ class Applying(_OnBothSides):
         self._stopped = stopped
         self._applier: Applier | None = None
         self._before = Relayed()
-        self._looked_around = float("-inf")
+        self._look_around = 0.0
         self.held = ""
         self.stuck: Mapping[str, str] = {}
 
@@ -89,22 +90,25 @@ class Applying(_OnBothSides):
 
     def open(self) -> None:
         """Connect."""
-        self._looked_around = float("-inf")
+        self._look_around = 0.0
         self._applier = Applier(self._store(), self._store(), self._target(), self._sides.lens)
 
     def step(self) -> float:
         """Do one pass, and see to waiting items if it is time to."""
         assert self._applier is not None  # noqa: S101 - it was opened
         now = time.monotonic()
-        if now - self._looked_around >= LOOK_AROUND_S:
-            self.held, self._looked_around = self._applier.look_around(), now
+        if now >= self._look_around:
+            self.held = self._applier.look_around()
+            self._look_around = now + at_leisure(LOOK_AROUND_S, time.monotonic() - now)
         if self.held:
             return HELD_S
+        now = time.monotonic()
         did = self._applier.run_pass(stop=self._stopped)
+        looked_s = time.monotonic() - now
         self.held, self.stuck = self._applier.held, self._applier.stuck
         if not self.held:
             self._applier.retry_waiting(stop=self._stopped)
-        return 0.0 if did else IDLE_S
+        return 0.0 if did else at_leisure(IDLE_S, looked_s)
 
     def drain(self, *, seconds: float) -> Drained:
         """Bring the tables to where the store is now; see `Applier.drain`."""
@@ -229,14 +233,15 @@ class Gauging(_OnBothSides):
     def step(self) -> float:
         """Count once."""
         assert self._counted is not None  # noqa: S101 - it was opened
+        begun = time.monotonic()
         store, target = self._counted
         marks, oldest = store.marks(), list[MarkedKey]()
         if marks:
-            for shard in store.shards_with_marks():
-                oldest += store.marked(shard, limit=1)
+            for found in store.marked_in(store.shards_with_marks(), limit=1).values():
+                oldest += found
         quarantined, waiting = target.unsettled()
         self.last = Gauge(lag_s(oldest, time.time()), marks, waiting, quarantined, target.owes())
-        return GAUGE_S
+        return at_leisure(GAUGE_S, time.monotonic() - begun)
 
     def close(self) -> None:
         """Release connections."""

@@ -24,6 +24,15 @@ FAILING_S = 15.0
 """A task that has not succeeded for so long is failing: longer than a failover usually takes."""
 
 
+LEISURE = 10
+"""A look at all shards that finds nothing takes at most so small a part of the time: of a cluster there are 16384."""
+
+
+def at_leisure(pause_s: float, took_s: float) -> float:
+    """Return how long to wait, at least *pause_s*, behind a look that took so long and found nothing to do."""
+    return max(pause_s, LEISURE * took_s)
+
+
 class Step(Protocol):
     """One thing to do again and again."""
 

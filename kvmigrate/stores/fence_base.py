@@ -2,7 +2,8 @@
 
 A store is one shard or several. Each has a fence (who may write, `kvmigrate.model.Fence`), a clock whose n
 only grows, and a set of marks: keys whose newest write the tables do not have yet. Every method here is one
-atomic step in the store, and one round trip; whatever is compared is compared in the store.
+atomic step in the store, and one round trip; whatever is compared is compared in the store. What concerns several
+shards is one step in each of them.
 
 Two faces: `FencedStore` is what the relay, the backfill and the controller use (plain sync code), and
 `AsyncFencedWriter` (``writer_base_async.py``) with its generated twin is what an application's calls go through.
@@ -101,20 +102,27 @@ class FencedStore(Protocol):
         """Group addresses by shard, in their order."""
         ...
 
-    def fences(self) -> Mapping[str, Fence | None]:
-        """Return the fence of every shard; ``None`` where it has none, or has no clock."""
+    def fences(self, shards: Sequence[str] | None = None) -> Mapping[str, Fence | None]:
+        """Return the fence of each of *shards*, of every one by default; ``None`` where it has none, or has no clock.
+
+        Of a cluster that is one question for each of 16384 shards: nothing to do all the time.
+        """
         ...
 
     def marked(self, shard: str, *, limit: int) -> Sequence[MarkedKey]:
         """Return the marks with the lowest n."""
         ...
 
+    def marked_in(self, shards: Sequence[str], *, limit: int) -> Mapping[str, Sequence[MarkedKey]]:
+        """Return the marks with the lowest n of each of *shards*, at most *limit* of each."""
+        ...
+
     def marks(self) -> int:
         """Return how many marks there are in all shards."""
         ...
 
-    def shards_with_marks(self) -> Sequence[str]:
-        """Return the shards that have any mark."""
+    def shards_with_marks(self, among: Sequence[str] | None = None) -> Sequence[str]:
+        """Return the shards that have any mark, of all or *among* some."""
         ...
 
     def observe(self, shard: str, keys: Sequence[str]) -> Seen:
@@ -125,8 +133,23 @@ class FencedStore(Protocol):
         """
         ...
 
+    def observe_together(self, keys: Mapping[str, Sequence[str]]) -> Mapping[str, Seen]:
+        """Return the same for keys of several shards, those of each shard as of one moment.
+
+        Where nobody writes meanwhile, all have one version, so that they can be applied together: the clocks of
+        shards that are behind are moved on for that.
+
+        Raises:
+            FenceMissingError: a shard has no fence.
+        """
+        ...
+
     def ack(self, shard: str, mirrored: Collection[MarkedKey]) -> int:
         """Take away the marks that still have the n given; return how many. A newer mark stays."""
+        ...
+
+    def ack_all(self, mirrored: Mapping[str, Collection[MarkedKey]]) -> int:
+        """Do that for several shards."""
         ...
 
     def touch(self, shard: str, keys: Sequence[str], *, epoch: int) -> int:
@@ -134,6 +157,14 @@ class FencedStore(Protocol):
 
         Raises:
             StaleError: the shard is not open at *epoch* (authority K); nothing was marked.
+        """
+        ...
+
+    def touch_all(self, keys: Mapping[str, Sequence[str]], *, epoch: int) -> None:
+        """Do that for keys of several shards.
+
+        Raises:
+            StaleError: one of them is not open at *epoch* (authority K); keys of others may be marked.
         """
         ...
 
@@ -180,8 +211,12 @@ class FencedStore(Protocol):
         """Yield the keys that the reverse mirror wrote since the tables opened."""
         ...
 
+    def shards_with_guard(self) -> Sequence[str]:
+        """Return the shards of which `guarded` yields anything."""
+        ...
+
     def incarnation(self) -> str:
-        """Return in which life the store is: another one after a restart, a failover or a restore."""
+        """Return in which life the store is: another one after a restart, a failover or a restore of any part of it."""
         ...
 
     def confirm(self, *, replicas: int, timeout_s: float) -> bool:

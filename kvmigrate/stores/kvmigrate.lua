@@ -307,6 +307,17 @@ local function observe(keys, args)
   return reply
 end
 
+-- The same, as of n at least: ARGV n, then as observe. A clock that is behind n is moved on to it, so that what was
+-- seen of several shards has one version. No write is between its clock's last one and n, so all of it holds as of n.
+local function observe_at(keys, args)
+  local last = redis.call('HGET', keys[2], 'v')
+  if last and redis.call('HEXISTS', keys[1], 'e') == 1 and tonumber(last) < tonumber(args[1]) then
+    redis.call('HSET', keys[2], 'v', args[1])
+  end
+  table.remove(args, 1)
+  return observe(keys, args)
+end
+
 -- KEYS key...; ARGV for each key '' or '=field'. Returns for each key type, value, expiry.
 local function read(keys, args)
   local reply = {}
@@ -456,6 +467,7 @@ redis.register_function('kvm1_put_many', put_many)
 redis.register_function('kvm1_write', write)
 redis.register_function{function_name='kvm1_fence', callback=fence, flags={'no-writes', 'allow-oom'}}
 redis.register_function{function_name='kvm1_observe', callback=observe, flags={'no-writes', 'allow-oom'}}
+redis.register_function{function_name='kvm1_observe_at', callback=observe_at, flags={'allow-oom'}}
 redis.register_function{function_name='kvm1_read', callback=read, flags={'no-writes', 'allow-oom'}}
 redis.register_function('kvm1_pass_unfenced', pass_unfenced)
 redis.register_function{function_name='kvm1_ack', callback=ack, flags={'allow-oom'}}

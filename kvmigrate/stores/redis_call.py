@@ -10,7 +10,6 @@ from hiredis import pack_command
 from redis.exceptions import (
     BusyLoadingError,
     ConnectionError,  # noqa: A004 - the driver's own
-    NoPermissionError,
     NoScriptError,
     ReadOnlyError,
     RedisError,
@@ -20,7 +19,7 @@ from redis.exceptions import (
 
 from kvmigrate.errors import AmbiguousWriteError, SourceError
 from kvmigrate.stores.redis_clients import RedisPlace
-from kvmigrate.stores.redis_refusal import is_passing, refusal
+from kvmigrate.stores.redis_refusal import ELSEWHERE, is_passing, is_unknown, is_without_functions, refusal
 from kvmigrate.stores.redis_script import Script, library
 from kvmigrate.stores.redis_turns import MOST_TURNS, Turns
 
@@ -42,52 +41,68 @@ class RedisCaller:
         self._turns = Turns(min(MOST_TURNS, self._pool.max_connections))
         self._by_function = True
 
-    def call(self, script: Script, *rest: str | bytes | int, is_write: bool = False) -> Any:
+    def call(self, script: Script, *rest: str | bytes | int, is_write: bool = False, is_asking: bool = False) -> Any:
         """Return what the function answers to number of keys, keys, arguments.
 
         A server that does not know the function yet is given it, and asked again: it did nothing.
+        *is_asking*: a node of a cluster is asked for a slot that it is about to take over.
 
         Raises:
+            ResponseError: one of `ELSEWHERE`, of a node of a cluster; nothing was done.
+
             SealedError, StaleError, FenceMissingError: the fence says so; nothing was written.
 
             SourceError: the server refused, or nothing was sent; or the answer was lost, unless *is_write*.
 
             AmbiguousWriteError: the answer to a write was lost.
         """
-        head = (b"FCALL", script.name) if self._by_function else (b"EVALSHA", script.sha)
+        head = self.head(script)
         for _ in range(_TRIES):
             try:
-                return self._exchange((*head, *rest), is_write=is_write)
+                return self._exchange((*head, *rest), is_write=is_write, is_asking=is_asking)
             except NoScriptError:
                 head = (b"EVAL", script.text)
             except ResponseError as exc:
+                if self._place.is_node and isinstance(exc, ELSEWHERE):
+                    raise
                 self._prepare(exc)
-                head = (b"FCALL", script.name) if self._by_function else (b"EVALSHA", script.sha)
+                head = self.head(script)
         raise SourceError(f"{self._place.name}: the server forgets its functions at once")
 
-    def run(self, *command: str | bytes | int) -> Any:
-        """Return the answer to a plain command that is safe to repeat. Raises `SourceError`."""
+    def run(self, *command: str | bytes | int, is_asking: bool = False) -> Any:
+        """Return the answer to a plain command that is safe to repeat. Raises `SourceError`, and `ELSEWHERE`."""
         try:
-            return self._exchange(command, is_write=False)
+            return self._exchange(command, is_write=False, is_asking=is_asking)
         except ResponseError as exc:
+            if self._place.is_node and isinstance(exc, ELSEWHERE):
+                raise
             raise refusal(self._place.name, exc) from exc
+
+    def scan(self, position: str, pattern: str, limit: int) -> tuple[str, list[bytes]]:
+        """Return about *limit* keys behind *position* that match, and where it goes on: "" behind the last."""
+        following, found = self.run(b"SCAN", position or 0, b"MATCH", pattern, b"COUNT", limit)
+        return "" if following == b"0" else following.decode(), found
+
+    def head(self, script: Script) -> tuple[bytes, bytes]:
+        """Return how a call of a function begins at this server, as far as it is known."""
+        return (b"FCALL", script.name) if self._by_function else (b"EVALSHA", script.sha)
 
     def close(self) -> None:
         """Close the connections, unless the client is somebody else's."""
         if self._place.owned:
             self._place.client.close()
 
-    def _exchange(self, command: tuple[str | bytes | int, ...], *, is_write: bool) -> Any:
+    def _exchange(self, command: tuple[str | bytes | int, ...], *, is_write: bool, is_asking: bool = False) -> Any:
         packed = pack_command(command)  # type: ignore[arg-type]  # its stub means a tuple of any length
         if not self._turns.take():
             told = f"{self._place.name}: none of {self._turns.most} connections came free in time; nothing was sent"
             raise SourceError(told, hint="see that the server answers as fast as it should")
         try:
-            return self._exchange_now(packed, is_write=is_write)
+            return self._exchange_now(packed, is_write=is_write, is_asking=is_asking)
         finally:
             self._turns.give()
 
-    def _exchange_now(self, packed: bytes, *, is_write: bool) -> Any:
+    def _exchange_now(self, packed: bytes, *, is_write: bool, is_asking: bool) -> Any:
         try:
             connection = self._pool.get_connection()
         except (RedisError, OSError) as exc:
@@ -95,6 +110,9 @@ class RedisCaller:
         is_sent = False
         try:
             connection.check_health()
+            if is_asking:
+                connection.send_packed_command([pack_command((b"ASKING",))], check_health=False)
+                connection.read_response(disable_decoding=True)
             is_sent = True
             connection.send_packed_command([packed], check_health=False)
             return connection.read_response(disable_decoding=True)
@@ -123,10 +141,9 @@ class RedisCaller:
 
     def _prepare(self, exc: ResponseError) -> None:
         """Do what makes another try worth while; raise the refusal where nothing does."""
-        told = str(exc).lower()
-        if "function not found" in told:
+        if is_unknown(exc):
             self._by_function = self._can_load()
-        elif "fcall" in told and (isinstance(exc, NoPermissionError) or "unknown" in told):
+        elif is_without_functions(exc):
             self._by_function = False
         else:
             raise refusal(self._place.name, exc) from exc

@@ -36,6 +36,7 @@ _OPTIONS = (
 )
 _SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
 _SENTINEL_PORT = 26379
+_PORT = 6379
 _EXAMPLE = "redis://user:password@host:6379/0"
 _CLUSTER_EXAMPLE = "redis+cluster://user:password@host:6379,host2:6379"
 _SENTINEL_EXAMPLE = "redis+sentinel://user:password@sentinel1:26379,sentinel2:26379/name-of-the-master/0"
@@ -61,6 +62,19 @@ class Way(NamedTuple):
     asks: Mapping[str, Any] = {}
 
 
+class Nodes(NamedTuple):
+    """How a driver reaches a cluster.
+
+    Attributes:
+        settings: Of the client of each node, apart from host and port.
+
+        seeds: Host and port of the nodes that the URL names.
+    """
+
+    settings: dict[str, Any]
+    seeds: Sequence[tuple[str, int]]
+
+
 def link_to(url: SourceURL) -> Link:
     """Check *url* and return the way to its store; nothing is connected yet.
 
@@ -81,8 +95,7 @@ def way_to(url: SourceURL) -> Way:
         ConfigError: an unknown option, no host, a database that is not a number, or a cluster.
     """
     if url.scheme.endswith("+cluster"):
-        hint = "name one server, or the master that Sentinel names: " + _SENTINEL_EXAMPLE
-        raise ConfigError(f"{url.name}: a cluster cannot be written while it is migrated yet", hint=hint)
+        raise ConfigError(f"{url.name}: this is no single server", hint=_EXAMPLE)
     if url.scheme.endswith("+sentinel"):
         return _way_to_master(url)
     url.allow_options(_OPTIONS)
@@ -90,11 +103,23 @@ def way_to(url: SourceURL) -> Way:
     return Way(_settings(url, _EXAMPLE), database)
 
 
-def _link_to_cluster(url: SourceURL) -> ClusterLink:
+def way_to_nodes(url: SourceURL) -> Nodes:
+    """Check the URL of a cluster.
+
+    Raises:
+        ConfigError: an unknown option, no host, or a database other than 0.
+    """
     url.allow_options(_OPTIONS)
     if _database_of(url, _CLUSTER_EXAMPLE) or not all(url.host.split(",")):
         raise ConfigError(f"{url.name}: a cluster has hosts, and database 0 only", hint=_CLUSTER_EXAMPLE)
-    _settings(url, _CLUSTER_EXAMPLE)
+    settings = _settings(url, _CLUSTER_EXAMPLE)
+    for part in ("host", "port", "db"):
+        settings.pop(part, None)
+    return Nodes(settings, [_host_and_port(host, _PORT) for host in url.host.split(",")])
+
+
+def _link_to_cluster(url: SourceURL) -> ClusterLink:
+    way_to_nodes(url)
 
     def connect(node: SourceURL) -> redis.Redis:
         return redis.Redis(**_settings(node, _CLUSTER_EXAMPLE), retry=Retry(NoBackoff(), 0))
@@ -113,7 +138,7 @@ def _way_to_master(url: SourceURL) -> Way:
     for part in ("host", "port"):
         settings.pop(part, None)
     secret = {key.removeprefix("sentinel_"): url.options[key] for key in _SENTINEL_OPTIONS if key in url.options}
-    sentinels = [_host_and_port(host) for host in url.host.split(",")]
+    sentinels = [_host_and_port(host, _SENTINEL_PORT) for host in url.host.split(",")]
     return Way(settings, number, name, sentinels, {"socket_connect_timeout": 5.0, "socket_timeout": 5.0, **secret})
 
 
@@ -164,9 +189,9 @@ def _first_host(url: SourceURL) -> SourceURL:
     return replace(url, host=url.host.partition(",")[0]) if "+" in url.scheme else url
 
 
-def _host_and_port(host: str) -> tuple[str, int]:
+def _host_and_port(host: str, default: int) -> tuple[str, int]:
     name, _, port = host.rpartition(":") if host.rpartition("]")[2].count(":") else (host, "", "")
-    return name.strip("[]"), int(port or _SENTINEL_PORT)
+    return name.strip("[]"), int(port or default)
 
 
 def _database_of(url: SourceURL, example: str) -> int:

@@ -8,9 +8,11 @@ from redis.exceptions import (
     ClusterDownError,
     MasterDownError,
     NoPermissionError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     ResponseError,
+    TryAgainError,
 )
 
 from kvmigrate.errors import ConfigError, FenceMissingError, KVMigrateError, SealedError, SourceError, StaleError
@@ -18,6 +20,9 @@ from kvmigrate.model import Authority
 from kvmigrate.stores.redis_script import PROTO
 
 _RIGHTS = "its user needs +fcall +function|load +evalsha +eval and +@read +@write +@fast on ~kvm:* and its own keys"
+ELSEWHERE = (AskError, TryAgainError, ClusterDownError)
+"""What a node of a cluster answers about slots that it does not have, or not all of, now; MOVED is an `AskError`."""
+
 _PASSING = (AskError, ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError)
 _PASSING_CODES = ("BUSY", "MISCONF", "NOREPLICAS")
 
@@ -25,6 +30,22 @@ _PASSING_CODES = ("BUSY", "MISCONF", "NOREPLICAS")
 def is_passing(exc: ResponseError) -> bool:
     """Whether it says that the server cannot write now, and not what it can at all."""
     return isinstance(exc, _PASSING) or str(exc).startswith(_PASSING_CODES)
+
+
+def is_unknown(exc: ResponseError) -> bool:
+    """Whether it says that the server does not know a function or script; nothing was done."""
+    return isinstance(exc, NoScriptError) or "function not found" in str(exc).lower()
+
+
+def is_without_functions(exc: ResponseError) -> bool:
+    """Whether it says that the server has no functions, or that its user must not call them; nothing was done."""
+    told = str(exc).lower()
+    return "fcall" in told and (isinstance(exc, NoPermissionError) or "unknown" in told)
+
+
+def is_undone(exc: ResponseError) -> bool:
+    """Whether a node of a cluster says that it did nothing, and that a call may succeed all the same."""
+    return isinstance(exc, ELSEWHERE) or is_unknown(exc) or is_without_functions(exc)
 
 
 def refusal(name: str, exc: ResponseError) -> KVMigrateError:
@@ -41,8 +62,10 @@ def refusal(name: str, exc: ResponseError) -> KVMigrateError:
             return SourceError(f"{name}: the fence is of protocol {rest.split()[0]}, this is {PROTO}", hint=hint)
         case "KVMEPOCH":
             return SourceError(f"{name}: {rest}", hint="choose a higher epoch")
-    if isinstance(exc, (AskError, ClusterCrossSlotError)):
-        return ConfigError(f"{name}: this is one node of a cluster", hint="a cluster cannot be written this way yet")
+    if isinstance(exc, ClusterCrossSlotError):
+        return SourceError(f"{name}: the keys are in several slots", hint="name keys of one slot")
+    if isinstance(exc, AskError):
+        return ConfigError(f"{name}: this is one node of a cluster", hint="redis+cluster://host:6379,host2:6379")
     # Rights that are missed inside a function have no code of their own.
     is_forbidden = isinstance(exc, NoPermissionError) or "user executing the script" in str(exc)
     hint = _RIGHTS if is_forbidden else ""

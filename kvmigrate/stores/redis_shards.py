@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections.abc import Mapping
 from functools import cache
 from itertools import count
 from typing import NamedTuple
@@ -36,6 +37,36 @@ def shard_keys(shard: str, scope: str) -> ShardKeys:
     return ShardKeys(*(f"kvm:{letter}:{{{shard}}}:{scope}".encode() for letter in "fcdr"))
 
 
+class AloneKeys:
+    """The keys of the one shard of a server alone."""
+
+    def __init__(self, scope: str) -> None:
+        """Name them."""
+        self._keys = shard_keys(ALONE, scope)
+
+    def of(self, key: bytes) -> ShardKeys:
+        """Return the keys of the shard that a key is in."""
+        del key
+        return self._keys
+
+
+class SlotKeys:
+    """The keys of the shards of a cluster."""
+
+    def __init__(self, scope: str) -> None:
+        """Name none yet; the tags of all slots are looked for, which takes a moment the first time."""
+        self._scope, self._tags = scope, slot_tags()
+        self._known: dict[int, ShardKeys] = {}
+
+    def of(self, key: bytes) -> ShardKeys:
+        """Return the keys of the shard that a key is in."""
+        slot = key_slot(key)
+        found = self._known.get(slot)
+        if found is None:
+            found = self._known[slot] = shard_keys(self._tags[slot], self._scope)
+        return found
+
+
 def is_own(key: bytes) -> bool:
     """Return whether a key is of the tool itself, of any shard and scope: no part of the data."""
     return key[:4] == _PREFIX and _OWN(key) is not None
@@ -54,6 +85,12 @@ def slot_tags() -> tuple[str, ...]:
             if not left:
                 return tuple(map(base36, found))
     raise AssertionError  # the count does not end
+
+
+@cache
+def tag_slots() -> Mapping[str, int]:
+    """Return for each tag its slot."""
+    return {tag: slot for slot, tag in enumerate(slot_tags())}
 
 
 def tag_of(key: bytes) -> str:

@@ -51,9 +51,11 @@ class MemoryStore:
         """Return all keys as those of the only shard."""
         return {SHARD: list(keys)} if keys else {}
 
-    def fences(self) -> Mapping[str, Fence | None]:
+    def fences(self, shards: Sequence[str] | None = None) -> Mapping[str, Fence | None]:
         """As `FencedStore.fences`."""
         self.before("fences")
+        if shards is not None and not shards:
+            return {}
         return {SHARD: self._fence}
 
     def marked(self, shard: str, *, limit: int) -> Sequence[MarkedKey]:
@@ -63,13 +65,17 @@ class MemoryStore:
             found = sorted(self._marks.items(), key=lambda mark: (mark[1], mark[0]))
         return [MarkedKey(key, n) for key, n in found[:limit]]
 
+    def marked_in(self, shards: Sequence[str], *, limit: int) -> Mapping[str, Sequence[MarkedKey]]:
+        """As `FencedStore.marked_in`."""
+        return {shard: self.marked(shard, limit=limit) for shard in shards}
+
     def marks(self) -> int:
         """As `FencedStore.marks`."""
         return len(self._marks)
 
-    def shards_with_marks(self) -> Sequence[str]:
+    def shards_with_marks(self, among: Sequence[str] | None = None) -> Sequence[str]:
         """As `FencedStore.shards_with_marks`."""
-        return [SHARD] if self._marks else []
+        return [SHARD] if self._marks and (among is None or SHARD in among) else []
 
     def observe(self, shard: str, keys: Sequence[str]) -> Seen:
         """As `FencedStore.observe`."""
@@ -79,6 +85,10 @@ class MemoryStore:
             fence = self._present()
             items = tuple(self.items.at(key) for key in keys)
             return Seen(fence, self._clock, items, tuple(self._marks.get(key) for key in keys))
+
+    def observe_together(self, keys: Mapping[str, Sequence[str]]) -> Mapping[str, Seen]:
+        """As `FencedStore.observe_together`."""
+        return {shard: self.observe(shard, some) for shard, some in keys.items()}
 
     def ack(self, shard: str, mirrored: Collection[MarkedKey]) -> int:
         """As `FencedStore.ack`."""
@@ -90,6 +100,10 @@ class MemoryStore:
                 del self._marks[key]
         return len(taken)
 
+    def ack_all(self, mirrored: Mapping[str, Collection[MarkedKey]]) -> int:
+        """As `FencedStore.ack_all`."""
+        return sum(self.ack(shard, some) for shard, some in mirrored.items())
+
     def touch(self, shard: str, keys: Sequence[str], *, epoch: int) -> int:
         """As `FencedStore.touch`."""
         self._only(shard)
@@ -98,6 +112,11 @@ class MemoryStore:
             version = self._tick(epoch)
             self._marks.update(dict.fromkeys(keys, version.n))
             return version.n
+
+    def touch_all(self, keys: Mapping[str, Sequence[str]], *, epoch: int) -> None:
+        """As `FencedStore.touch_all`."""
+        for shard, some in keys.items():
+            self.touch(shard, some, epoch=epoch)
 
     def swap(
         self, shards: Sequence[str], *, epochs: Collection[int], authorities: Collection[Authority], to: Swap
@@ -168,6 +187,10 @@ class MemoryStore:
         """As `FencedStore.guarded`."""
         self._only(shard)
         yield from list(self._guard)
+
+    def shards_with_guard(self) -> Sequence[str]:
+        """As `FencedStore.shards_with_guard`."""
+        return [SHARD] if self._guard else []
 
     def incarnation(self) -> str:
         """As `FencedStore.incarnation`: `lose_all` begins another life."""

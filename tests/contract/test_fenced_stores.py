@@ -418,14 +418,63 @@ def test_an_old_ack_does_not_take_a_newer_mark(begun: Stand) -> None:
     assert [] == list(begun.store.shards_with_marks())
 
 
+def test_shards_are_seen_together(begun: Stand) -> None:
+    """Whatever each of them wrote last: all have one version, later writes have later ones, and marks stay."""
+    keys = [f"k{n}" for n in range(40)]
+    puts = {key: begun.writer.put(text_item(key, key.encode()), epoch=1) for key in keys}
+    groups = {shard: [*some, f"{some[0]}x{{{some[0]}}}"] for shard, some in begun.store.by_shard(keys).items()}
+
+    seen = begun.store.observe_together(groups)
+
+    assert list(groups) == list(seen)
+    [version] = {each.version for each in seen.values()}
+    assert max(put.version for put in puts.values()) <= version
+    for shard, some in groups.items():
+        found = dict(zip(some, zip(seen[shard].items, seen[shard].marks, strict=True), strict=True))
+        assert OPEN == seen[shard].fence
+        assert begun.store.clocks()[shard] == version
+        for key in some:
+            known = puts.get(key)
+            assert found[key] == ((text_item(key, key.encode()), known.version.n) if known else (None, None))
+    assert all(version < begun.writer.put(text_item(key), epoch=1).version for key in keys)
+    assert {} == begun.store.observe_together({})
+
+
+def test_shards_are_worked_on_together(begun: Stand) -> None:
+    """Marks are made, asked for and taken away in many shards at once, each as alone."""
+    keys = [f"k{n}" for n in range(60)]
+    groups = begun.store.by_shard(keys)
+
+    begun.store.touch_all(groups, epoch=1)
+
+    assert len(keys) == begun.store.marks()
+    assert sorted(groups) == sorted(begun.store.shards_with_marks())
+    some = list(groups)[:2]
+    assert some == list(begun.store.shards_with_marks(some))
+    assert [] == list(begun.store.shards_with_marks([]))
+    marked = begun.store.marked_in(list(groups), limit=100)
+    assert {shard: sorted(own) for shard, own in groups.items()} == {
+        shard: sorted(mark.key for mark in marks) for shard, marks in marked.items()
+    }
+    assert {shard: [OPEN] for shard in some} == {shard: [found] for shard, found in begun.store.fences(some).items()}
+    assert len(keys) == begun.store.ack_all(marked)
+    assert 0 == begun.store.marks()
+    assert 0 == begun.store.ack_all({})
+    begun.go(SEALED)
+    with pytest.raises(SealedError):
+        begun.store.touch_all(groups, epoch=1)
+    with pytest.raises(StaleError):
+        begun.store.touch_all(groups, epoch=2)
+
+
 def test_a_touch_is_a_fresh_mark(begun: Stand) -> None:
     """Also of a key that is not there; an ack of before does not take it."""
     old = begun.writer.put(text_item("a"), epoch=1).version
     shard = begun.shard("a")
 
-    n = begun.store.touch(shard, ["a", "gone"], epoch=1)
+    n = begun.store.touch(shard, ["a", "{a}gone"], epoch=1)
 
-    assert old.n < n == begun.mark("a") == begun.mark("gone")
+    assert old.n < n == begun.mark("a") == begun.mark("{a}gone")
     assert Version(1, n) == begun.seen("a").version
     assert 0 == begun.store.ack(shard, [MarkedKey("a", old.n)])
     assert text_item("a") == begun.item("a")
@@ -588,16 +637,18 @@ def test_the_reverse_mirror_is_fenced_by_authority(begun: Stand) -> None:
 
 def test_the_guard_goes_when_the_store_opens(on_tables: Stand) -> None:
     """It remembers many keys until then."""
-    shard = on_tables.shard("a")
+    shard = on_tables.shard("k0")
     keys = [key for key in (f"k{n}" for n in range(3000)) if on_tables.shard(key) == shard]
     for n, key in enumerate(keys):
         on_tables.store.reverse(shard, key, Version(2, n + 1), text_item(key))
     assert sorted(keys) == sorted(set(on_tables.store.guarded(shard)))
+    assert [shard] == list(on_tables.store.shards_with_guard())
     opened = Fence(3, Authority.STORE, Logging.MIRROR)
 
     assert on_tables.go(opened, epochs=[2], authorities=[Authority.TABLES], clock_epoch=3, clear_guard=True)
 
     assert [] == list(on_tables.store.guarded(shard))
+    assert [] == list(on_tables.store.shards_with_guard())
     assert text_item("k0") == on_tables.item("k0")
 
 
@@ -646,11 +697,11 @@ def test_both_can_be_closed_twice(stand: Stand) -> None:
 
 
 def test_another_kind_of_store_is_refused() -> None:
-    """Only a Redis is written this way, and no cluster yet."""
+    """Only a Redis is written this way."""
     from kvmigrate.stores.redis_fence import RedisFencedStore
     from kvmigrate.stores.redis_writer import RedisWriter
 
-    for url in ("sqlite:///x.db", "redis+cluster://a:1,b:2", "nonsense"):
+    for url in ("sqlite:///x.db", "redis+cluster://a:1,,b:2", "redis+cluster://a:1/2", "nonsense"):
         with pytest.raises(ConfigError):
             RedisWriter(url, scope="shop")
         with pytest.raises(ConfigError):

@@ -43,7 +43,7 @@ def test_what_was_seen_is_divided(shop_lens: Lens) -> None:
     keys = ["client:1", gone, "session:x", "client:3", "client:4"]
     seen = Seen(OPEN, Version(3, 70), (ada, None, odd, refused, ada), (61, 62, 63, 64, None))
 
-    work = divide(shop_lens, "s", keys, seen, unmarked_too=False)
+    work = divide(shop_lens, keys, seen, unmarked_too=False)
 
     assert ["client:1", "session:x", "client:3"] == [each.key for each in work.items]
     assert (["client:1"], ["client:3"]) == ([a.key for a in work.rows.accepted], [i.key for i, _ in work.rows.refused])
@@ -57,7 +57,7 @@ def test_a_waiting_item_needs_no_mark(shop_lens: Lens) -> None:
     """It is applied as it stands, and what is marked of it is acknowledged, too."""
     seen = Seen(OPEN, Version(3, 70), (item("client:1", {"name": "Ada"}), None), (None, 69))
 
-    work = divide(shop_lens, "s", ["client:1", "client:2"], seen, unmarked_too=True)
+    work = divide(shop_lens, ["client:1", "client:2"], seen, unmarked_too=True)
 
     assert (["client:1"], ["client:2"], [("client:2", 69)]) == (
         [each.key for each in work.items],
@@ -70,7 +70,7 @@ def test_nothing_for_the_tables_is_no_batch(shop_lens: Lens) -> None:
     """Keys that no entity wants are acknowledged, and nothing else."""
     seen = Seen(OPEN, Version(3, 70), (item("session:x", 1), None), (1, 2))
 
-    work = divide(shop_lens, "s", ["session:x", "nobody"], seen, unmarked_too=False)
+    work = divide(shop_lens, ["session:x", "nobody"], seen, unmarked_too=False)
 
     assert (None, [], [("session:x", 1), ("nobody", 2)]) == (work.batch, list(work.gone), list(work.marks))
 
@@ -78,7 +78,7 @@ def test_nothing_for_the_tables_is_no_batch(shop_lens: Lens) -> None:
 def test_a_work_is_halved_down_to_one_key(shop_lens: Lens) -> None:
     """Every key is in exactly one half, with its mark, its rows or its end."""
     seen = Seen(OPEN, Version(3, 70), (item("client:1", {"name": "A"}), None, item("client:3", 1)), (1, 2, 3))
-    work = divide(shop_lens, "s", ["client:1", "client:2", "client:3"], seen, unmarked_too=False)
+    work = divide(shop_lens, ["client:1", "client:2", "client:3"], seen, unmarked_too=False)
 
     singles, open_works = [], [work]
     while open_works:

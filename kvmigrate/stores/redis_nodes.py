@@ -1,0 +1,151 @@
+# This file is generated from redis_nodes_async.py by tools/async_to_sync.py.
+# Change that one instead.
+"""The nodes of a Redis Cluster: which has which slot, and a caller for each.
+
+`RedisNodes` is the generated twin.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from redis import Redis
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS
+from redis.exceptions import AskError, ClusterDownError
+
+from kvmigrate.errors import SourceError
+from kvmigrate.stores.redis_call import RedisCaller
+from kvmigrate.stores.redis_clients import Address, ClusterPlace
+from kvmigrate.stores.redis_refusal import refusal
+
+
+class Slots(NamedTuple):
+    """Which master has which slot, as a node told it.
+
+    Attributes:
+        owners: The master of each slot; ``None`` where it has none.
+
+        masters: All that have slots, sorted.
+
+        mark: Short text that differs where an owner does.
+    """
+
+    owners: list[Address | None]
+    masters: Sequence[Address]
+    mark: str
+
+
+class RedisNodes:
+    """What is known of a cluster. Nothing is known before the first question; a wrong belief costs a round trip.
+
+    Safe for threads, tasks and forks as the driver's pools are.
+    """
+
+    def __init__(self, place: ClusterPlace) -> None:
+        """Connect to nothing yet."""
+        self.place = place
+        self._opened: dict[Address, tuple[RedisCaller, Redis]] = {}
+        self._known: Slots | None = None
+
+    @property
+    def name(self) -> str:
+        """The cluster without secrets."""
+        return self.place.name
+
+    def caller(self, address: Address) -> RedisCaller:
+        """Return what calls a node."""
+        return self._node(address)[0]
+
+    def client(self, address: Address) -> Redis:
+        """Return the client of a node."""
+        return self._node(address)[1]
+
+    def owner(self, slot: int) -> Address:
+        """Return the master that has a slot, as far as is known.
+
+        Raises:
+            SourceError: no node answers, or the slot has no master; nothing was sent.
+        """
+        found = (self.slots()).owners[slot]
+        if found is None:
+            self.doubt()
+            down = ClusterDownError(f"slot {slot} has no master")
+            raise SourceError(f"{self.name}: {down}", hint="see CLUSTER INFO on any node") from down
+        return found
+
+    def slots(self) -> Slots:
+        """Return what is known; look it up where nothing is. Raises `SourceError`."""
+        known = self._known
+        return known if known is not None else self.learn()
+
+    def learn(self) -> Slots:
+        """Ask the first node that answers. Raises `SourceError` where none does."""
+        failure: SourceError | None = None
+        for address in dict.fromkeys([*self._opened, *self.place.seeds]):
+            try:
+                self._known = told = self.told_by(address)
+            except SourceError as exc:
+                failure = exc
+            else:
+                return told
+        raise failure or SourceError(f"{self.name}: no node is named")
+
+    def told_by(self, address: Address) -> Slots:
+        """Return what one node says. Raises `SourceError`."""
+        try:
+            found = self.caller(address).run(b"CLUSTER", b"SLOTS")
+        except ClusterDownError as exc:
+            raise refusal(self.name, exc) from exc
+        owners: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        for first, last, master, *_ in found:
+            host, port = master[0], master[1]
+            # A node that does not know its own address means the one under which it was asked.
+            told = address[0] if not host or host == b"?" else host.decode()
+            owner = self.place.seen_from_here((told, int(port)))
+            owners[first : last + 1] = [owner] * (last + 1 - first)
+        masters = sorted({owner for owner in owners if owner is not None})
+        mark = hashlib.sha256(repr(owners).encode()).hexdigest()[:12]
+        return Slots(owners, masters, mark)
+
+    def moved(self, slot: int, told: AskError, asked: Address) -> Address:
+        """Note where a node says that a slot is; return it."""
+        address = self.sent_to(told, asked)
+        known = self._known
+        if known is not None:
+            known.owners[slot] = address
+        return address
+
+    def sent_to(self, told: AskError, asked: Address) -> Address:
+        """Return which node an answer sends to."""
+        host = told.host if told.host and told.host != "?" else asked[0]
+        return self.place.seen_from_here((host, told.port))
+
+    def doubt(self) -> None:
+        """Look the layout up before the next question."""
+        self._known = None
+
+    def is_moving(self) -> bool:
+        """Whether a master says that it gives a slot away or takes one: only it itself knows. Raises `SourceError`."""
+        for address in (self.slots()).masters:
+            told = self.caller(address).run(b"CLUSTER", b"NODES")
+            text = told if isinstance(told, bytes) else str(told).encode()
+            if any(b"[" in line.split(b" ", 8)[-1] for line in text.splitlines() if b"myself" in line):
+                return True
+        return False
+
+    def close(self) -> None:
+        """Close the connections to all nodes."""
+        for caller, _ in list(self._opened.values()):
+            caller.close()
+        self._opened.clear()
+        self._known = None
+
+    def _node(self, address: Address) -> tuple[RedisCaller, Redis]:
+        found = self._opened.get(address)
+        if found is None:
+            place = self.place.node(address)
+            # Two threads may make one each: the first one stays.
+            found = self._opened.setdefault(address, (RedisCaller(place), place.client))
+        return found

@@ -1,0 +1,222 @@
+"""A live migration of a Redis Cluster: all stages there and back under writers, failovers, slots that move."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvmigrate import Migration
+from kvmigrate.config import Settings
+from kvmigrate.dualwrite.store import Store
+from kvmigrate.errors import AmbiguousWriteError, CheckFailedError, KVMigrateError
+from kvmigrate.model import Authority, Stage
+from kvmigrate.stages import Stages
+from kvmigrate.stores.redis_fence import RedisFencedStore
+from tests.faults.live_books import disagreements, read_books
+from tests.faults.live_writer import Book
+from tests.fix_cluster import SLOTS, Cluster
+
+MAPPING = """
+version: 1
+name: shop
+entities:
+  client:
+    keys: ["client:{id}"]
+    table: clients
+    columns:
+      id:   {key: id, type: text}
+      name: {path: name, type: text, required: true}
+    primary_key: [id]
+  counter:
+    keys: ["counter:{id}"]
+    table: counters
+    columns:
+      id:   {key: id, type: text}
+      hits: {path: hits, type: bigint, required: true}
+    primary_key: [id]
+"""
+PATIENCE_S = 90.0
+WAIVED = {"processes": "all of them are in this test"}
+
+
+class Shop:
+    """A cluster with items from before, the tables, a relay, and writers that keep books."""
+
+    def __init__(self, cluster: Cluster, database: str, folder: Path, stack: ExitStack) -> None:
+        self.cluster, self._folder, self._stack = cluster, folder, stack
+        mapping = folder / "mapping.yaml"
+        mapping.write_text(MAPPING)
+        self.settings = Settings(cluster.url, database, mapping)
+        self.migration = stack.enter_context(Migration.open(self.settings))
+        self.writing = stack.enter_context(Migration.open(self.settings))
+        self.client = stack.enter_context(cluster.client())
+        self.store = RedisFencedStore(cluster.url, scope=self.migration.mapping.name)
+        stack.callback(self.store.close)
+        self.books: list[Path] = []
+
+    def fill(self) -> None:
+        """Write items as the application did before it knew of any migration."""
+        for n in range(100):
+            self.client.set(f"client:{n + 1000}", json.dumps({"name": f"c{n}"}))
+
+    def stages(self) -> Stages:
+        """What moves the stages, on connections of its own."""
+        return self._stack.enter_context(self.migration.stages())
+
+    def advance(self, *stages: Stage) -> None:
+        """Go forward; a gate that wants something which comes by itself is asked again."""
+        for stage in stages:
+            until(lambda stage=stage: self._advanced(stage), fails=CheckFailedError)  # type: ignore[misc]  # bound now
+
+    def _advanced(self, stage: Stage) -> bool:
+        with self.migration.stages() as moving:
+            return moving.advance(stage, why="test", overrides=WAIVED).after is stage
+
+    def rollback(self) -> None:
+        """Go one stage back."""
+        with self.migration.stages() as moving:
+            moving.rollback(None, why="test")
+
+    @contextmanager
+    def relay(self) -> Iterator[None]:
+        """Run a relay until the block ends."""
+        stop = threading.Event()
+        relay = self.migration.relay(stop)
+        thread = threading.Thread(target=relay.run, args=[lambda _: None])
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    @contextmanager
+    def writers(self, count: int = 2) -> Iterator[None]:
+        """Let writers write until the block ends."""
+        stop = threading.Event()
+        threads = [threading.Thread(target=self._write, args=[n, stop]) for n in range(count)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+    def written(self) -> int:
+        """How many writes were accepted so far."""
+        return sum(write.outcome == "ok" for write in read_books(self.books))
+
+    def write_on(self, more: int = 30) -> None:
+        """Wait until so many more writes were accepted."""
+        before = self.written()
+        until(lambda: self.written() >= before + more)
+
+    def _write(self, number: int, stop: threading.Event) -> None:
+        chance = random.Random(number)
+        file = self._folder / f"book-{number}-{len(self.books)}"
+        self.books.append(file)
+        with file.open("a", encoding="utf-8") as opened:
+            book = Book(opened, file.name)
+            while not stop.is_set():
+                try:
+                    write_one(self.writing.store, book, chance)
+                except AmbiguousWriteError:
+                    book.end("ambiguous")
+                except KVMigrateError as exc:
+                    book.end(f"refused: {type(exc).__name__}: {exc}")
+                    time.sleep(0.02)
+
+    def held(self) -> dict[str, Any]:
+        """Return what the cluster holds under the keys that writers write."""
+        keys = {write.key for write in read_books(self.books)}
+        found = {key: self.client.get(key) for key in keys}
+        return {key: json.loads(value) for key, value in found.items() if value is not None}
+
+    def check(self) -> None:
+        """Both sides hold the last accepted writes."""
+        until(lambda: not self.store.marks())
+        assert [] == disagreements(read_books(self.books), self.held())
+        until(self._is_same)
+
+    def _is_same(self) -> bool:
+        report = self.migration.verify(processes=1)
+        assert not (report.extra or report.different), report
+        return report.missing == 0
+
+    def authorities(self) -> Mapping[Authority, int]:
+        """How many shards are at each authority."""
+        found: dict[Authority, int] = {}
+        for fence in self.store.fences().values():
+            assert fence is not None
+            found[fence.authority] = found.get(fence.authority, 0) + 1
+        return found
+
+
+def write_one(store: Store, book: Book, chance: random.Random) -> None:
+    """Do one write of a few keys that all writers share, and note what became of it."""
+    name, key = book.next(), f"client:{chance.randrange(40)}"
+    if chance.random() < 0.2:
+        key = f"counter:{chance.randrange(4)}"
+        book.begin(key, "+1")
+        result = store.update(key, lambda found: {"hits": (found or {"hits": 0})["hits"] + 1})
+    elif chance.random() < 0.2:
+        book.begin(key, None)
+        result = store.delete(key)
+    else:
+        book.begin(key, {"name": name})
+        result = store.put(key, {"name": name})
+    book.end("ok", result.version, mirrored=result.mirrored)
+
+
+def until(come: Callable[[], object], *, fails: type[Exception] | None = None) -> None:
+    """Wait for a moment that must come; what it *fails* with meanwhile is no end."""
+    end = time.monotonic() + PATIENCE_S
+    last: Exception | None = None
+    while time.monotonic() < end:
+        try:
+            if come():
+                return
+        except Exception as exc:
+            if fails is None or not isinstance(exc, fails):
+                raise
+            last = exc
+        time.sleep(0.1)
+    raise AssertionError(f"it does not come: {last}")
+
+
+@pytest.fixture
+def shop(cluster: Cluster, database: str, tmp_path: Path) -> Iterator[Shop]:
+    """A shop in stage off."""
+    with ExitStack() as stack:
+        yield Shop(cluster, database, tmp_path, stack)
+
+
+def test_all_stages_there_and_back_under_writers(shop: Shop) -> None:
+    """From off to rampdown and back to live: every accepted write is in both stores, whoever was the authority."""
+    shop.fill()
+    shop.advance(Stage.DUALWRITE)
+    assert {Authority.STORE: SLOTS} == shop.authorities()
+    with shop.writers():
+        shop.write_on()
+        report = shop.migration.backfill(processes=1)
+        assert [] == report.errors
+        assert report.first_load
+        with shop.relay():
+            shop.advance(Stage.SHADOW, Stage.LIVE, Stage.RAMPDOWN)
+            assert {Authority.TABLES: SLOTS} == shop.authorities()
+            shop.write_on()
+            shop.rollback()
+            assert {Authority.STORE: SLOTS} == shop.authorities()
+            shop.write_on()
+    with shop.relay():
+        shop.check()
