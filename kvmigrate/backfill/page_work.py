@@ -13,7 +13,7 @@ from kvmigrate.backfill.findings import UNMATCHED_EXAMPLES, PageReport
 from kvmigrate.backfill.names import name_of, names_of, packed, with_contents
 from kvmigrate.backfill.where import Where
 from kvmigrate.model import MAX_KEY_BYTES, Item, ItemKind, Refusal, Version
-from kvmigrate.stores.base import Page, ScanRequest
+from kvmigrate.stores.base import Page, ScanRequest, nothing
 from kvmigrate.target.base import SURROUNDING_REASONS, Batch, Label, Mark, Target
 from kvmigrate.transform.keys.route import RouteKind
 from kvmigrate.transform.lens import Lens, PageRows
@@ -75,7 +75,10 @@ class PageWork:
 
     def request(self) -> ScanRequest:
         """Return what a source should read for this sweep."""
-        return ScanRequest(self._sweep.page_keys, self._wants, self._lens.explodes, ttl=self._sweep.ttl)
+        lens, sweep = self._lens, self._sweep
+        explodes = lens.explodes if lens.has_exploding else nothing
+        every = None if sweep.only else lens.wants_all
+        return ScanRequest(sweep.page_keys, self._wants, explodes, ttl=sweep.ttl, wants_every=every)
 
     def transform(self, page: Page, mark: Mark | None) -> Work:
         """Turn what must be written of a page into rows; note where each key belongs."""

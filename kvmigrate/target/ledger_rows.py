@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 from functools import cache
 
 from kvmigrate.model import MAX_KEY_BYTES, Item, LedgerStatus
 from kvmigrate.target.attempt import Parts
 from kvmigrate.target.base import Label
 from kvmigrate.target.staging import pack_expiry
-from kvmigrate.transform.lens import Accepted
+from kvmigrate.transform.lens import Accepted, emitted
 
 COLUMNS = ("scope", "key", "entity", "mapping", "run", "born", "epoch", "n", "content_hash", "expires_at", "status")
 
-_start = struct.Struct("!hiii").pack
+_start = struct.Struct("!hii").pack
 _middle = struct.Struct("!iiiiiqiqiiiq").pack
 _length = struct.Struct("!i").pack
 _NULL = b"\xff\xff\xff\xff"
@@ -30,15 +29,21 @@ class LedgerRows:
         self._fields: list[bytes] = []
         self._middles: dict[int, bytes] = {}
 
-    def add_accepted(self, accepted: Iterable[Accepted]) -> None:
+    def add_accepted(self, accepted: list[Accepted]) -> None:
         """Add items that became rows."""
-        add, starts, middles = self._fields.extend, _starts(self._parts.scope), self._middles
+        middles, scope = self._middles, self._parts.scope
+        for entity in self._parts.layout.numbers:
+            middles[entity] = self._middle_of(entity) + _length(_HASH_BYTES)
         status = _status(LedgerStatus.OK)
         never = pack_expiry(None) + status
+        if emitted.native is not None:
+            rows = emitted.native.ledger_rows(accepted, _start(len(COLUMNS), 4, scope), middles, never)
+            if rows is not None:
+                self._fields.append(rows)
+                return
+        add, starts = self._fields.extend, _starts(scope)
         for _, key_text, entity, digest, expires_at_ms in accepted:
             key = key_text.encode()
-            if entity not in middles:
-                middles[entity] = self._middle_of(entity) + _length(_HASH_BYTES)
             end = never if expires_at_ms is None else pack_expiry(expires_at_ms) + status
             add((starts[len(key)], key, middles[entity], digest, end))
 
@@ -68,7 +73,8 @@ class LedgerRows:
 @cache
 def _starts(scope: int) -> list[bytes]:
     """Return rows' beginnings by the length of the key."""
-    return [_start(len(COLUMNS), 4, scope, size) for size in range(MAX_KEY_BYTES + 1)]
+    start = _start(len(COLUMNS), 4, scope)
+    return [start + _length(size) for size in range(MAX_KEY_BYTES + 1)]
 
 
 def _status(status: LedgerStatus) -> bytes:

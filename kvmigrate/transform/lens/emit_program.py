@@ -15,7 +15,7 @@ from kvmigrate.transform.mapping import Expires, Role
 from kvmigrate.transform.values.column_type import ColumnType
 from kvmigrate.transform.values.pack import OIDS
 
-LAYOUT = 1
+LAYOUT = 2
 """Of the tuples: a module that was compiled from other sources has another one."""
 
 MAX_KEYS = 16

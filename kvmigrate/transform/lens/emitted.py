@@ -52,6 +52,10 @@ class Emitter:
         heads, self._routed = routes_of(router.near, self._programs)
         self._native = module.Emitter(tuple(programs), ItemKind.JSON, Accepted, digest, content_hash, heads)
 
+    def takes(self, keys: list[str]) -> bool:
+        """Whether the compiled code tells of every key which entity it belongs to, all alone."""
+        return bool(self._native.takes(keys))
+
     def page(self, items: Sequence[Item], builder: PageBuilder) -> Iterable[tuple[int, Item]]:
         """Add the rows of items whose keys are told by a split; return what is left, with its ordinals."""
         if not self._routed:

@@ -76,6 +76,15 @@ class Lens:
         kind = self._router.route(key).kind if found is None else found[0].route.kind
         return kind in _WANTED
 
+    def wants_all(self, keys: list[str]) -> bool:
+        """Return what `wants` says of all these keys together."""
+        return (self._emitter is not None and self._emitter.takes(keys)) or all(map(self.wants, keys))
+
+    @property
+    def has_exploding(self) -> bool:
+        """Whether there is any hash that is a table of records."""
+        return bool(self._exploding)
+
     def explodes(self, key: str) -> bool:
         """Whether a hash under this key is a table of records."""
         return key in self._exploding

@@ -15,7 +15,7 @@
 typedef unsigned char Byte;
 
 /* Goes up with each change of what Python hands in, or gets back: `emit_program.LAYOUT` is the same number. */
-#define LAYOUT 1
+#define LAYOUT 2
 
 /* Beyond each of these an item is not ours. */
 #define MAX_ITEM_BYTES ((size_t)16 << 20)
@@ -311,5 +311,13 @@ int routes_read(Routes *routes, PyObject *spec, PyObject *programs);
 void routes_free(Routes *routes);
 /* The only template of a key, with its captures; NULL: there is none, or several. */
 const Template *route_find(const Routes *routes, int *last_head, const Text *key, Text *captures);
+
+/* module.c */
+int utf8_of(PyObject *object, Text *text);
+
+/* ledger.c: what the ledger has of accepted items. */
+
+extern const char ledger_rows_doc[];
+PyObject *ledger_rows(PyObject *module, PyObject *args);
 
 #endif

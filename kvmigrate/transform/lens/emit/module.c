@@ -63,7 +63,7 @@ static Run *page_run(Page *page, int number, PyObject *program)
 }
 
 /* The bytes of a text; of a text that is not ASCII Python remembers them. False: it has none. */
-static int utf8_of(PyObject *object, Text *text)
+int utf8_of(PyObject *object, Text *text)
 {
     Py_ssize_t size;
     if (!PyUnicode_CheckExact(object))
@@ -310,6 +310,23 @@ static PyObject *emitter_page(PyObject *self, PyObject *args)
     return page_result(&page, good);
 }
 
+PyDoc_STRVAR(takes_doc, "takes(keys)\n--\n\n"
+                        "Return whether `page` tells of every one of these keys which entity it belongs to.");
+
+static PyObject *emitter_takes(PyObject *self, PyObject *keys)
+{
+    const Emitter *emitter = (Emitter *)self;
+    Text captures[MAX_SEGMENTS], key;
+    int last_head = 0;
+    if (!PyList_Check(keys))
+        return PyErr_Format(PyExc_TypeError, "keys are a list");
+    for (Py_ssize_t n = 0; n < PyList_GET_SIZE(keys); n++)
+        if (!plain_key_of(PyList_GET_ITEM(keys, n), &key) ||
+            route_find(&emitter->routes, &last_head, &key, captures) == NULL)
+            Py_RETURN_FALSE;
+    Py_RETURN_TRUE;
+}
+
 static PyObject *emitter_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     PyObject *programs, *json, *accepted, *digest, *content_hash, *heads;
@@ -371,6 +388,7 @@ static void emitter_dealloc(PyObject *self)
 static PyMethodDef emitter_methods[] = {
     {"group", emitter_group, METH_VARARGS, group_doc},
     {"page", emitter_page, METH_VARARGS, page_doc},
+    {"takes", emitter_takes, METH_O, takes_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -434,11 +452,17 @@ static PyModuleDef_Slot module_slots[] = {
     {0, NULL},
 };
 
+static PyMethodDef module_methods[] = {
+    {"ledger_rows", ledger_rows, METH_VARARGS, ledger_rows_doc},
+    {NULL, NULL, 0, NULL},
+};
+
 static struct PyModuleDef module_def = {
     PyModuleDef_HEAD_INIT,
     .m_name = "_emit",
     .m_doc = "Plain items to rows, several times as fast as generated Python, and the same to the last byte.",
     .m_size = sizeof(PyTypeObject *),
+    .m_methods = module_methods,
     .m_slots = module_slots,
     .m_traverse = module_traverse,
     .m_clear = module_clear,
