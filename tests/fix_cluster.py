@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +13,7 @@ import pytest
 import redis
 from redis.backoff import ConstantBackoff
 from redis.cluster import RedisCluster
+from redis.crc import key_slot
 from redis.retry import Retry
 
 from kvmigrate.embedded.binaries import find_redis, program_version
@@ -76,12 +77,14 @@ class Cluster:
         return RedisCluster(host="127.0.0.1", port=self.masters[0].port, password=self.password)
 
     def wait_until_agreed(self) -> None:
-        """Wait until every master tells the same owners of all slots."""
+        """Wait until every master tells the same owners of all slots, and they are masters."""
         end = time.monotonic() + 60
         while time.monotonic() < end:
             told = [node.owners() for node in self.masters]
             is_ok = all(b"cluster_state:ok" in node.run("CLUSTER", "INFO") for node in self.masters)
-            if all(each == told[0] for each in told) and is_ok and covered(told[0]) == SLOTS:
+            names = {node.id.encode() for node in self.masters}
+            is_whole = covered(told[0]) == SLOTS and names >= {owner for _, _, owner in told[0]}
+            if all(each == told[0] for each in told) and is_ok and is_whole:
                 return
             time.sleep(0.05)
         pytest.fail("the nodes of the cluster do not agree")
@@ -109,6 +112,39 @@ class Cluster:
             self.move_keys(slot, source, target)
             self.end_move(slot, target)
         self.wait_until_agreed()
+
+    def follow(self, replica: Node, master: Node) -> None:
+        """Make a node the replica of a master, and wait until it has its keys."""
+        master.client.config_set("repl-diskless-sync-delay", 0)
+        self.masters[0].run("CLUSTER", "MEET", "127.0.0.1", replica.port, *replica.bus)
+        end, is_told = time.monotonic() + 60, False
+        while time.monotonic() < end:
+            if not is_told:
+                with suppress(redis.exceptions.ResponseError):  # it does not know the other yet
+                    replica.run("CLUSTER", "REPLICATE", master.id)
+                    is_told = True
+            elif replica.client.info("replication")["master_link_status"] == "up":
+                return
+            time.sleep(0.1)
+        pytest.fail("the replica does not follow")
+
+    def fail_over(self, master: Node, replica: Node, *, kills: bool) -> None:
+        """Let a replica take the place of its master, which ends without a farewell or hands over all it has."""
+        if kills:
+            # Every connection waits for its own writes only: this one makes one that is behind all others.
+            own = next(b"kvm-test:%d" % n for n in range(SLOTS) if self._has(master, b"kvm-test:%d" % n))
+            master.client.execute_command("SET", own, "1")  # type: ignore[no-untyped-call]  # the driver left it untyped
+            assert master.client.wait(1, 20_000) == 1
+            master.server.close()
+            replica.run("CLUSTER", "FAILOVER", "TAKEOVER")
+        else:
+            replica.run("CLUSTER", "FAILOVER")
+        self.masters[self.masters.index(master)] = replica
+        self.wait_until_agreed()
+
+    def _has(self, master: Node, key: bytes) -> bool:
+        slot = key_slot(key)
+        return any(first <= slot <= last and owner == master.id.encode() for first, last, owner in master.owners())
 
 
 def covered(owners: list[tuple[int, int, bytes]]) -> int:

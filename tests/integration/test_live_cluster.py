@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 import random
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.crc import key_slot
 
 from kvmigrate import Migration
 from kvmigrate.config import Settings
+from kvmigrate.cutover.controller import Controller
 from kvmigrate.dualwrite.store import Store
 from kvmigrate.errors import AmbiguousWriteError, CheckFailedError, KVMigrateError
 from kvmigrate.model import Authority, Stage
-from kvmigrate.stages import Stages
+from kvmigrate.relaying import Opener
+from kvmigrate.stages import Stages, open_sides
 from kvmigrate.stores.redis_fence import RedisFencedStore
 from tests.faults.live_books import disagreements, read_books
 from tests.faults.live_writer import Book
-from tests.fix_cluster import SLOTS, Cluster
+from tests.fix_cluster import SLOTS, Cluster, Node, start_node
 
 MAPPING = """
 version: 1
@@ -102,7 +106,11 @@ class Shop:
     def writers(self, count: int = 2) -> Iterator[None]:
         """Let writers write until the block ends."""
         stop = threading.Event()
-        threads = [threading.Thread(target=self._write, args=[n, stop]) for n in range(count)]
+        files = [self._folder / f"book-{len(self.books) + n}" for n in range(count)]
+        for file in files:
+            file.touch()
+        self.books += files
+        threads = [threading.Thread(target=self._write, args=[n, file, stop]) for n, file in enumerate(files)]
         for thread in threads:
             thread.start()
         try:
@@ -121,10 +129,8 @@ class Shop:
         before = self.written()
         until(lambda: self.written() >= before + more)
 
-    def _write(self, number: int, stop: threading.Event) -> None:
+    def _write(self, number: int, file: Path, stop: threading.Event) -> None:
         chance = random.Random(number)
-        file = self._folder / f"book-{number}-{len(self.books)}"
-        self.books.append(file)
         with file.open("a", encoding="utf-8") as opened:
             book = Book(opened, file.name)
             while not stop.is_set():
@@ -150,7 +156,7 @@ class Shop:
 
     def _is_same(self) -> bool:
         report = self.migration.verify(processes=1)
-        assert not (report.extra or report.different), report
+        assert (0, 0) == (report.extra, report.different), report
         return report.missing == 0
 
     def authorities(self) -> Mapping[Authority, int]:
@@ -220,3 +226,100 @@ def test_all_stages_there_and_back_under_writers(shop: Shop) -> None:
             shop.write_on()
     with shop.relay():
         shop.check()
+
+
+@contextmanager
+def shop_with_replicas(database: str, folder: Path) -> Iterator[tuple[Shop, Node, Node]]:
+    """A shop on a cluster of its own, one of its masters, and the replica of that one."""
+    with ExitStack() as stack:
+        password = secrets.token_hex(16)
+        cluster = Cluster([start_node(stack, password) for _ in range(3)], password)
+        replica, master = start_node(stack, password), cluster.masters[1]
+        cluster.follow(replica, master)
+        yield Shop(cluster, database, folder, stack), master, replica
+
+
+def begun(shop: Shop) -> None:
+    """Come to stage dualwrite, with all in the tables and writers that mirror."""
+    shop.fill()
+    shop.advance(Stage.DUALWRITE)
+    assert [] == shop.migration.backfill(processes=1).errors
+
+
+def test_a_replica_takes_over_while_the_store_is_open(database: str, tmp_path: Path) -> None:
+    """The relay notices, begins a new epoch in every shard, and compares; nothing that was accepted is missing."""
+    with shop_with_replicas(database, tmp_path) as (shop, master, replica):
+        begun(shop)
+        life, before = shop.store.incarnation(), epochs(shop)
+        with shop.relay(), shop.writers():
+            shop.write_on()
+            shop.cluster.fail_over(master, replica, kills=False)
+            assert life != shop.store.incarnation()
+            shop.write_on()
+            until(lambda: len(epochs(shop)) == 1 and min(epochs(shop)) > min(before))
+            shop.write_on()
+        with shop.relay():
+            until(lambda: not shop.stages().show().owes_all)
+            shop.check()
+
+
+def test_a_master_that_dies_while_sealed_gives_the_flip_up(database: str, tmp_path: Path) -> None:
+    """The store is open again everywhere, at a new epoch; once all was compared, the same flip goes through."""
+    with shop_with_replicas(database, tmp_path) as (shop, master, replica), ExitStack() as stack:
+        begun(shop)
+        with shop.relay():
+            shop.advance(Stage.SHADOW, Stage.LIVE)
+            with shop.writers():
+                shop.write_on()
+        before = max(epochs(shop))
+        opener = Opener(shop.settings.source, shop.settings.target, shop.migration.lens)
+        sides = open_sides(opener, stack, replicas=0)
+
+        def dies_once(step: str) -> None:
+            if step == "seal" and replica not in shop.cluster.masters:
+                assert {Authority.SEALED: SLOTS} == shop.authorities()
+                shop.cluster.fail_over(master, replica, kills=True)
+
+        sides.hook = dies_once
+        with pytest.raises(CheckFailedError, match="given up"):
+            Controller(sides, who="test").advance(Stage.RAMPDOWN, why="test", overrides=WAIVED)
+
+        assert {Authority.STORE: SLOTS} == shop.authorities()
+        assert before < min(epochs(shop))
+        with shop.relay():
+            shop.advance(Stage.RAMPDOWN)
+            assert {Authority.TABLES: SLOTS} == shop.authorities()
+            with shop.writers():
+                shop.write_on()
+            shop.rollback()
+            shop.check()
+
+
+def test_slots_move_under_writers(database: str, own_cluster: Cluster, tmp_path: Path) -> None:
+    """Fences, clocks and marks go with them; no write is refused for good, and nothing is compared anew."""
+    with ExitStack() as stack:
+        shop = Shop(own_cluster, database, tmp_path, stack)
+        begun(shop)
+        life, before = shop.store.incarnation(), epochs(shop)
+        source, target = own_cluster.masters[0], own_cluster.masters[2]
+        slots = [slot for n in range(40) if (slot := key_slot(b"client:%d" % n)) < SLOTS // 3]
+        with shop.relay(), shop.writers():
+            shop.write_on()
+            for slot in slots:
+                own_cluster.begin_move(slot, source, target)
+                time.sleep(0.05)
+                own_cluster.move_keys(slot, source, target)
+                time.sleep(0.05)
+                own_cluster.end_move(slot, target)
+            own_cluster.wait_until_agreed()
+            shop.write_on()
+        assert life == shop.store.incarnation()
+        assert before == epochs(shop)
+        with shop.relay():
+            shop.check()
+        assert [] == [write for write in read_books(shop.books) if write.outcome != "ok"]
+
+
+def epochs(shop: Shop) -> set[int]:
+    """Return the epochs of all shards."""
+    return {0 if fence is None else fence.epoch for fence in shop.store.fences().values()}
