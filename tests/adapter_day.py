@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import psycopg
 
-from kvmigrate.model import Item, Version
+from kvmigrate.model import Authority, Item, Stage, Version
 from kvmigrate.target.base import Batch, Label
+from kvmigrate.target.control_row import PostgresControlRow
 from kvmigrate.target.live_base import LIVE_RUN
 from kvmigrate.target.live_postgres import PostgresLiveTarget
 from kvmigrate.target.postgres import PostgresTarget
+from kvmigrate.target.process_row import PostgresProcessRow
 from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, compile_mapping
 from tests.fix_migration import SHOP, item
@@ -68,6 +70,31 @@ def _relay(url: str, lens: Lens) -> None:
         paid = [(each.key, each.version) for each in relay.owed(limit=10)]
         assert 1 == relay.owes()
         relay.paid(paid)
+    _move(url, lens.mapping.name)
+
+
+def _move(url: str, scope: str) -> None:
+    """Say what a controller and a process that writes say."""
+    row, process = PostgresControlRow(url, scope), PostgresProcessRow(url, scope, kind="adapter", name="a day")
+    try:
+        process.control()
+        process.beat(epoch=2, stage=Stage.RAMPDOWN, live_seen=True)
+        lease = row.lease("controller", "a day", seconds=9)
+        assert lease is not None
+        changes = {"epoch": 3, "authority": Authority.SEALED, "phase": "to live at 3"}
+        assert row.swap(epoch=2, authority=Authority.TABLES, changes=changes)
+        back = {"authority": Authority.STORE, "stage": Stage.LIVE, "phase": "", "owes_all": True, "reconcile": "one"}
+        assert row.swap(epoch=3, authority=Authority.SEALED, changes=back)
+        paid = {"owes_all": False, "backfilled_epoch": 0}
+        assert row.swap(epoch=3, authority=Authority.STORE, changes=paid, expect={"reconcile": "one"})
+        row.note({"store_incarnation": "a life", "safe_n": {"kvm": Version(3, 1)}})
+        row.log("stage", before="rampdown", after="live", why="the day ends", who="somebody")
+        assert (0, 1) == (row.kept(), len(row.processes()))
+        row.release(lease)
+        process.leave()
+    finally:
+        process.close()
+        row.close()
 
 
 def _open(url: str, epoch: int, authority: str) -> None:

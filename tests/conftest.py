@@ -18,6 +18,7 @@ pytest_plugins = [
     "tests.fix_postgres",
     "tests.fix_proxy",
     "tests.fix_redis",
+    "tests.fix_roles",
     "tests.fix_sentinel",
     # Those that use fixtures of others come after them.
     "tests.fix_cutover",

@@ -129,6 +129,10 @@ class RealWorld:
         """As `World.owed`."""
         return self._target.owes()
 
+    def keep(self, key: str) -> int:
+        """Waive a quarantined item; return how many that were."""
+        return self._target.waive([key], epoch=self._target.control().epoch)
+
     def flush(self) -> None:
         """As `World.flush`."""
         self._client.flushdb()

@@ -41,6 +41,7 @@ CONTROL_RIGHTS: Mapping[str, Mapping[Part, str]] = {
 CONTROL_FUNCTIONS: Mapping[str, frozenset[Part]] = {
     "fence": frozenset({Part.SERVICE, Part.RELAY}),
     "fence_alone": frozenset({Part.RELAY}),
+    "begin_epoch": frozenset({Part.SERVICE, Part.RELAY}),
     "ledger_of": frozenset(),
     "mirror": frozenset({Part.SERVICE}),
     "put": frozenset({Part.SERVICE}),
@@ -50,8 +51,10 @@ A new function gets its line here."""
 
 _MADE_FOR_MAPPING = re.compile(r"_\d+_\d+$")
 
-_BY_ITS_OWN_HAND = {"ledger": "SELECT, INSERT, UPDATE"}
-"""What a service needs beside reading where the functions that it calls run with its own rights."""
+_LIVE_SERVICE = {"ledger": _KEEP, "waiting": _WRITE, "quarantine": _WRITE, "kept": _WRITE}
+"""What a service needs once the mapping is live. The functions that it calls run with its own rights; and while the
+tables lead, an item that is no plain case is merged by the service itself, as a relay would: over temporary tables, and
+with whatever the merge settles beside it."""
 
 _OBJECTS = """
 SELECT c.relname::text, c.relkind::text, pg_catalog.pg_get_userbyid(c.relowner)::text,
@@ -61,7 +64,7 @@ WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'v') ORDER BY c.relname
 """
 
 _FUNCTIONS = """
-SELECT p.proname::text, p.prosecdef, pg_catalog.pg_get_function_identity_arguments(p.oid)
+SELECT p.proname::text, pg_catalog.pg_get_function_identity_arguments(p.oid)
 FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
 WHERE n.nspname = 'kvmigrate' ORDER BY 1, 2
 """
@@ -192,18 +195,18 @@ class _Planner:
         ]
 
     def _using(self, part: Part) -> Iterator[sql.Composed]:
-        yield self._on_database("CONNECT, TEMPORARY" if part is Part.RELAY else "CONNECT")
+        is_live = part is Part.SERVICE and self._is_live()
+        yield self._on_database("CONNECT, TEMPORARY" if part is Part.RELAY or is_live else "CONNECT")
         yield self._on_schema("USAGE", "kvmigrate")
         yield self._on_schema("USAGE", self._schema)
-        by_hand = part is Part.SERVICE and self._by_its_own_hand()
         for relation in self._own:
             rights = _rights(relation.name, part)
-            if by_hand:
-                rights = _BY_ITS_OWN_HAND.get(relation.name, rights)
+            if is_live:
+                rights = _LIVE_SERVICE.get(relation.name, rights)
             if rights and not relation.is_partition:
                 yield self._on_table(rights, "kvmigrate", relation.name)
         for relation in self._tables:
-            writes = (part is Part.RELAY or by_hand) and relation.kind != "v"
+            writes = (part is Part.RELAY or is_live) and relation.kind != "v"
             yield self._on_table(_WRITE if writes else _READ, self._schema, relation.name)
         for signature, name in self._functions():
             if part in CONTROL_FUNCTIONS.get(_MADE_FOR_MAPPING.sub("", name), ()):
@@ -216,18 +219,18 @@ class _Planner:
             notes.append(
                 f"row-level security is on in {', '.join(hidden)}: the role sees their rows only if it has BYPASSRLS"
             )
-        if part is Part.SERVICE and not any(_MADE_FOR_MAPPING.search(name) for name, *_ in self._called):
+        if part is Part.SERVICE and not self._is_live():
             notes.append("the functions of live writes are not installed yet: grant again once they are")
         if part is Part.RELAY:
             notes.append("to slow down for standbys or sessions (--max-lag, --max-active) it needs pg_monitor, too")
         return notes
 
-    def _by_its_own_hand(self) -> bool:
-        """Whether live functions run with the rights of whoever calls them."""
-        return any(_MADE_FOR_MAPPING.search(name) and not definer for name, definer, _ in self._called)
+    def _is_live(self) -> bool:
+        """Whether the functions of live writes are there."""
+        return any(_MADE_FOR_MAPPING.search(name) for name, _ in self._called)
 
     def _functions(self) -> Iterator[tuple[sql.Composed, str]]:
-        for name, _, arguments in self._called:
+        for name, arguments in self._called:
             # The arguments' types are the catalog's own words.
             yield sql.SQL("{}({})").format(sql.Identifier("kvmigrate", name), sql.SQL(arguments)), name
 

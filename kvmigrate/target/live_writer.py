@@ -53,11 +53,6 @@ SELECT epoch, n FROM kvmigrate.ledger
 WHERE scope = (SELECT id FROM kvmigrate.control WHERE scope = %s) AND key = %s
 """
 
-_BEGIN_EPOCH = """
-UPDATE kvmigrate.control SET epoch = epoch + 1, owes_all = true, updated_at = now()
-WHERE scope = %s AND authority = 'K'
-"""
-
 _PAID = """
 UPDATE kvmigrate.ledger SET kv_dirty = false
 WHERE scope = (SELECT id FROM kvmigrate.control WHERE scope = %s) AND key = %s AND (epoch, n) = (%s, %s) AND kv_dirty
@@ -161,12 +156,7 @@ class LiveWriter:
         """Begin a new epoch that owes a full reconcile; see `LiveWriter.begin_epoch`."""
         name = self._lens.mapping.name
         with self._pool.within(CALL_S) as connection, connection.transaction():
-            connection.execute(
-                "INSERT INTO kvmigrate.control (scope) VALUES (%s) ON CONFLICT (scope) DO NOTHING", [name]
-            )
-            # No mirror of the old epoch may commit behind the reconcile of the new one.
-            connection.execute("SELECT kvmigrate.fence_alone(%s)", [name])
-            connection.execute(_BEGIN_EPOCH, [name])
+            connection.execute("SELECT kvmigrate.begin_epoch(%s)", [name])
             cursor = connection.cursor(binary=True)
             cursor.execute(SELECT_CONTROL, [name])
             [found] = cursor.fetchall()

@@ -55,3 +55,25 @@ CREATE INDEX change_log_scope_idx ON kvmigrate.change_log (scope, id);
 
 CREATE INDEX ledger_expires_idx ON kvmigrate.ledger (scope, expires_at) WHERE expires_at IS NOT NULL AND NOT deleted;
 COMMENT ON INDEX kvmigrate.ledger_expires_idx IS 'items that expire, for the sweep that deletes them';
+
+-- What a flip looks at while everybody waits for it: the items that are not settled.
+CREATE INDEX ledger_unsettled_idx ON kvmigrate.ledger (scope, key)
+    WHERE status IN ('waiting', 'quarantined') AND NOT deleted;
+
+-- For whoever finds the store without its fence. An application may do this, and nothing else to the control row: so
+-- it is done with the rights of the schema's owner.
+CREATE FUNCTION kvmigrate.begin_epoch(wanted_scope text) RETURNS void
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+    SET search_path = ''
+AS $$
+BEGIN
+    INSERT INTO kvmigrate.control (scope) VALUES (wanted_scope) ON CONFLICT (scope) DO NOTHING;
+    -- No mirror of the old epoch may commit behind the reconcile of the new one.
+    PERFORM kvmigrate.fence_alone(wanted_scope);
+    UPDATE kvmigrate.control SET epoch = epoch + 1, owes_all = true, reconcile = '', updated_at = now()
+    WHERE scope = wanted_scope AND authority = 'K';
+END
+$$;
+COMMENT ON FUNCTION kvmigrate.begin_epoch(text) IS
+    'begins a new epoch of a scope whose store is the authority, and owes it a full reconcile';
+REVOKE EXECUTE ON FUNCTION kvmigrate.begin_epoch(text) FROM PUBLIC;
