@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.fix_cli",
     "tests.fix_cluster",
     "tests.fix_live",
+    "tests.fix_live_faults",
     "tests.fix_migration",
     "tests.fix_pace",
     "tests.fix_pgbouncer",

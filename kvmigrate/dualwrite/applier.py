@@ -26,6 +26,9 @@ PASS_S = 2.0
 
 DUE_PAGE = 1_000
 
+LINKS_UNDER_WRITES = 5
+"""A drain frees items that wait for others link by link; while writes make ever new ones wait, so many links."""
+
 CIRCLE_ITEMS = 5_000
 """Most items that are tried together because they wait for each other."""
 
@@ -141,17 +144,21 @@ class Applier:
     def drain(self, *, seconds: float, stop: Callable[[], bool] = lambda: False) -> Drained:
         """Work until everything that is marked now is in the tables, and nothing is due that can be settled.
 
-        A key that is written meanwhile does not count: it has a newer mark. Raises as `run_pass`.
+        A key that is written meanwhile does not count: it has a newer mark. Nor do items without end that such
+        writes make wait and free again. Raises as `run_pass`.
         """
         if held := self.look_around():
             return Drained(self._acking.marks(), held, self.stuck)
         end, clocks = self._clock() + seconds, dict(self._acking.clocks())
+        links = LINKS_UNDER_WRITES
         while True:
             did = self.run_pass(hurry=True, stop=stop)
             left = self._older(clocks)
             is_idle = not left or not did
             freed = self.retry_waiting(at_once=True, stop=stop) if is_idle else 0
-            if stop() or self._clock() >= end or (is_idle and not freed):
+            if not left and did:
+                links -= 1
+            if stop() or self._clock() >= end or (is_idle and not freed) or not links:
                 return Drained(left, self.held, self.stuck)
 
     def _older(self, clocks: Mapping[str, Version]) -> int:

@@ -2,64 +2,76 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import random
+import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from unittest import mock
 
 import psycopg
 import redis
 
+from kvmigrate.cli.main import run
 from kvmigrate.config import Settings
-from kvmigrate.errors import AmbiguousWriteError, KVMigrateError
+from kvmigrate.dualwrite.store import Store
 from kvmigrate.migration import Migration
-from tests.faults.live_books import Written, disagreements, read_books
+from tests.faults.live_books import Book, Written, disagreements, read_books
+from tests.faults.live_gate import Gate
+from tests.faults.live_programs import PATIENCE_S, REPOSITORY, Program, Programs
+from tests.faults.live_rows import TORN, read_rows, rows_against_books
 from tests.faults.live_servers import LiveServers
-from tests.faults.live_writer import CLIENTS, ORDERS, Book
+from tests.faults.live_sight import LiveSight
+from tests.faults.live_work import CLIENTS, Wanted, own_client
+from tests.faults.live_writer import write_one
 
 MAPPING = Path(__file__).with_name("live_mapping.yaml")
-WRITER = Path(__file__).with_name("live_writer.py")
-_PROGRAM = "import sys; from kvmigrate.cli.start import start; sys.exit(start())"
-_PATIENCE_S = 120.0
-_TORN = """
-SELECT count(*) FROM orders AS o
-WHERE o.lines <> (SELECT count(*) FROM order_lines AS l WHERE l.order_id = o.id)
-    OR EXISTS (SELECT FROM order_lines AS l WHERE l.order_id = o.id AND l.writer <> o.writer)
-"""
+NODE_WRITER = Path(__file__).with_name("live_writer.mjs")
+_LIBRARY = REPOSITORY / "kvmigrate" / "stores" / "kvmigrate.lua"
+_POLL_S = 0.02
+_BLIND = "SELECT count(*) FROM kvmigrate.process WHERE NOT live_seen"
 
 
 class Ran(Exception):  # noqa: N818 - how a command ended, raised where it should have ended well
-    """A command that ended otherwise than it should."""
+    """A command that ended otherwise than it should.
+
+    Attributes:
+        report: What it printed, an object.
+    """
+
+    def __init__(self, arguments: Sequence[str], code: int, report: dict[str, Any], said: str) -> None:
+        super().__init__(f"{' '.join(arguments)}: {code}: {report} {said[-2000:]}")
+        self.code, self.report = code, report
 
 
-class LiveStand:
-    """All programs of one migration. A context manager: leaving it ends them.
+class LiveStand(LiveSight):
+    """All programs of one migration over servers that others may use afterwards. A context manager: it ends them.
 
     Attributes:
         torn: How often an order and its lines were seen to come from two writes; polled all the time.
     """
 
-    def __init__(self, folder: Path, *, writers: int = 3, seed: int = 1) -> None:
-        """Start servers; nothing is in them yet."""
-        self.servers = LiveServers(folder / "servers")
-        self._folder, self._count = folder, writers
-        self.chance = random.Random(seed)
-        self._writers: list[subprocess.Popen[bytes]] = []
-        self._relay: subprocess.Popen[bytes] | None = None
-        self._seed = seed * 1000
+    def __init__(self, servers: LiveServers, programs: Programs, folder: Path, *, writers: int, seed: int) -> None:
+        """Nothing runs yet; *writers* is how many `start_writers` keeps running, in plain Python."""
+        super().__init__(servers)
+        self._programs, self.folder = programs, folder
+        self._count, self.chance, self._seed = writers, random.Random(seed), seed * 1000
+        self.writers: list[Program] = []
+        self._relay: Program | None = None
+        self._books = folder / "books"
+        self._books.mkdir()
+        self.gate = Gate(self._books)
         self.torn = self.polls = 0
         self._ended = threading.Event()
         self._poller = threading.Thread(target=self._poll, daemon=True)
-        self._books = folder / "books"
-        self._books.mkdir()
 
     def __enter__(self) -> Self:
         self._poller.start()
@@ -70,154 +82,232 @@ class LiveStand:
     ) -> None:
         self._ended.set()
         self._poller.join(10)
-        for program in [*self._writers, *([self._relay] if self._relay else [])]:
+        for program in [*self.writers, *([self._relay] if self._relay else [])]:
+            program.send(signal.SIGCONT)
             program.kill()
-            program.wait()
-        self.servers.close()
 
-    def command(self, *arguments: str) -> dict[str, Any]:
+    # What a release manager types.
+
+    def run(self, *arguments: str) -> dict[str, Any]:
         """Run a command to its end and return its report. Raises `Ran` where its code is not 0."""
-        with self._program(*arguments, "--json") as program:
-            out, said = program.communicate(timeout=_PATIENCE_S)
-        if program.returncode:
-            raise Ran(f"{' '.join(arguments)}: {program.returncode}: {out.decode()} {said.decode()[-2000:]}")
-        report: dict[str, Any] = json.loads(out)
+        out, said = io.StringIO(), io.StringIO()
+        environment = {**self.servers.environment, "KVMIGRATE_MAPPING": str(MAPPING)}
+        with mock.patch.dict(os.environ, environment), redirect_stdout(out), redirect_stderr(said):
+            code = run([*arguments, "--json"])
+        report: dict[str, Any] = json.loads(out.getvalue() or "{}")
+        if code:
+            raise Ran(arguments, code, report, said.getvalue())
         return report
 
-    def killed_command(self, *arguments: str, after_s: float) -> None:
-        """Run a command, and kill it after a while if it still runs."""
-        with self._program(*arguments, "--json") as program:
+    def refused(self, *arguments: str) -> Ran:
+        """Run a command that has to end otherwise than well; return how."""
+        try:
+            report = self.run(*arguments)
+        except Ran as exc:
+            return exc
+        raise AssertionError(report)
+
+    def move(self, way: str, to: str, *more: str, tries: int = 1) -> dict[str, Any]:
+        """Move the stage, again and again where something is in the way; return the report."""
+        while True:
+            tries -= 1
             try:
-                program.communicate(timeout=after_s)
-            except subprocess.TimeoutExpired:
-                program.kill()
-                program.communicate()
+                return self.run("stage", way, "--to", to, "--yes", *more)
+            except Ran:
+                if not tries:
+                    raise
+                time.sleep(0.5)
 
-    def stage(self) -> str:
-        """Return the stage."""
-        return str(self.command("stage", "show")["stage"])
+    def killed_controller(self, way: str, to: str, *, at: int = 0, after_s: float | None = None) -> Program:
+        """Run a controller that is killed after step *at*, or after a while; return it when it has ended."""
+        program = self._start("controller", way, to, str(at))
+        if after_s is not None:
+            time.sleep(after_s)
+            program.kill()
+        program.wait()
+        return program
 
-    def start_writers(self, *, seconds: float = 3600.0) -> None:
-        """Start all writers, or those that are not running."""
-        self._writers = [program for program in self._writers if program.poll() is None]
-        while len(self._writers) < self._count:
-            self._seed += 1
-            book = self._books / f"{self._seed}.jsonl"
-            self._writers.append(
-                subprocess.Popen(
-                    [sys.executable, str(WRITER), str(book), str(seconds), str(self._seed)],
-                    env={**self.servers.environment, "KVMIGRATE_MAPPING": str(MAPPING), "PYTHONPATH": "."},
-                    stderr=subprocess.DEVNULL,
-                )
-            )
+    def forget_controller(self) -> None:
+        """Let the time pass after which a controller that was killed is not waited for any more."""
+        with self.servers.connection() as connection:
+            connection.execute("UPDATE kvmigrate.lease SET until = now() WHERE name LIKE '%controller'")
 
-    def stop_writers(self) -> None:
-        """End all writers in order: what they are about is in their books."""
-        for program in self._writers:
-            program.send_signal(signal.SIGINT)
-        for program in self._writers:
-            program.wait(_PATIENCE_S)
-        self._writers = []
+    # Programs.
+
+    def start_writers(self) -> None:
+        """Start as many writers as there should be."""
+        self.writers = [program for program in self.writers if program.code is None]
+        while len(self.writers) < self._count:
+            self.start_writer("writer")
+
+    def start_writer(self, kind: str) -> Program:
+        """Start one writer of a kind, with a book of its own."""
+        self._seed += 1
+        program = self._start(kind, str(self._books / f"{self._seed}.jsonl"), str(self._seed))
+        self.writers.append(program)
+        return program
+
+    def start_node_writer(self) -> Program | None:
+        """Start a writer in Node; ``None`` where there is no Node."""
+        program = shutil.which("node")
+        if program is None:
+            return None
+        self._seed += 1
+        book = str(self._books / f"{self._seed}.jsonl")
+        arguments = [program, str(NODE_WRITER), book, str(self._seed), self.servers.source, "live", str(_LIBRARY)]
+        started = self._start("program", *arguments)
+        self.writers.append(started)
+        return started
 
     def kill_writer(self) -> None:
         """Kill one writer wherever it is, and start another."""
-        victim = self.chance.choice(self._writers)
-        victim.kill()
-        victim.wait()
+        self.chance.choice(self.writers).kill()
         self.start_writers()
+
+    def stop_writers(self) -> None:
+        """End all writers between two writes."""
+        with self.gate.closed():
+            for program in self.writers:
+                program.kill()
+        self.writers = []
 
     def start_relay(self) -> None:
         """Start the relay."""
-        with (self._folder / "relay.log").open("ab") as log:
-            self._relay = self._popen("relay", stdout=log, stderr=log)
+        self._relay = self._start("kvmigrate", "relay")
 
     def kill_relay(self) -> None:
         """Kill the relay wherever it is, and start another."""
         assert self._relay is not None
         self._relay.kill()
-        self._relay.wait()
         self.start_relay()
 
     def stop_relay(self) -> int:
         """Ask the relay to end; return its code."""
         assert self._relay is not None
-        self._relay.terminate()
-        code = self._relay.wait(_PATIENCE_S)
-        self._relay = None
-        return code
+        relay, self._relay = self._relay, None
+        return relay.stop()
+
+    # What both sides hold.
 
     @contextmanager
-    def own_store(self, name: str) -> Iterator[tuple[Any, Book]]:
-        """A store of this process, past the proxies, with a book."""
-        settings = Settings(self.servers.redis.url, self.servers.postgres.url, MAPPING)
+    def own_store(self, name: str, *, proxied: bool = False) -> Iterator[tuple[Store, Book]]:
+        """A store of this process with a book, past the proxies unless *proxied*."""
+        servers = self.servers
+        sides = (servers.source, servers.target) if proxied else (servers.redis.url, servers.database)
         file = self._books / f"{name}.jsonl"
-        with Migration.open(settings) as migration, file.open("a", encoding="utf-8") as lines:
+        with Migration.open(Settings(*sides, MAPPING)) as migration, file.open("a", encoding="utf-8") as lines:
             yield migration.store, Book(lines, f"{name}-{time.monotonic_ns()}")
 
+    def write(self, *wanted: Wanted) -> None:
+        """Write as the application does, noted in a book."""
+        with self.own_store("test") as (store, book):
+            for each in wanted:
+                book.next()
+                write_one(store, book, each)
+
+    def seed(self, items: Mapping[str, Any]) -> None:
+        """Let the store hold items from before anybody migrated; the books know them."""
+        begun = time.monotonic()
+        with redis.Redis.from_url(self.servers.redis.url) as client, client.pipeline() as pipeline:
+            for key, value in items.items():
+                pipeline.set(key, json.dumps(value))
+            pipeline.execute()
+        ended = time.monotonic()
+        with (self._books / "seed.jsonl").open("a") as lines:
+            for key, value in items.items():
+                done = Written(f"seed {key}", key, value, "ok", None, begun, ended)
+                lines.write(json.dumps(done._asdict()) + "\n")
+
     def calm(self) -> None:
-        """Write what lets every waiting item in: all clients, each with an address of its own."""
-        with self.own_store("calm") as (store, book):
-            for kind in ("clients", "client"):
-                for number in range(CLIENTS):
-                    name, key = book.next(), f"{kind}:{number}"
-                    value = None if kind == "clients" else {"name": name, "email": f"own{number}@example.com"}
-                    book.begin(key, value)
-                    try:
-                        result = store.delete(key) if value is None else store.put(key, value)
-                        book.end("ok", result.version, mirrored=result.mirrored)
-                    except AmbiguousWriteError:
-                        book.end("ambiguous")
-                    except KVMigrateError as exc:
-                        book.end(f"refused: {exc}")
+        """Let every waiting item in, and keep writers from making others wait."""
+        self.gate.keep_plain(plain=True)
+        clients = [own_client(number, "calm") for number in range(CLIENTS)]
+        with self.gate.closed():
+            self.write(*(Wanted(f"clients:{number}", None) for number in range(CLIENTS)), *clients)
+        self.run("relay", "--once", "--seconds", "60")
 
     def writes(self) -> list[Written]:
         """Return everything that anybody wrote, as the books have it."""
         return read_books(sorted(self._books.glob("*.jsonl")))
 
-    def held_by_store(self) -> Mapping[str, Any]:
-        """Return what Redis holds of the mapping's keys."""
-        with redis.Redis.from_url(self.servers.redis.url) as client:
-            keys = [key for key in client.scan_iter(count=1000) if not key.startswith(b"kvm:")]
-            return {key.decode(): json.loads(value) for key in keys if (value := client.get(key)) is not None}
+    def wait_for(self, is_so: Callable[[], bool], what: str, *, seconds: float = PATIENCE_S) -> None:
+        """Wait until something is so."""
+        end = time.monotonic() + seconds
+        while not is_so():
+            assert time.monotonic() < end, f"not within {seconds:g} s: {what}; {self.place()} {self.fence()}"
+            time.sleep(_POLL_S)
 
-    def check(self) -> None:
-        """Assert that nothing was lost, invented, torn or brought back: by the books, by both stores, by the proof."""
-        self.command("relay", "--once", "--seconds", "60")
-        writes, held = self.writes(), self.held_by_store()
-        acknowledged = [write for write in writes if write.outcome == "ok"]
-        assert len(acknowledged) > ORDERS, "nobody wrote anything"
-        assert [] == disagreements(writes, held)
-        report = self.command("verify")
+    def all_saw_live(self) -> None:
+        """Wait until every process that writes or relays has seen that the authority may move."""
+
+        def saw() -> bool:
+            with self.servers.connection() as connection:
+                return connection.execute(_BLIND).fetchall() == [(0,)]
+
+        self.wait_for(saw, "every process saw the stage live")
+
+    # What must hold.
+
+    def check(self, *, since: float | None = None, before: Mapping[str, Any] | None = None) -> None:
+        """Assert that nothing was lost, invented, torn or brought back: by the books, by the rows, by the proof.
+
+        Args:
+            since: Only writes that began later are in the books that count: the store lost the others.
+
+            before: What the store held then.
+        """
+        with self.gate.closed():
+            self.wait_for(self.owes_nothing, "nothing is owed")
+            self.run("relay", "--once", "--seconds", "60")
+            self.check_books(self.held_by_store(), since=since, before=before)
+            report = self.run("verify")
         assert (0, 0, 0) == (report["missing"], report["extra"], report["different"]), report
         assert report["compared"] > 0
+        self.check_torn()
+
+    def check_books(
+        self, held: Mapping[str, Any], *, since: float | None = None, before: Mapping[str, Any] | None = None
+    ) -> None:
+        """Assert that *held* and the rows are what the books allow."""
+        writes = self.writes()
+        if since is not None:
+            kept = (before or {}).items()
+            writes = [
+                *(Written("before", key, value, "ok", None, 0.0, since) for key, value in kept),
+                *(write for write in writes if write.begun > since),
+            ]
+        assert sum(write.is_acknowledged for write in writes) > CLIENTS, "nobody wrote anything"
+        assert [] == disagreements(writes, held)
+        self.check_rows(writes)
+
+    def check_rows(self, writes: Sequence[Written]) -> None:
+        """Assert that the rows are what these books allow."""
+        with self.servers.connection() as connection:
+            assert [] == rows_against_books(writes, read_rows(connection))
+
+    def check_torn(self) -> None:
+        """Assert that nobody ever saw half an order."""
         assert 0 == self.torn
         assert self.polls > 0
+
+    def check_single(self) -> None:
+        """Assert that not both sides are open: the fence is read before and after the control row."""
+        first, place, second = self.fence(), self.place(), self.fence()
+        if first == second:
+            assert not (first.get("a") == "K" and place.authority == "T"), (first, place)
+
+    def _start(self, kind: str, *arguments: str) -> Program:
+        environment = {**self.servers.environment, "KVMIGRATE_MAPPING": str(MAPPING)}
+        log = self.folder / f"{kind.split(maxsplit=1)[0]}.log"
+        return self._programs.start(kind, *arguments, environment=environment, log=log)
 
     def _poll(self) -> None:
         while not self._ended.wait(0.05):
             try:
-                with psycopg.connect(self.servers.postgres.url, autocommit=True, connect_timeout=2) as connection:
-                    while not self._ended.wait(0.02):
-                        [(torn,)] = connection.execute(_TORN).fetchall()
+                with psycopg.connect(self.servers.database, autocommit=True, connect_timeout=2) as connection:
+                    while not self._ended.wait(0.05):
+                        [(torn,)] = connection.execute(TORN).fetchall()
                         self.torn += int(torn)
                         self.polls += 1
             except psycopg.Error:
                 continue  # not there yet, or being restarted
-
-    @contextmanager
-    def _program(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-        program = self._popen(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        try:
-            yield program
-        finally:
-            if program.poll() is None:
-                program.kill()
-                program.wait()
-
-    def _popen(self, *arguments: str, stdout: Any, stderr: Any) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, *arguments, "--mapping", str(MAPPING)],
-            stdout=stdout,
-            stderr=stderr,
-            env=self.servers.environment,
-        )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from kvmigrate.dualwrite.applier import Applier
+from kvmigrate.dualwrite.applier import LINKS_UNDER_WRITES, Applier
 from kvmigrate.dualwrite.ripeness import GRACE_S
 from kvmigrate.errors import FenceError, TargetError
 from kvmigrate.model import Authority, Fence, Logging, Version
@@ -312,3 +312,27 @@ def test_many_marks_take_many_batches(follow: Follow) -> None:
     assert (0, 2500, 2500) == (drained.left, applier.done.items, applier.done.acked)
     assert [2500] == follow.live.column("SELECT count(*) FROM settings")
     assert Version(1, follow.store.clocks()[follow.shard].n) == Version(*follow.live.versions()["setting:1"][:2])
+
+
+def test_a_drain_ends_although_writes_make_items_wait_and_free_them(
+    follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a mark that is new after each pass, and an item that waited for it, there always is something more to do."""
+    applier, passes = follow.applier(), 0
+    follow.set(SHOP)
+    run_pass, retry_waiting = applier.run_pass, applier.retry_waiting
+
+    def write(*, hurry: bool, stop: Callable[[], bool]) -> int:
+        nonlocal passes
+        passes += 1
+        did = run_pass(hurry=hurry, stop=stop)
+        follow.set({"client:1": {"name": f"pass {passes}"}})
+        return did
+
+    monkeypatch.setattr(applier, "run_pass", write)
+    monkeypatch.setattr(applier, "retry_waiting", lambda **more: retry_waiting(**more) + 1)
+
+    drained = applier.drain(seconds=ALL_TIME_S)
+
+    assert (LINKS_UNDER_WRITES, 0) == (passes, drained.left)
+    assert [f"pass {passes - 1}"] == follow.live.column("SELECT name FROM clients")
