@@ -32,7 +32,7 @@ from kvmigrate.stores.redis_change import (
 )
 from kvmigrate.stores.redis_clients import place_at
 from kvmigrate.stores.redis_script import script
-from kvmigrate.stores.redis_shards import ALONE, shard_keys
+from kvmigrate.stores.redis_shards import ALONE, is_own, shard_keys
 
 _PUT, _DELETE, _PUT_MANY = script("put"), script("delete"), script("put_many")
 _CREATE, _SWAP, _PASS = script("create"), script("swap"), script("pass_unfenced")
@@ -180,7 +180,7 @@ class RedisWriter:
         pattern = escape_glob(prefix) + "*"
         following, found = self._caller.run(b"SCAN", position or 0, b"MATCH", pattern, b"COUNT", limit)
         # The tool's own keys are no data.
-        keys = [each.decode() for each in found if is_address(each) and not each.startswith(b"kvm:")]
+        keys = [each.decode() for each in found if is_address(each) and not is_own(each)]
         return KeyPage(keys, "" if following == b"0" else following.decode())
 
     def fields(self, key: str, *, position: str = "", limit: int = 500) -> KeyPage:
