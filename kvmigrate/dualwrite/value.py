@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from kvmigrate.errors import BadValueError, UnmappedKeyError
-from kvmigrate.model import Item, ItemKind
+from kvmigrate.model import MAX_KEY_BYTES, Item, ItemKind
 from kvmigrate.transform.keys.route import Route, RouteKind
 from kvmigrate.transform.mapping import Decode, Entity
 from kvmigrate.transform.values.json_text import decode_json, encode_json
@@ -28,6 +28,8 @@ def need_entity(key: str, route: Route) -> Entity:
         UnmappedKeyError: it has none, or it is one that only the store's own commands write (lists, sets).
     """
     entity = route.entity
+    if why := _unfit_key(key):
+        raise UnmappedKeyError(f"{key[:100]!r} {why}, which the tables cannot hold", hint=_ELSEWHERE, key=key)
     if route.kind is RouteKind.ENTITY and entity is not None:
         if entity.decode in {Decode.LIST, Decode.SET}:
             why = f"{key!r} is a {entity.decode} of the store, which is written element by element"
@@ -41,6 +43,20 @@ def need_entity(key: str, route: Route) -> Entity:
         RouteKind.AMBIGUOUS: f"is of no single entity: {route.reason}",
     }.get(route.kind, "matches no entity of the mapping")
     raise UnmappedKeyError(f"{key!r} {why}", hint=_ELSEWHERE, key=key)
+
+
+def _unfit_key(key: str) -> str:
+    """Return why the ledger cannot hold a key; "" where it can."""
+    if key.isascii():
+        size = len(key)
+    else:
+        try:
+            size = len(key.encode())
+        except UnicodeEncodeError:
+            return "is no UTF-8"
+    if size > MAX_KEY_BYTES:
+        return f"is longer than {MAX_KEY_BYTES} bytes"
+    return "holds a NUL" if "\0" in key else ""
 
 
 def item_of(key: str, value: Any, entity: Entity) -> Item:
