@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from time import monotonic, time_ns
+from time import monotonic
 
 import structlog
 
@@ -87,16 +87,18 @@ class Paths:
         return WriteResult(outcome is Mirrored.DONE, version)
 
     def _through_tables(self, write: Write, fence: Fence) -> WriteResult | None:
-        item = write.item
+        item, until = write.item, monotonic() + self._tables_s
         if item is not None and write.ttl_ms is not None:
-            item = item._replace(expires_at_ms=time_ns() // 1_000_000 + write.ttl_ms)
+            # This machine's clock may be set to any time, and what expires by it would be gone, or stay for ever.
+            now_ms = self._tables.now_ms(deadline_s=self._tables_s)
+            item = item._replace(expires_at_ms=now_ms + write.ttl_ms)
         version = self._tables.put(
             item,
             write.key,
             epoch=fence.epoch,
             expect=write.expect,
             only_new=write.only_new,
-            deadline_s=self._tables_s,
+            deadline_s=max(until - monotonic(), 0.001),
         )
         if version is None:
             return None
