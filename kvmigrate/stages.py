@@ -25,6 +25,8 @@ from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.target.session import is_unreachable
 from kvmigrate.target.waiver import Waived, Waiver
 from kvmigrate.transform.lens import Lens
+from kvmigrate.transform.maintained import maintained_pointers
+from kvmigrate.transform.mapping import Expires
 
 _log = structlog.get_logger("kvmigrate")
 
@@ -258,7 +260,18 @@ def open_sides(opener: Opener, stack: ExitStack, *, replicas: int) -> Sides:
     store, row, target = opener.store(), opener.row(), opener.target()
     for close in (store.close, row.close, target.close):
         stack.callback(close)
-    return Sides(store, row, target, drain=RelayDrain(opener, stack), replicas=replicas)
+    mapping = opener.lens.mapping
+    left = [entity.name for entity in mapping.entities if entity.expires is Expires.LEAVE_IN_KV]
+    wants_pointers = any(pointer.maintain for pointer in mapping.pointers)
+    return Sides(
+        store,
+        row,
+        target,
+        drain=RelayDrain(opener, stack),
+        replicas=replicas,
+        left=left,
+        pointers=sorted(maintained_pointers(mapping)[1]) if wants_pointers else None,
+    )
 
 
 def who_asks() -> str:

@@ -31,4 +31,6 @@ def gather(sides: Sides, to: Stage) -> Facts:
         owed=sides.target.owes(),
         processes=sides.row.processes(),
         tells_failovers=not sides.row.incarnation().endswith(_HIDDEN),
+        left=sides.left,
+        pointers=sides.pointers,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -71,6 +71,10 @@ class Sides:
     Attributes:
         replicas: So many replicas of each shard must have the seal before the tables open.
 
+        left: Entities that leave items in the store by declaration.
+
+        pointers: Indexes kept by hand that should be maintained and cannot be; ``None`` where none should.
+
         hook: Called with the name of every step that was done.
 
         done: Names of the steps that were done, each with the clock's seconds.
@@ -81,6 +85,8 @@ class Sides:
     target: LiveTarget
     drain: Drain = field(default_factory=NoDrain)
     replicas: int = 0
+    left: Sequence[str] = ()
+    pointers: Sequence[str] | None = None
     limits: Limits = field(default_factory=Limits)
     hook: Callable[[str], None] = _no_hook
     clock: Callable[[], float] = time.monotonic
