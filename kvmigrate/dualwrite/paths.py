@@ -12,6 +12,7 @@ import structlog
 from kvmigrate.dualwrite.breaker import Breaker
 from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.mirror import Mirror, Mirrored
+from kvmigrate.dualwrite.unforeseen import told
 from kvmigrate.dualwrite.write import Overtaken, Write
 from kvmigrate.errors import KVMigrateError, StaleError
 from kvmigrate.model import Authority, Fence, Item, Logging, Version, WriteResult
@@ -119,9 +120,9 @@ class Paths:
             done.cancel()
             self._back.failed(monotonic())
             return False
-        except Exception:  # noqa: BLE001 - the tables accepted the write, so it must not look as if it had failed
+        except Exception as exc:  # noqa: BLE001 - the tables accepted the write, so it must not look as if it had failed
             self._back.failed(monotonic())
-            _log.exception("a mirror back failed in a way that nobody foresaw; the store is owed", key=key)
+            _log.error("a mirror back failed in a way that nobody foresaw; the store is owed", key=key, **told(exc))
             return False
         self._back.succeeded()
         return True
