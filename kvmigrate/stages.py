@@ -27,6 +27,7 @@ from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.target.session import is_unreachable
 from kvmigrate.target.waiver import Waived, Waiver
 from kvmigrate.transform.lens import Lens
+from kvmigrate.transform.mapping import Expires
 
 _log = structlog.get_logger("kvmigrate")
 
@@ -271,7 +272,8 @@ def open_sides(opener: Opener, stack: ExitStack, *, replicas: int) -> Sides:
     for close in (store.close, row.close, target.close):
         stack.callback(close)
     drain = RelayDrain(opener, stack)
-    return Sides(store, row, target, drain=drain, replicas=replicas, unbuilt=drain.unbuilt)
+    left = [entity.name for entity in opener.lens.mapping.entities if entity.expires is Expires.LEAVE_IN_KV]
+    return Sides(store, row, target, drain=drain, replicas=replicas, left=left, unbuilt=drain.unbuilt)
 
 
 def who_asks() -> str:

@@ -32,5 +32,6 @@ def gather(sides: Sides, to: Stage) -> Facts:
         owed=sides.target.owes(),
         processes=sides.row.processes(),
         tells_failovers=not sides.row.incarnation().endswith(_HIDDEN),
+        left=sides.left,
         pointers=None if unbuilt is None else [f"{name} ({why})" for name, why in sorted(unbuilt.items())],
     )

@@ -14,7 +14,7 @@ from kvmigrate.target.live_base import Control
 
 def begin_flip(sides: Sides, control: Control) -> None:
     """Announce it in the control row: from now on nobody opens the store at this epoch again."""
-    changes = {"phase": Intent(Stage.RAMPDOWN, control.epoch).text}
+    changes = {"phase": Intent(Stage.RAMPDOWN, control.epoch, replicas=sides.replicas).text}
     sides.row.swap(epoch=control.epoch, authority=Authority.STORE, changes=changes, alone=False)
     sides.did("begin")
 
@@ -25,10 +25,12 @@ def open_tables(sides: Sides, control: Control) -> None:
     Raises:
         CheckFailedError: something is not as it has to be; nothing was changed, and the flip must be given up.
     """
-    store, limits = sides.store, sides.limits
-    if not store.confirm(replicas=sides.replicas, timeout_s=limits.confirm_s):
+    store, limits, intent = sides.store, sides.limits, read_intent(control)
+    # Whoever goes on with a flip wants no less than whoever began it.
+    replicas = max(sides.replicas, intent.replicas if intent is not None else 0)
+    if not store.confirm(replicas=replicas, timeout_s=limits.confirm_s):
         raise CheckFailedError(
-            f"{sides.replicas} replicas did not confirm the seal within {limits.confirm_s:g} s",
+            f"{replicas} replicas did not confirm the seal within {limits.confirm_s:g} s",
             hint="see that the replicas follow, or name fewer with --wait-replicas",
         )
     sides.did("replicated")

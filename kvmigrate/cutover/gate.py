@@ -27,7 +27,7 @@ class Verdict(enum.StrEnum):
     NO_DATA = "no_data"
 
 
-OVERRIDABLE = ("processes", "lag", "owed", "failover", "pointers", "commands")
+OVERRIDABLE = ("processes", "lag", "owed", "failover", "left_in_kv", "pointers", "commands")
 """Checks that one may waive with a reason. What the others want, a flip wants too, or something would be lost."""
 
 
@@ -49,6 +49,8 @@ class Facts(NamedTuple):
 
         tells_failovers: The role may read the database's timeline, so that a failover is noticed.
 
+        left: Names of entities that leave items in the store, by declaration, when they expire.
+
         pointers: Indexes kept by hand that should be maintained and cannot be rebuilt, each with the reason; ``None``
             where there is none to maintain.
 
@@ -67,6 +69,7 @@ class Facts(NamedTuple):
     owed: int = 0
     processes: Sequence[ProcessSeen] = ()
     tells_failovers: bool = True
+    left: Sequence[str] = ()
     pointers: Sequence[str] | None = None
     commands: Sequence[str] | None = None
 
@@ -168,6 +171,9 @@ def _flip(facts: Facts) -> Iterator[Check]:
     verdict = Verdict.PASS if facts.tells_failovers else Verdict.INCONCLUSIVE
     why = "the role may not see the database's timeline, so a failover would not be noticed: grant pg_monitor"
     yield Check("failover", verdict, None, "", None, "", 0, 0, _unless(verdict, why))
+    told = ", ".join(facts.left)
+    why = f"items of {told} that expire stay in the store, and nobody finds them there once the tables lead"
+    yield _none("left_in_kv", len(facts.left), "entities", why)
     for name, found in (("pointers", facts.pointers), ("commands", facts.commands)):
         if found is not None:
             what = "cannot be rebuilt from the tables" if name == "pointers" else "will not work any more"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -75,6 +75,8 @@ class Sides:
     Attributes:
         replicas: So many replicas of each shard must have the seal before the tables open.
 
+        left: Entities that leave items in the store by declaration.
+
         unbuilt: Tells which indexes kept by hand cannot be maintained while the tables lead, by name, and why; ``None``
             where the mapping maintains none.
 
@@ -88,6 +90,7 @@ class Sides:
     target: LiveTarget
     drain: Drain = field(default_factory=NoDrain)
     replicas: int = 0
+    left: Sequence[str] = ()
     limits: Limits = field(default_factory=Limits)
     unbuilt: Callable[[], Mapping[str, str] | None] = _no_indexes
     hook: Callable[[str], None] = _no_hook

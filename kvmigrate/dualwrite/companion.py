@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
 
+from kvmigrate.dualwrite.unforeseen import told
 from kvmigrate.errors import KVMigrateError
 from kvmigrate.model import Fence, Item, MarkedKey, Stage, Version
 from kvmigrate.stores.fence_base import FencedStore
@@ -201,8 +202,8 @@ class Companion:
             work()
         except KVMigrateError as exc:
             _log.debug("the companion will try again", what=what, why=str(exc))
-        except Exception:  # noqa: BLE001 - nothing of the caller's may fail for this thread
-            _log.exception("the companion failed in a way that nobody foresaw", what=what)
+        except Exception as exc:  # noqa: BLE001 - nothing of the caller's may fail for this thread
+            _log.error("the companion failed in a way that nobody foresaw", what=what, **told(exc))
         else:
             return True
         return False

@@ -8,6 +8,7 @@ from time import monotonic
 import structlog
 
 from kvmigrate.dualwrite.breaker import Breaker
+from kvmigrate.dualwrite.unforeseen import told
 from kvmigrate.errors import DeadlineError, FenceError, TargetError
 from kvmigrate.model import Authority, Item, Version
 from kvmigrate.target.writer_base_async import AsyncLiveWriter
@@ -46,10 +47,10 @@ class AsyncMirror:
         except (DeadlineError, TargetError):
             self._breaker.failed(monotonic())
             return Mirrored.LEFT
-        except Exception:  # noqa: BLE001 - see below; it is logged whole
+        except Exception as exc:  # noqa: BLE001 - see below
             # The store accepted the write, so it must not look as if it had failed.
             self._breaker.failed(monotonic())
-            _log.exception("a mirror failed in a way that nobody foresaw; the mark stays", key=key)
+            _log.error("a mirror failed in a way that nobody foresaw; the mark stays", key=key, **told(exc))
             return Mirrored.LEFT
         self._breaker.succeeded()
         return Mirrored.DONE if done else Mirrored.LEFT

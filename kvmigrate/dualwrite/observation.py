@@ -85,7 +85,7 @@ def divide(lens: Lens, keys: Sequence[str], seen: Seen, *, unmarked_too: bool) -
             continue
         if n is not None:
             marks.append(MarkedKey(key, n))
-        if len(key) > MAX_KEY_BYTES // 4 and len(key.encode()) > MAX_KEY_BYTES:
+        if not _can_be_known(key):
             # The ledger cannot hold it, so no part of the tool ever took it.
             continue
         if item is None:
@@ -109,6 +109,15 @@ def part(lens: Lens, work: Work, keys: Collection[str]) -> Work:
     gone = [key for key in work.gone if key in keys]
     marks = [mark for mark in work.marks if mark.key in keys]
     return _work(lens, work.version, items, gone, marks)
+
+
+def _can_be_known(key: str) -> bool:
+    if "\0" in key:
+        return False
+    try:
+        return (key.isascii() and len(key) <= MAX_KEY_BYTES) or len(key.encode()) <= MAX_KEY_BYTES
+    except UnicodeEncodeError:
+        return False
 
 
 def _work(

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from time import monotonic, time_ns
+from time import monotonic
 
 import structlog
 
 from kvmigrate.dualwrite.breaker import Breaker
 from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.mirror import Mirror, Mirrored
+from kvmigrate.dualwrite.unforeseen import told
 from kvmigrate.dualwrite.write import Overtaken, Write
 from kvmigrate.errors import KVMigrateError, StaleError
 from kvmigrate.model import Authority, Fence, Item, Logging, Version, WriteResult
@@ -94,16 +95,18 @@ class Paths:
         return WriteResult(outcome is Mirrored.DONE, version)
 
     def _through_tables(self, write: Write, fence: Fence) -> WriteResult | None:
-        item = write.item
+        item, until = write.item, monotonic() + self._tables_s
         if item is not None and write.ttl_ms is not None:
-            item = item._replace(expires_at_ms=time_ns() // 1_000_000 + write.ttl_ms)
+            # This machine's clock may be set to any time, and what expires by it would be gone, or stay for ever.
+            now_ms = self._tables.now_ms(deadline_s=self._tables_s)
+            item = item._replace(expires_at_ms=now_ms + write.ttl_ms)
         version = self._tables.put(
             item,
             write.key,
             epoch=fence.epoch,
             expect=write.expect,
             only_new=write.only_new,
-            deadline_s=self._tables_s,
+            deadline_s=max(until - monotonic(), 0.001),
         )
         if version is None:
             return None
@@ -124,9 +127,9 @@ class Paths:
             done.cancel()
             self._back.failed(monotonic())
             return False
-        except Exception:  # noqa: BLE001 - the tables accepted the write, so it must not look as if it had failed
+        except Exception as exc:  # noqa: BLE001 - the tables accepted the write, so it must not look as if it had failed
             self._back.failed(monotonic())
-            _log.exception("a mirror back failed in a way that nobody foresaw; the store is owed", key=key)
+            _log.error("a mirror back failed in a way that nobody foresaw; the store is owed", key=key, **told(exc))
             return False
         self._back.succeeded()
         return True

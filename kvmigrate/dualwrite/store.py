@@ -23,6 +23,9 @@ from kvmigrate.transform.keys.route import RouteKind
 from kvmigrate.transform.lens import Lens
 from kvmigrate.transform.maintained import listed_entities
 
+_LONGEST_MS = 10_000 * 366 * 86_400_000
+"""Ten thousand years: later than that both sides can hold, and no sum of it overflows."""
+
 
 class Store:
     """Reads and writes of mapped keys, wherever the authority is. For all threads or tasks of a process, and its forks.
@@ -251,6 +254,9 @@ def _milliseconds(ttl: float | timedelta | None) -> int | None:
     if ttl is None:
         return None
     seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
-    if not seconds * 1000 >= 1:
-        raise BadValueError(f"a ttl of {ttl} is no time to live", hint="seconds from now; `delete` takes a key away")
+    if not 1 <= seconds * 1000 <= _LONGEST_MS:
+        raise BadValueError(
+            f"a ttl of {ttl} is no time to live",
+            hint="seconds from now; `delete` takes a key away, and without a ttl it stays for ever",
+        )
     return int(seconds * 1000)

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import structlog
 
+from kvmigrate.dualwrite.unforeseen import told
 from kvmigrate.errors import FenceError, FenceMissingError, KVMigrateError, StaleError
 
 _log = structlog.get_logger("kvmigrate")
@@ -121,10 +122,11 @@ class Task:
         return pause_s
 
     def _failed(self, exc: Exception) -> float:
-        told = f"{self.name}: {exc}" if isinstance(exc, KVMigrateError) else f"{self.name}: {type(exc).__name__}: {exc}"
-        if told != self.error:
-            _log.warning(told, exc_info=None if isinstance(exc, KVMigrateError) else exc)
-        self.error = told
+        is_known = isinstance(exc, KVMigrateError)
+        message = f"{self.name}: {exc}" if is_known else f"{self.name}: {type(exc).__name__}: {exc}"
+        if message != self.error:
+            _log.warning(message, **({} if is_known else told(exc)))
+        self.error = message
         if not isinstance(exc, FenceMissingError):
             # Whatever state a connection was left in, the next step begins with fresh ones.
             self._close()

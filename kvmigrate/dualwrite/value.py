@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from kvmigrate.errors import BadValueError, UnmappedKeyError
-from kvmigrate.model import Item, ItemKind
+from kvmigrate.model import MAX_KEY_BYTES, Item, ItemKind
 from kvmigrate.transform.keys.route import RouteKind
 from kvmigrate.transform.lens import Lens
 from kvmigrate.transform.mapping import Decode, Entity
@@ -29,6 +29,8 @@ def need_entity(key: str, lens: Lens) -> Entity:
     Raises:
         UnmappedKeyError: it has none, or it is one that only the store's own commands write (lists, sets).
     """
+    if why := _unfit_key(key):
+        raise UnmappedKeyError(f"{key[:100]!r} {why}, which the tables cannot hold", hint=_ELSEWHERE, key=key)
     entity = lens.entity_of(key)
     if entity is not None and entity.decode not in _ELEMENTWISE:
         return entity
@@ -47,6 +49,20 @@ def need_entity(key: str, lens: Lens) -> Entity:
         RouteKind.AMBIGUOUS: f"is of no single entity: {route.reason}",
     }.get(route.kind, "matches no entity of the mapping")
     raise UnmappedKeyError(f"{key!r} {why}", hint=_ELSEWHERE, key=key)
+
+
+def _unfit_key(key: str) -> str:
+    """Return why the ledger cannot hold a key; "" where it can."""
+    if key.isascii():
+        size = len(key)
+    else:
+        try:
+            size = len(key.encode())
+        except UnicodeEncodeError:
+            return "is no UTF-8"
+    if size > MAX_KEY_BYTES:
+        return f"is longer than {MAX_KEY_BYTES} bytes"
+    return "holds a NUL" if "\0" in key else ""
 
 
 def item_of(key: str, value: Any, entity: Entity) -> Item:

@@ -15,6 +15,8 @@ local PROTO = '1'
 local SEPARATOR = '\226\144\159'
 -- Lua cannot unpack more than about 8000 values.
 local CHUNK = 1000
+-- The last millisecond that a double tells from its neighbours; PEXPIREAT would refuse much later ones.
+local LATEST_MS = 9007199254740991
 
 -- Why a write is refused: found is e, a, log, proto of the fence.
 local function refusal(found)
@@ -131,6 +133,10 @@ local function change(key, args, at, now)
     expires = tonumber(args[at + 2])
   elseif mode == 'keep' then
     expires = expiry(key)
+  end
+  if not (expires <= LATEST_MS) then
+    -- Before anything is written: what a script did before it fails stays.
+    error('kvmigrate takes no expiry so late')
   end
   if what == 'SET' then
     redis.call('SET', key, args[first])

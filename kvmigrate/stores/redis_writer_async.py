@@ -32,7 +32,7 @@ from kvmigrate.stores.redis_clients_async import cluster_at, place_at
 from kvmigrate.stores.redis_cluster_call_async import AsyncClusterCaller
 from kvmigrate.stores.redis_nodes_async import AsyncRedisNodes
 from kvmigrate.stores.redis_script import script
-from kvmigrate.stores.redis_shards import AloneKeys, ShardKeys, SlotKeys
+from kvmigrate.stores.redis_shards import AloneKeys, ShardKeys, SlotKeys, is_own
 
 _PUT, _DELETE, _PUT_MANY = script("put"), script("delete"), script("put_many")
 _CREATE, _SWAP, _PASS = script("create"), script("swap"), script("pass_unfenced")
@@ -199,9 +199,7 @@ class AsyncRedisWriter:
         pattern = escape_glob(prefix) + "*"
         following, found = await self._caller.scan(position, pattern, limit)
         # The tool's own keys are no data.
-        return KeyPage(
-            [each.decode() for each in found if is_address(each) and not each.startswith(b"kvm:")], following
-        )
+        return KeyPage([each.decode() for each in found if is_address(each) and not is_own(each)], following)
 
     async def fields(self, key: str, *, position: str = "", limit: int = 500) -> KeyPage:
         """Return about *limit* addresses of the fields of a hash; none where there is no hash under *key*."""

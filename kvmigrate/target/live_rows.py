@@ -174,9 +174,9 @@ def read_exactly(context: AdaptContext) -> None:
 
 
 def holds(stored: Stored, expect: Item) -> bool:
-    """Whether the item stands there with this value. JSON is compared as a value, not by its bytes."""
+    """Whether the item stands there with this value and expiry. JSON is compared as a value, not by its bytes."""
     found = stored.item
-    if not stored.is_there or found is None or found.kind is not expect.kind:
+    if not stored.is_there or found is None or found[2:] != expect[2:]:
         return False
     if found.value == expect.value:
         return True

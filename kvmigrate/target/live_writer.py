@@ -48,6 +48,8 @@ WHERE l.scope = (SELECT id FROM kvmigrate.control WHERE scope = %s) AND l.key > 
 ORDER BY l.key LIMIT %s
 """
 
+_NOW = "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000)::bigint"
+
 _VERSION = """
 SELECT epoch, n FROM kvmigrate.ledger
 WHERE scope = (SELECT id FROM kvmigrate.control WHERE scope = %s) AND key = %s
@@ -144,6 +146,13 @@ class LiveWriter:
         with self._pool.within(CALL_S) as connection:
             cursor = connection.execute(_KEYS, [self._lens.mapping.name, after, limit])
             return [key for (key,) in cursor.fetchall()]
+
+    def now_ms(self, *, deadline_s: float) -> int:
+        """Return the database's clock, in milliseconds since 1970."""
+        with self._pool.within(deadline_s) as connection:
+            cursor = connection.execute(_NOW)
+            [(now,)] = cursor.fetchall()
+        return int(now)
 
     def version(self, key: str) -> Version | None:
         """Return as of which version the tables hold the key; ``None`` where they never did."""

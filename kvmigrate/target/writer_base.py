@@ -66,7 +66,8 @@ class LiveWriter(Protocol):
 
             epoch: That the caller believes in.
 
-            expect: Only if this is what the tables hold, as `get` returned it (its expiry does not count).
+            expect: Only if this is what the tables hold, as `get` returned it, its expiry too: a writer that keeps
+                one says so in *item*.
 
             only_new: Only if the tables hold nothing under the key, or something expired.
 
@@ -90,6 +91,10 @@ class LiveWriter(Protocol):
 
     def keys(self, *, after: str, limit: int) -> Sequence[str]:
         """Return the next addresses that the tables hold behind *after*, in COLLATE "C" order."""
+        ...
+
+    def now_ms(self, *, deadline_s: float) -> int:
+        """Return the tables' clock, in milliseconds since 1970: what expires there goes by it."""
         ...
 
     def version(self, key: str) -> Version | None:

@@ -64,7 +64,8 @@ class AsyncLiveWriter(Protocol):
 
             epoch: That the caller believes in.
 
-            expect: Only if this is what the tables hold, as `get` returned it (its expiry does not count).
+            expect: Only if this is what the tables hold, as `get` returned it, its expiry too: a writer that keeps
+                one says so in *item*.
 
             only_new: Only if the tables hold nothing under the key, or something expired.
 
@@ -88,6 +89,10 @@ class AsyncLiveWriter(Protocol):
 
     async def keys(self, *, after: str, limit: int) -> Sequence[str]:
         """Return the next addresses that the tables hold behind *after*, in COLLATE "C" order."""
+        ...
+
+    async def now_ms(self, *, deadline_s: float) -> int:
+        """Return the tables' clock, in milliseconds since 1970: what expires there goes by it."""
         ...
 
     async def version(self, key: str) -> Version | None:

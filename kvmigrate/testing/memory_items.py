@@ -9,6 +9,7 @@ from kvmigrate.errors import SourceError
 from kvmigrate.model import ADDRESS_SEPARATOR, Item, ItemKind
 
 _WRITTEN = frozenset({ItemKind.JSON, ItemKind.HASH})
+_LATEST_MS = 2**53 - 1
 
 
 class MemoryItems:
@@ -41,6 +42,8 @@ class MemoryItems:
         key, separator, field = item.key.partition(ADDRESS_SEPARATOR)
         if item.kind not in _WRITTEN:
             raise SourceError(f"an item of the kind {item.kind} cannot be written", key=item.key)
+        if (item.expires_at_ms or 0) > _LATEST_MS:
+            raise SourceError("no expiry is so late", key=item.key)
         if separator:
             held = self._live(key) or Item(key, {}, ItemKind.HASH)
             value = item.value

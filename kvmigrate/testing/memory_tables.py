@@ -121,7 +121,7 @@ class MemoryTables:
         with self._lock:
             self._check(epoch, Authority.TABLES)
             found = self._live(key)
-            if (only_new and found) or (expect is not None and (found is None or found.value != expect.value)):
+            if (only_new and found) or (expect is not None and (found is None or found[1:] != expect[1:])):
                 return None
             if why := self._refused(item):
                 raise WriteRefusedError(why, hint="change the value, or the mapping", key=key)

@@ -124,6 +124,11 @@ class AsyncMemoryLiveWriter:
         """As the seam."""
         return self._tables.keys(after=after, limit=limit)
 
+    async def now_ms(self, *, deadline_s: float) -> int:
+        """The tables' clock."""
+        self._tables.before("now_ms", deadline_s)
+        return self._tables.now_ms()
+
     async def version(self, key: str) -> Version | None:
         """As the seam."""
         return self._tables.version(key)

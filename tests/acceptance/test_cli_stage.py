@@ -142,6 +142,24 @@ def test_questions_need_a_terminal_or_an_answer(cli: CommandLine, repository: Pa
     assert "--confirm shop" in refused(cli, repository, "stage", "advance", "--confirm", "other")[2]
 
 
+def test_what_the_tables_will_not_have_stops_a_flip(cli: CommandLine, repository: Path) -> None:
+    """Items that expire and stay in the store, and an index that cannot be rebuilt: both are named before."""
+    file = cli.folder / "mapping.yaml"
+    mapping = file.read_text().replace("table: gifts\n", "table: gifts\n    expires: leave_in_kv\n")
+    file.write_text(
+        mapping.replace("lists: client}", 'lists: client}\n  - {key: "of:{price}", lists: gift, maintain: true}')
+    )
+    follow(cli, repository)
+    for stage in ("shadow", "live"):
+        typed(cli, repository, "advance", "--to", stage)
+
+    checks = typed(cli, repository, "advance", "--dry-run", code=3)["gate"]["checks"]
+
+    failed = {each["name"]: each["reason"] for each in checks if each["verdict"] == "fail"}
+    assert {"quarantined", "left_in_kv", "pointers"} == set(failed)
+    assert ("gift" in failed["left_in_kv"], "of:{price}" in failed["pointers"]) == (True, True)
+
+
 def test_an_override_is_written_down(cli: CommandLine, repository: Path, pg: PgConnection) -> None:
     """With its reason; the check is shown as it is."""
     follow(cli, repository)

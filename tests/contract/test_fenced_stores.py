@@ -780,3 +780,21 @@ def test_the_fields_of_a_hash_are_walked(begun: Stand) -> None:
     assert expected == set(walked(lambda position: begun.writer.fields("basket:1", position=position, limit=100)))
     assert [] == walked(lambda position: begun.writer.fields("text", position=position))
     assert [] == walked(lambda position: begun.writer.fields("nothing", position=position))
+
+
+def test_an_expiry_that_no_store_can_hold_writes_nothing(begun: Stand) -> None:
+    """What a script did before it failed would stay, though the caller hears that it failed."""
+    begun.writer.put(text_item("a", b"1"), epoch=1)
+    with pytest.raises(SourceError):
+        begun.writer.put(text_item("a", b"2"), epoch=1, ttl_ms=10**21)
+    with pytest.raises(SourceError):
+        begun.writer.put(text_item("a", b"2", 10**21), epoch=1)
+
+    assert text_item("a", b"1") == begun.item("a")
+
+
+def test_keys_that_begin_like_the_tools_own_are_data(begun: Stand) -> None:
+    """Only the tool's own keys are left out of a page."""
+    begun.writer.put(text_item("kvm:1", b"1"), epoch=1)
+
+    assert ["kvm:1"] == begun.writer.keys(prefix="").keys

@@ -191,7 +191,11 @@ def test_a_field_of_a_hash_is_an_item(world: World, store: Plain) -> None:
         ("clients:all", "index key"),
         ("session:x", "short-lived"),
         ("tags:1", "element by element"),
+        ("client:a\0b", "holds a NUL"),
+        ("client:\udc80", "is no UTF-8"),
+        ("client:" + "\u00e9" * 1000, "longer than 2000 bytes"),
     ],
+    ids=lambda value: ascii(value)[:40],
 )
 def test_an_unmapped_key_is_refused(store: Plain, key: str, said: str) -> None:
     """The error says what the key is, and that this store is for mapped keys; nothing is written or read."""
@@ -235,6 +239,38 @@ def test_a_ttl_is_the_same_on_both_sides(world: World, store: Plain, stage: Stag
     assert (None, None) == expiries(world, "client:1")
     with pytest.raises(BadValueError, match="no time to live"):
         store.put("client:1", {"name": "Ann"}, 0)
+
+
+@pytest.mark.parametrize("ttl", [0, -1, 0.0001, 1e18, float("inf"), float("nan"), timedelta.max])
+def test_a_ttl_that_is_none_writes_nothing(store: Plain, ttl: Any) -> None:
+    """Too short, too long, or no number."""
+    store.put("client:1", {"name": "Ann"})
+    with pytest.raises(BadValueError, match="no time to live"):
+        store.put("client:1", {"name": "Bo"}, ttl)
+
+    assert {"name": "Ann"} == store.get("client:1")
+
+
+@pytest.mark.parametrize("stage", [Stage.DUALWRITE, Stage.RAMPDOWN])
+def test_update_leaves_an_expiry_that_others_changed(world: World, store: Plain, stage: Stage) -> None:
+    """Though the value stayed the same meanwhile."""
+    world.move(stage)
+    store.put("client:1", {"name": "Ann"})
+    rival = Plain(world.open_store())
+    calls = []
+
+    def change(value: Any) -> Any:
+        calls.append(value)
+        if len(calls) == 1:
+            rival.put("client:1", {"name": "Ann"}, 90)
+        return value | {"paid": len(calls)}
+
+    store.update("client:1", change)
+
+    here, there = expiries(world, "client:1")
+    assert here
+    assert here == there
+    rival.close()
 
 
 @pytest.mark.parametrize("stage", [Stage.DUALWRITE, Stage.RAMPDOWN, Stage.COMPLETE])

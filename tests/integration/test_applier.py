@@ -56,6 +56,19 @@ def test_deletions_and_changes_follow(follow: Follow) -> None:
     assert ([], 2) == (follow.marked(), applier.done.removed)
 
 
+@pytest.mark.parametrize("key", ["client:a\0b", "client:\udc80", "client:" + "\u00e9" * 1000], ids=ascii)
+def test_keys_that_no_table_can_hold_are_only_acknowledged(follow: Follow, key: str) -> None:
+    """Another program may have marked one; it must not hold a flip up for ever, nor those beside it."""
+    follow.put(item("client:1", {"name": "Ada"}), item(key, {"name": "Bo"}))
+    follow.delete(key)
+    follow.put(item(key, {"name": "Bo"}))
+    applier = follow.applier()
+    applier.run_pass()
+
+    assert ([], {}) == (follow.marked(), applier.stuck)
+    assert ["client:1"] == list(follow.live.versions())
+
+
 def test_keys_of_no_entity_are_only_acknowledged(follow: Follow) -> None:
     """Nor is one that the tool does not take; a deletion leaves a tombstone, as an older mirror may still come."""
     long = "client:" + "x" * 2100

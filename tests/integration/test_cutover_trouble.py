@@ -119,6 +119,20 @@ def test_the_watch_goes_on_with_a_flip(moving: Moving, steps: int) -> None:
     moving.check_same()
 
 
+def test_the_watch_wants_the_replicas_that_the_flip_was_begun_with(moving: Moving) -> None:
+    """Else a seal that no replica has would be lost in a failover, with the tables open beside the store."""
+    live(moving)
+    with pytest.raises(CrashError):
+        moving.controller(hook=crash_at(2), replicas=1).advance()
+    assert (2, Authority.SEALED) == moving.fence()
+
+    assert "1 replicas did not confirm the seal" in moving.watch().alarm
+
+    assert Stage.LIVE is moving.stage()
+    moving.write("client:1", "open")
+    moving.check_same()
+
+
 def test_the_watch_leaves_a_move_to_whoever_has_the_lease(moving: Moving) -> None:
     """A controller that is at work is not disturbed; one that died is forgotten in time."""
     live(moving)

@@ -271,3 +271,14 @@ def test_the_control_row_is_read_whatever_the_roles_habits_are(live: Live) -> No
 
     assert known == live.writer.control() == process.control()
     process.close()
+
+
+def test_what_is_expected_has_its_expiry(tables: Live) -> None:
+    """Else a writer that keeps an expiry would bring an older one back."""
+    put(tables, item("order:1", {"x": 1}, SOON_MS))
+    [found] = tables.writer.get(["order:1"], deadline_s=DEADLINE_S)
+    assert found is not None
+    put(tables, item("order:1", {"x": 1}, SOON_MS + 5000))
+
+    assert put(tables, item("order:1", {"x": 2}, SOON_MS), expect=found) is None
+    assert [SOON_MS + 5000] == [each and each.expires_at_ms for each in tables.writer.get(["order:1"], deadline_s=9)]

@@ -30,6 +30,7 @@ entities:
   client:
     keys: ["client:{id}"]
     table: clients
+    expires: column
     columns:
       id: {key: id, type: text}
       n:  {path: n, type: bigint}
@@ -184,7 +185,7 @@ def test_more_tasks_than_connections_wait_for_each_other(world: RealWorld) -> No
     assert [True] * 300 == asyncio.run(run())
 
 
-def test_more_threads_than_connections_wait_for_each_other(world: RealWorld, migration: Migration) -> None:
+def test_more_threads_than_connections_wait_for_each_other(migration: Migration) -> None:
     """As among tasks."""
     store, gate = migration.store, threading.Barrier(120)
 
@@ -310,3 +311,19 @@ def test_reads_follow_though_the_companion_is_held_up(
         time.sleep(0.1)
     goes_on.set()
     assert store.get("client:1") == {"n": 2}
+
+
+def test_a_ttl_goes_by_the_clock_of_whoever_holds_the_item(
+    world: RealWorld, migration: Migration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine whose clock is behind must not write what is over at once."""
+    clock = time.time_ns
+    monkeypatch.setattr("time.time_ns", lambda: clock() - 3600 * 10**9)
+    for stage in (Stage.LIVE, Stage.RAMPDOWN):
+        world.move(stage)
+        assert migration.store.put("client:1", {"n": 1}, ttl=60).mirrored
+
+        item = world.fenced.observe("kvm", ["client:1"]).items[0]
+        assert item is not None
+        assert 0 < (item.expires_at_ms or 0) - clock() // 10**6 <= 61_000
+        assert {"n": 1} == migration.store.get("client:1") == held(world.tables("client:1"))

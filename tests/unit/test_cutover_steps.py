@@ -89,6 +89,15 @@ def test_an_intent_of_another_epoch_is_void() -> None:
     assert Step.NOTHING is next_step(FLIP._replace(epoch=6), fences("K6"))
 
 
+@pytest.mark.parametrize("owing", [False, True])
+@pytest.mark.parametrize("replicas", [0, 2])
+def test_an_intent_is_read_as_it_was_written(owing: bool, replicas: int) -> None:  # noqa: FBT001 - a parameter of the test
+    """With all that whoever goes on with it must know."""
+    intent = Intent(Stage.RAMPDOWN, 5, owing=owing, replicas=replicas)
+
+    assert intent == read_intent(FLIP._replace(phase=intent.text))
+
+
 def test_a_first_load_is_no_move() -> None:
     """Its phase is left alone."""
     row = control(1, K, Stage.DUALWRITE)._replace(phase="first load, keys")
