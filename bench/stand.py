@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import pathlib
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 import psycopg
 from psycopg import sql
 
+import kvmigrate
 from bench.contestants import Contestant, Task
 from bench.fill import change, fill, is_redis
 from bench.machine import describe_machine
@@ -54,6 +56,8 @@ class Stand:
     @contextmanager
     def start(cls, workload: Workload, source: str) -> Iterator[Stand]:
         """Start the servers and fill the store."""
+        # As an installation does: else every process would compile the modules that it imports.
+        compileall.compile_dir(pathlib.Path(kvmigrate.__file__).parent, quiet=2)
         with ExitStack() as stack:
             postgres = stack.enter_context(PostgresServer.start(settings=SETTINGS))
             redis_url = stack.enter_context(RedisServer.start()).url if source == "redis" else None

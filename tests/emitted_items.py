@@ -41,13 +41,20 @@ def emit_page(lens: Lens, item: Item, *, staged: bool = True) -> PageRows | None
 
 def plain(lens: Lens, item: Item, ordinal: int = 5, *, staged: bool = True) -> PageRows | None:
     """Return what the generated function for plain items makes of an item, or ``None`` when it is not plain."""
+    return generated(lens, item, ordinal, staged=staged, odd=False)
+
+
+def generated(lens: Lens, item: Item, ordinal: int = 5, *, staged: bool = True, odd: bool = True) -> PageRows | None:
+    """Return what the generated functions make of an item, or ``None`` when it takes the exact path."""
     found = lens._router.find(item.key)
     if found is None or found[0].number not in lens._fast:
         return None
     candidate, captured = found
     builder = PageBuilder(staged=staged)
-    fast = lens._fast[candidate.number]
-    left = fast.page([(ordinal, item, captured)], builder, candidate.route.template, candidate.places)
+    fast, template, places = lens._fast[candidate.number], candidate.route.template, candidate.places
+    left = fast.page([(ordinal, item, captured)], builder, template, places)
+    if left and odd and fast.odd is not None:
+        left = fast.odd(left, builder, template, places)
     return None if left else builder.finish()
 
 
@@ -61,7 +68,7 @@ def agrees(lens: Lens, item: Item) -> bool:
             assert emit_page(lens, item, staged=staged) is None
             continue
         taken = True
-        assert plain(lens, item, staged=staged) == page, item
+        assert generated(lens, item, staged=staged) == page, item
         alone = emit_page(lens, item, staged=staged)
-        assert alone is None or plain(lens, item, 0, staged=staged) == alone, item
+        assert alone is None or generated(lens, item, 0, staged=staged) == alone, item
     return taken

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -70,12 +69,10 @@ two of them wait for each other's value without either seeing it."""
 _OWN_REASONS = sorted({*Reason} - {*SURROUNDING_REASONS})
 
 _KNOWN = """
-COPY (
-    SELECT l.key, l.content_hash FROM kvmigrate.ledger AS l
-    WHERE l.scope = %s AND l.content_hash IS NOT NULL AND l.mapping = ANY(%s) AND NOT l.deleted
-        AND (l.status IN ('ok', 'waiting') OR (l.status = 'quarantined' AND EXISTS (
-            SELECT FROM kvmigrate.quarantine AS q WHERE q.scope = l.scope AND q.key = l.key AND q.reason = ANY(%s))))
-) TO STDOUT (FORMAT binary)
+SELECT l.key, l.content_hash FROM kvmigrate.ledger AS l
+WHERE l.scope = %s AND l.content_hash IS NOT NULL AND l.mapping = ANY(%s) AND NOT l.deleted
+    AND (l.status IN ('ok', 'waiting') OR (l.status = 'quarantined' AND EXISTS (
+        SELECT FROM kvmigrate.quarantine AS q WHERE q.scope = l.scope AND q.key = l.key AND q.reason = ANY(%s))))
 """
 
 _KNOWN_PAGE = 5_000
@@ -298,10 +295,15 @@ class PostgresTarget:
         values = [self._parts().scope, list(self._layout.numbers.values()), _OWN_REASONS]
         # Tried once only: what was yielded cannot be taken back.
         try:
-            with self._reader.connection().cursor() as cursor, cursor.copy(_KNOWN, values) as copy:
-                copy.set_types(["text", "bytea"])
-                rows = copy.rows()
-                while page := list(islice(rows, _KNOWN_PAGE)):
+            connection = self._reader.connection()
+            with (
+                connection.transaction(),
+                # All rows are wanted, so the plan must not be one for the first few.
+                connection.cursor("known", binary=True) as cursor,
+            ):
+                connection.execute("SET LOCAL cursor_tuple_fraction = 1")
+                cursor.execute(_KNOWN, values)
+                while page := cursor.fetchmany(_KNOWN_PAGE):
                     yield page
         except psycopg.Error as exc:
             raise house_error(exc) from exc

@@ -9,13 +9,14 @@ import enum
 from dataclasses import dataclass, field
 
 from kvmigrate.transform.lens.fast_members import Members, members_of, walk
+from kvmigrate.transform.lens.fast_odd import can_be_odd
 from kvmigrate.transform.lens.fast_types import epoch_factor
 from kvmigrate.transform.lens.plan import ColumnPlan, EntityPlan, TablePlan
-from kvmigrate.transform.mapping import Expires, Role
+from kvmigrate.transform.mapping import Expires, RestPolicy, Role
 from kvmigrate.transform.values.column_type import ColumnType
 from kvmigrate.transform.values.pack import OIDS
 
-LAYOUT = 2
+LAYOUT = 3
 """Of the tuples: a module that was compiled from other sources has another one."""
 
 MAX_KEYS = 16
@@ -94,8 +95,14 @@ class _Maker:
         columns = tuple(self._column(each, parent) for each in table.columns)
         above = -1 if parent is None else self.numbers[id(parent)]
         if table.whole is not None:
-            return above, -1, table.whole.position, columns
-        return above, self._node(members_of(table)), -1, columns
+            return above, -1, table.whole.position, -1, columns
+        return above, self._node(members_of(table)), -1, self._rest(table), columns
+
+    def _rest(self, table: TablePlan) -> int:
+        """Return the column that keeps what no other takes, or -1 where something else is done with that."""
+        found = table.by_role(Role.REST)
+        keeps = table.table.rest_policy is RestPolicy.KEEP and not any(each.aliased for each in walk(self.plan.root))
+        return found[0].position if found and keeps and can_be_odd(self.plan) else -1
 
     def _node(self, members: Members) -> int:
         number = len(self.nodes)

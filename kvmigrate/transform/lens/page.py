@@ -16,8 +16,8 @@ from kvmigrate.transform.values.pack import row_head, staged_row_head
 _USUAL_PAGE = 4_096
 
 
-Block = tuple[str, bytes, int]
-"""A table's rows as the compiled emitter made them, and how many."""
+Block = tuple[str, bytes, int, int]
+"""A table's rows as the compiled emitter made them, how many, and the bytes of JSON text in their rests."""
 
 Routed = tuple[int, Item, tuple[str, ...]]
 """An item, its ordinal in the page, and the captures of its key in the template's order."""
@@ -125,9 +125,11 @@ class PageBuilder:
     def add_emitted(self, accepted: list[Accepted], blocks: list[Block]) -> None:
         """Add what the compiled emitter made of items."""
         self.page.accepted += accepted
-        for table, rows, count in blocks:
+        for table, rows, count, rest_bytes in blocks:
             self.parts.setdefault(table, []).append(rows)
             self.counts[table] += count
+            if rest_bytes:
+                self.rest_bytes[table] += rest_bytes
 
     def add_odd(self, losses: list[str], rest_bytes: dict[str, int]) -> None:
         """Add what odd items lost by declaration, and the bytes of their rests."""

@@ -15,7 +15,7 @@
 typedef unsigned char Byte;
 
 /* Goes up with each change of what Python hands in, or gets back: `emit_program.LAYOUT` is the same number. */
-#define LAYOUT 2
+#define LAYOUT 3
 
 /* Beyond each of these an item is not ours. */
 #define MAX_ITEM_BYTES ((size_t)16 << 20)
@@ -182,9 +182,9 @@ typedef struct {
     int first, count;
 } Node;
 
-/* whole: the column that takes an element itself, or -1. */
+/* whole: the column that takes an element itself, or -1. rest: the column that keeps what others leave, or -1. */
 typedef struct {
-    int parent, first_column, columns, node, whole;
+    int parent, first_column, columns, node, whole, rest;
 } Table;
 
 /* Immutable once made. owned: every root row has the item's address. */
@@ -242,6 +242,26 @@ Verdict slot_bytes(Slot *slot, const Text *text, Kind kind, Buffer *arena);
 Verdict slot_value(Slot *slot, const Column *column, Scan *scan, Buffer *arena);
 Verdict slot_scalar(Slot *slot, const Column *column, Scan *scan, Buffer *arena);
 
+/* rest.c: what no column takes of an object, which makes an item odd. */
+
+#define MAX_REST_NAMES 32
+#define MAX_REST_DEPTH 32
+
+/* text: "{" and the members so far. bytes: of JSON text in all rests of the page. */
+typedef struct {
+    Buffer text;
+    Text names[MAX_REST_NAMES];
+    int count;
+    size_t bytes, mark;
+} Rest;
+
+int is_plain_number(const Number *number);
+Verdict add_json(Scan *scan, Buffer *out, Buffer *spare, int depth);
+Verdict slot_written_jsonb(Slot *slot, Scan *scan, Buffer *arena, Buffer *spare);
+void rest_begin(Rest *rest);
+Verdict rest_add_name(Rest *rest, const Text *name);
+Verdict rest_end(Rest *rest, Slot *slot, Buffer *arena);
+
 /* item.c: a whole item. */
 
 /* What the captures of a key are good for. */
@@ -256,9 +276,11 @@ typedef struct {
     Py_ssize_t *rows;       /* by table */
     size_t *size_marks;     /* by table: where the item began */
     Py_ssize_t *row_marks;
+    Rest *rests;            /* by table: of the object at work */
     uint64_t stamp;
-    Buffer arena;
+    Buffer arena, spare;
     int staged, repeated_keys, depth;
+    int exact, kept;        /* the item is read exactly, as the Python way does with odd ones; members kept in rests */
     Text captures[MAX_CAPTURES]; /* of the item at work, by key */
     Py_ssize_t ordinal;
 } Run;

@@ -16,7 +16,9 @@ int run_start(Run *run, const Program *program, int staged)
     run->rows = PyMem_RawCalloc(tables, sizeof(Py_ssize_t));
     run->size_marks = PyMem_RawCalloc(tables, sizeof(size_t));
     run->row_marks = PyMem_RawCalloc(tables, sizeof(Py_ssize_t));
-    return run->slots && run->seen && run->deferred && run->out && run->rows && run->size_marks && run->row_marks;
+    run->rests = PyMem_RawCalloc(tables, sizeof(Rest));
+    return run->slots && run->seen && run->deferred && run->out && run->rows && run->size_marks && run->row_marks &&
+           run->rests;
 }
 
 void run_end(Run *run)
@@ -24,6 +26,11 @@ void run_end(Run *run)
     if (run->program != NULL && run->out != NULL)
         for (int n = 0; n < run->program->table_count; n++)
             PyMem_RawFree(run->out[n].data);
+    if (run->program != NULL && run->rests != NULL)
+        for (int n = 0; n < run->program->table_count; n++)
+            PyMem_RawFree(run->rests[n].text.data);
+    PyMem_RawFree(run->rests);
+    PyMem_RawFree(run->spare.data);
     PyMem_RawFree(run->slots);
     PyMem_RawFree(run->seen);
     PyMem_RawFree(run->deferred);
@@ -61,6 +68,11 @@ static Verdict write_row(Run *run, int table)
     const Slot *slots = slots_of(run, table);
     Buffer *out = &run->out[table];
     Byte head[10];
+    if (run->rests[table].count) {
+        Verdict found = rest_end(&run->rests[table], slots_of(run, table) + plan->rest, &run->arena);
+        if (found != MINE)
+            return found;
+    }
     put_16(head, (uint32_t)(plan->columns + run->staged));
     put_32(head + 2, 4);
     put_32(head + 6, (uint32_t)run->ordinal);
@@ -89,11 +101,10 @@ static Verdict text_is(Run *run, const Text *text, const void *wanted, size_t si
     return same ? MINE : NOT_MINE;
 }
 
-/* The member whose name is next. Most often it is the one behind the last one. */
-static Verdict find_member(Run *run, const Node *node, Scan *scan, int *next, const Member **found)
+/* The member whose name is next, NULL for one that no column takes. Most often it is the one behind the last one. */
+static Verdict find_member(Run *run, const Node *node, Scan *scan, int *next, const Member **found, Text *name)
 {
     const Member *members = run->program->members + node->first;
-    Text name;
     if (*next < node->count) {
         const Member *member = &members[*next];
         size_t size = member->size;
@@ -105,19 +116,67 @@ static Verdict find_member(Run *run, const Node *node, Scan *scan, int *next, co
             return MINE;
         }
     }
-    if (!scan_text(scan, &name))
+    if (!scan_text(scan, name))
         return NOT_MINE;
     for (int tried = 0, n = *next; tried < node->count; tried++, n++) {
         if (n >= node->count)
             n = 0;
-        Verdict same = text_is(run, &name, members[n].name, members[n].size);
+        Verdict same = text_is(run, name, members[n].name, members[n].size);
         if (same == NOT_MINE)
             continue;
         *next = n + 1;
         *found = &members[n];
         return same;
     }
-    return NOT_MINE;
+    *found = NULL;
+    return run->exact ? MINE : NOT_MINE;
+}
+
+/* Keep a member that no column takes, or a null that one takes. */
+static Verdict keep_member(Run *run, int table, const Text *name, Scan *scan)
+{
+    Rest *rest = &run->rests[table];
+    if (run->program->tables[table].rest < 0)
+        return NOT_MINE;
+    Verdict found = rest_add_name(rest, name);
+    run->kept++;
+    return found == MINE ? add_json(scan, &rest->text, &run->spare, MAX_REST_DEPTH) : found;
+}
+
+/* A member of an odd item. Types that the Python way reads by other rules than those of plain items are not ours. */
+static Verdict read_exactly(Run *run, int table, const Member *member, Scan *scan)
+{
+    const Column *column = columns_of(run, table) + member->number;
+    Slot *slot = slots_of(run, table) + member->number;
+    Scan ahead = *scan;
+    Number number;
+    if (next_is(scan, 'n')) {
+        Text name = {(const Byte *)member->name, member->size, 0};
+        slot->state = SQL_NULL;
+        return keep_member(run, table, &name, scan);
+    }
+    if (column->array)
+        return column->kind == TEXT ? slot_value(slot, column, scan, &run->arena) : NOT_MINE;
+    switch (column->kind) {
+    case JSONB:
+        return slot_written_jsonb(slot, scan, &run->arena, &run->spare);
+    case NUMERIC:
+        if (!scan_number(&ahead, &number) || !is_plain_number(&number))
+            return NOT_MINE;
+        return slot_value(slot, column, scan, &run->arena);
+    case TEXT:
+    case BOOLEAN:
+    case SMALLINT:
+    case INTEGER:
+    case BIGINT:
+    case UUID:
+    case ISO:
+    case EPOCH:
+    case ENUM:
+        return slot_value(slot, column, scan, &run->arena);
+    default:
+        return NOT_MINE;
+    }
 }
 
 /* A member that says again what the key says; spelt otherwise it is not ours. */
@@ -176,7 +235,8 @@ static Verdict read_element(Run *run, int child, int64_t place, Scan *scan)
         if (columns[n].source == FROM_ORDINAL && !slot_integer(&slots[n], place, columns[n].kind))
             return NOT_MINE;
     if (plan->whole >= 0)
-        found = slot_value(&slots[plan->whole], &columns[plan->whole], scan, &run->arena);
+        /* Elements that are values are read exactly by rules of their own. */
+        found = run->exact ? NOT_MINE : slot_value(&slots[plan->whole], &columns[plan->whole], scan, &run->arena);
     else
         found = read_object(run, child, plan->node, scan);
     return found == MINE ? write_row(run, child) : found;
@@ -222,7 +282,8 @@ static Verdict read_member(Run *run, int table, const Member *member, Scan *scan
     case TO_CHILD:
         return read_child(run, member->number, scan);
     default:
-        return slot_value(slot, columns_of(run, table) + member->number, scan, &run->arena);
+        return run->exact ? read_exactly(run, table, member, scan)
+                          : slot_value(slot, columns_of(run, table) + member->number, scan, &run->arena);
     }
 }
 
@@ -242,25 +303,35 @@ static Verdict read_deferred(Run *run, const Node *node, const Byte *end)
     return MINE;
 }
 
-static Verdict read_members(Run *run, int table, const Node *node, Scan *scan)
+static Verdict read_members(Run *run, int table, const Node *node, Scan *scan, int inner)
 {
     uint64_t stamp = ++run->stamp;
     int next = 0;
     do {
         const Member *member = NULL;
+        Text name;
         skip_space(scan);
-        Verdict found = find_member(run, node, scan, &next, &member);
+        Verdict found = find_member(run, node, scan, &next, &member, &name);
         if (found != MINE)
             return found;
+        skip_space(scan);
+        if (!take(scan, ':'))
+            return NOT_MINE;
+        skip_space(scan);
+        if (member == NULL) {
+            found = inner ? NOT_MINE : keep_member(run, table, &name, scan);
+            if (found != MINE)
+                return found;
+            skip_space(scan);
+            continue;
+        }
         /* Of a member that stands twice the last one counts: that is for the others to sort out. */
         uint64_t *seen = &run->seen[member - run->program->members];
         if (*seen == stamp)
             return NOT_MINE;
         *seen = stamp;
-        skip_space(scan);
-        if (!take(scan, ':'))
+        if (inner && run->exact && next_is(scan, 'n'))
             return NOT_MINE;
-        skip_space(scan);
         found = read_member(run, table, member, scan);
         if (found != MINE)
             return found;
@@ -276,12 +347,16 @@ static Verdict read_object(Run *run, int table, int number, Scan *scan)
     if (!take(scan, '{') || ++run->depth > MAX_DEPTH)
         return NOT_MINE;
     if (!inner)
+        rest_begin(&run->rests[table]);
+    if (!inner && run->program->tables[table].rest >= 0)
+        slots_of(run, table)[run->program->tables[table].rest].state = SQL_NULL;
+    if (!inner)
         for (int n = 0; n < node->count; n++)
             if (run->program->members[node->first + n].target == TO_CHILD)
                 run->deferred[run->program->members[node->first + n].number] = NULL;
     skip_space(scan);
     /* An inner object without any mapped member stays in rest. */
-    Verdict found = !take(scan, '}') ? read_members(run, table, node, scan) : inner ? NOT_MINE : MINE;
+    Verdict found = !take(scan, '}') ? read_members(run, table, node, scan, inner) : inner ? NOT_MINE : MINE;
     run->depth--;
     if (found != MINE || inner)
         return found;
@@ -345,22 +420,35 @@ static Verdict read_item(Run *run, const Incoming *item)
     return write_row(run, 0);
 }
 
-/* Add the item's rows, all of them or none. Its captures stand in the run. */
-Verdict run_item(Run *run, const Incoming *item)
+static Verdict try_way(Run *run, const Incoming *item, int exact)
 {
     int tables = run->program->table_count;
-    run->arena.size = 0;
+    run->arena.size = run->spare.size = 0;
     run->ordinal = item->ordinal;
-    run->repeated_keys = run->depth = 0;
+    run->repeated_keys = run->depth = run->kept = 0;
+    run->exact = exact;
     for (int n = 0; n < tables; n++) {
         run->size_marks[n] = run->out[n].size;
         run->row_marks[n] = run->rows[n];
+        run->rests[n].mark = run->rests[n].bytes;
+        run->rests[n].count = 0;
     }
     Verdict found = read_item(run, item);
+    /* Nothing is kept of it: then it is odd in a way that only Python knows. */
+    if (found == MINE && exact && run->kept == 0)
+        found = NOT_MINE;
     if (found != MINE)
         for (int n = 0; n < tables; n++) {
             run->out[n].size = run->size_marks[n];
             run->rows[n] = run->row_marks[n];
+            run->rests[n].bytes = run->rests[n].mark;
         }
     return found;
+}
+
+/* Add the item's rows, all of them or none. Its captures stand in the run. */
+Verdict run_item(Run *run, const Incoming *item)
+{
+    Verdict found = try_way(run, item, 0);
+    return found == NOT_MINE && run->program->tables[0].rest >= 0 ? try_way(run, item, 1) : found;
 }

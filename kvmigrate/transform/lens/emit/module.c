@@ -157,9 +157,9 @@ static PyObject *blocks_of(const Page *page)
         for (int n = 0; page->started[r] && n < run->program->table_count; n++) {
             if (run->rows[n] == 0)
                 continue;
-            PyObject *block = Py_BuildValue("(Oy#n)", PyTuple_GET_ITEM(run->program->names, n),
+            PyObject *block = Py_BuildValue("(Oy#nn)", PyTuple_GET_ITEM(run->program->names, n),
                                             (const char *)run->out[n].data, (Py_ssize_t)run->out[n].size,
-                                            run->rows[n]);
+                                            run->rows[n], (Py_ssize_t)run->rests[n].bytes);
             int added = block == NULL ? -1 : PyList_Append(blocks, block);
             Py_XDECREF(block);
             if (added < 0) {
@@ -223,7 +223,7 @@ static int try_routed(Page *page, Run *run, PyObject *routed, PyObject *places, 
 }
 
 PyDoc_STRVAR(group_doc, "group(program, group, staged, derived, places)\n--\n\n"
-                        "Return what is left of a group, what was accepted, and (table, rows, count) of its tables.");
+                        "Return what is left of a group, what was accepted, and (table, rows, count, bytes in rest) of its tables.");
 
 static PyObject *emitter_group(PyObject *self, PyObject *args)
 {
@@ -284,7 +284,7 @@ static int try_keyed(Page *page, PyObject *item, Py_ssize_t ordinal)
 }
 
 PyDoc_STRVAR(page_doc, "page(items, staged)\n--\n\n"
-                       "Return (ordinal, item) of what is left, what was accepted, and (table, rows, count) of the tables.");
+                       "Return (ordinal, item) of what is left, what was accepted, and (table, rows, count, bytes in rest) of the tables.");
 
 static PyObject *emitter_page(PyObject *self, PyObject *args)
 {

@@ -79,7 +79,8 @@ static int read_table(Program *program, int number, PyObject *spec)
 {
     Table *table = &program->tables[number];
     PyObject *columns;
-    if (!PyArg_ParseTuple(spec, "iiiO!;a table", &table->parent, &table->node, &table->whole, &PyTuple_Type, &columns))
+    if (!PyArg_ParseTuple(spec, "iiiiO!;a table", &table->parent, &table->node, &table->whole, &table->rest,
+                          &PyTuple_Type, &columns))
         return 0;
     Py_ssize_t count = PyTuple_GET_SIZE(columns);
     if (count < 1 || count > 1600 || (number == 0) != (table->parent == -1) || table->parent >= number ||
@@ -91,12 +92,17 @@ static int read_table(Program *program, int number, PyObject *spec)
     if (scalar ? table->node != -1 || number == 0 || table->whole >= count
                : table->node < 0 || table->node >= program->node_count || table->whole != -1)
         return wrong("table");
+    if (table->rest < -1 || table->rest >= count || (scalar && table->rest != -1))
+        return wrong("rest");
     for (Py_ssize_t n = 0; n < count; n++) {
         PyObject *column = tuple_at(columns, n, "column");
         if (column == NULL || !read_column(program, number, column))
             return 0;
     }
-    return !scalar || program->columns[table->first_column + table->whole].source == FROM_MEMBER || wrong("table");
+    const Column *own = program->columns + table->first_column;
+    if (table->rest >= 0 && own[table->rest].source != FROM_NOTHING)
+        return wrong("rest");
+    return !scalar || own[table->whole].source == FROM_MEMBER || wrong("table");
 }
 
 static int read_tables(Program *program, PyObject *tables)
@@ -104,7 +110,7 @@ static int read_tables(Program *program, PyObject *tables)
     Py_ssize_t columns = 0;
     for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(tables); n++) {
         PyObject *table = tuple_at(tables, n, "table");
-        PyObject *last = table && PyTuple_GET_SIZE(table) == 4 ? tuple_at(table, 3, "table") : NULL;
+        PyObject *last = table && PyTuple_GET_SIZE(table) == 5 ? tuple_at(table, 4, "table") : NULL;
         if (last == NULL)
             return PyErr_Occurred() ? 0 : wrong("table");
         columns += PyTuple_GET_SIZE(last);
