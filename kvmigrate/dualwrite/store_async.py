@@ -69,8 +69,10 @@ class AsyncStore:
 
             ttl: Seconds from now; ``None`` is no expiry, as with SET.
         """
-        entity = need_entity(key, self._lens)
-        return _done(await self._write(Write(key, item_of(key, value, entity), ttl_ms=_milliseconds(ttl))))
+        item = item_of(key, value, need_entity(key, self._lens))
+        result = await self._write(Write(key, item, None if ttl is None else _milliseconds(ttl)))
+        assert result is not None  # noqa: S101 - a write without a condition is done, or raises
+        return result
 
     async def delete(self, key: str) -> WriteResult:
         """Delete the key, whether it exists or not."""
@@ -238,9 +240,7 @@ def _done(result: WriteResult | None) -> WriteResult:
     return result
 
 
-def _milliseconds(ttl: float | timedelta | None) -> int | None:
-    if ttl is None:
-        return None
+def _milliseconds(ttl: float | timedelta) -> int:
     seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
     if not seconds * 1000 >= 1:
         raise BadValueError(f"a ttl of {ttl} is no time to live", hint="seconds from now; `delete` takes a key away")
