@@ -23,6 +23,7 @@ from kvmigrate.config import Settings
 from kvmigrate.cutover.controller import Controller, Moved
 from kvmigrate.cutover.gate import Verdict
 from kvmigrate.cutover.sides import Sides
+from kvmigrate.errors import CheckFailedError
 from kvmigrate.migration import Migration
 from kvmigrate.model import Stage
 from kvmigrate.stages import open_sides
@@ -33,6 +34,7 @@ DIRTY = 500
 PAUSE_S = 0.01
 """Of a writer, after each write."""
 
+MOST_GIVEN_UP = 20
 REST_S = 0.1
 """Between two flips."""
 
@@ -70,18 +72,19 @@ def flip(stand: LiveStand, *, flips: int) -> str:
     shop = LiveShop(4 * DIRTY)
     seen: dict[str, list[tuple[float, float, float]]] = {"live -> rampdown": [], "rampdown -> live": []}
     steps: list[dict[str, float]] = []
+    given_up: list[str] = []
     dirty = (page for number in itertools.count(1) for page in shop.pages(number, first=DIRTY))
     with stand.live(shop) as live, _writers(live, shop) as writers, ExitStack() as stack:
         sides = open_sides(live.opener(), stack, replicas=0)
         # What is marked before the command began is drained before the seal.
-        sides.hook = lambda step: live.mark(iter([next(dirty)])) if step == "begin" else None
+        sides.hook = lambda step: _mark(live, dirty) if step == "begin" else None
         controller = Controller(sides, who="bench")
         _wait_for_gate(controller, sides)
         for _ in range(flips):
-            seen["live -> rampdown"].append(_moved(controller.advance, Stage.RAMPDOWN))
+            seen["live -> rampdown"].append(_moved(controller.advance, Stage.RAMPDOWN, given_up))
             steps.append(_since_seal(sides))
             time.sleep(REST_S)
-            seen["rampdown -> live"].append(_moved(controller.rollback, Stage.LIVE))
+            seen["rampdown -> live"].append(_moved(controller.rollback, Stage.LIVE, given_up))
             time.sleep(REST_S)
         slow, count = writers.ended()
     rows = []
@@ -96,6 +99,7 @@ def flip(stand: LiveStand, *, flips: int) -> str:
         heads,
         rows,
         f"The writers wrote {count:,} times, and none of their writes failed. No relay ran.",
+        f"Given up, and tried again: {len(given_up)}{''.join(f' ({why})' for why in given_up[:1])}.",
         f"Of the stall on the way forward, medians: {_told(steps)}.",
         f"Goal: p99 of the stall at most {GOAL_MS} ms.",
     )
@@ -150,13 +154,27 @@ def _wait_for_gate(controller: Controller, sides: Sides) -> None:
         time.sleep(REST_S)
 
 
-def _moved(move: Callable[[Stage], Moved], to: Stage) -> tuple[float, float, float]:
-    """Flip once; return the stall in milliseconds, and when the command began and ended."""
+def _moved(move: Callable[[Stage], Moved], to: Stage, given_up: list[str]) -> tuple[float, float, float]:
+    """Flip once; return the stall in milliseconds, and when the command began and ended.
+
+    A flip that would stall for too long is given up by itself, noted, and tried again, as people would.
+    """
     begun = time.monotonic()
-    moved = move(to)
+    try:
+        moved = move(to)
+    except CheckFailedError as exc:
+        given_up.append(str(exc))
+        if len(given_up) > MOST_GIVEN_UP:
+            raise
+        time.sleep(REST_S)
+        return _moved(move, to, given_up)
     if moved.stall_ms is None:
         raise SystemExit(f"the authority did not move: {moved}")
     return moved.stall_ms, begun, time.monotonic()
+
+
+def _mark(live: Live, dirty: Iterator[dict[str, bytes]]) -> None:
+    live.mark(itertools.islice(dirty, 1))
 
 
 def _since_seal(sides: Sides) -> dict[str, float]:
