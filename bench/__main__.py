@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench import bulk, lens, verify
+from bench import bulk, lens, live, verify
 
 if __name__ == "__main__":
     lens.main()
@@ -10,3 +10,5 @@ if __name__ == "__main__":
     bulk.main(["--scale", "0.05", "--rounds", "3", "--scenarios", "first", "again", "merge", "verify"])
     print()
     verify.main()
+    print()
+    live.main(["--scale", "0.1"])

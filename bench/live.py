@@ -25,7 +25,7 @@ SCENARIOS: dict[str, Callable[[LiveStand, Callable[[int], int], int], str]] = {
     "outage": lambda stand, scaled, _: outage(stand, keys=scaled(100_000)),
     "flip": lambda stand, scaled, _: flip(stand, flips=scaled(20)),
     "race": lambda stand, scaled, _: race(stand, keys=scaled(3_000)),
-    "routing": lambda _, scaled, __: routing(rounds=scaled(20)),
+    "routing": lambda _, scaled, __: routing(rounds=scaled(60)),
 }
 """Each with the size that it has at scale 1.0."""
 

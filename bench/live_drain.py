@@ -111,20 +111,14 @@ def _measured(stand: LiveStand, work: Callable[[], int], items: int) -> Cost:
     after = time.perf_counter(), time.process_time(), cpu_s(meter.redis or 0), family_cpu_s(meter.postgres)
     if done != items:
         raise SystemExit(f"{done:,} of {items:,} items were applied")
-    return Cost(*(late - early for early, late in zip(before, after, strict=True)), peak_mb=0)
+    wall_s, client_s, redis_s, postgres_s = (late - early for early, late in zip(before, after, strict=True))
+    return Cost(wall_s, client_s, redis_s, postgres_s, peak_mb=0)
 
 
 def _figures(costs: list[Cost], items: int, ours_s: float) -> list[str]:
     walls = [cost.wall_s for cost in costs]
-    each = [
-        median([figure(cost) for cost in costs]) / items * 1e6
-        for figure in (
-            lambda cost: cost.cpu_s,
-            lambda cost: cost.client_s,
-            lambda cost: cost.redis_s,
-            lambda cost: cost.postgres_s,
-        )
-    ]
+    parts = zip(*((cost.cpu_s, cost.client_s, cost.redis_s, cost.postgres_s) for cost in costs), strict=True)
+    each = [median(seconds) / items * 1e6 for seconds in parts]
     spread = f"{items / max(walls):,.0f}-{items / min(walls):,.0f}"
     rate = f"{items / median(walls):,.0f} ({spread})"
     return [rate, f"{median(walls) / ours_s:.2f}", *(f"{figure:.1f}" for figure in each)]

@@ -10,25 +10,34 @@ import itertools
 import multiprocessing
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from typing import NamedTuple
 
 from bench.live_results import median, percentile, table
 from bench.live_shop import LiveShop
-from bench.live_stand import Live, LiveStand
+from bench.live_stand import Live, LiveStand, quiet
 from kvmigrate.config import Settings
+from kvmigrate.cutover.controller import Controller, Moved
 from kvmigrate.cutover.gate import Verdict
+from kvmigrate.cutover.sides import Sides
+from kvmigrate.errors import CheckFailedError
 from kvmigrate.migration import Migration
 from kvmigrate.model import Stage
-from kvmigrate.stages import Stages
+from kvmigrate.stages import open_sides
 
 GOAL_MS = 250
 WRITERS = 2
 DIRTY = 500
 PAUSE_S = 0.01
+"""Of a writer, after each write."""
+
+MOST_GIVEN_UP = 20
+REST_S = 0.1
+"""Between two flips."""
+
 SLOW_S = 0.02
 """Writes that took longer are told."""
 
@@ -60,17 +69,23 @@ class Writers(NamedTuple):
 
 def flip(stand: LiveStand, *, flips: int) -> str:
     """Return the table of so many flips each way."""
-    shop = LiveShop(max(2 * DIRTY, 2_000))
+    shop = LiveShop(4 * DIRTY)
     seen: dict[str, list[tuple[float, float, float]]] = {"live -> rampdown": [], "rampdown -> live": []}
-    with stand.live(shop) as live, _writers(live) as writers, live.migration.stages() as stages:
-        _wait_for_gate(stages)
-        pages = itertools.cycle(range(shop.orders // DIRTY))
-        for number in range(flips):
-            live.mark(itertools.islice(shop.pages(number + 1, first=next(pages) * DIRTY), 1))
-            seen["live -> rampdown"].append(_moved(stages, forward=True))
-            time.sleep(10 * PAUSE_S)
-            seen["rampdown -> live"].append(_moved(stages, forward=False))
-            time.sleep(10 * PAUSE_S)
+    steps: list[dict[str, float]] = []
+    given_up: list[str] = []
+    dirty = (page for number in itertools.count(1) for page in shop.pages(number, first=DIRTY))
+    with stand.live(shop) as live, _writers(live, shop) as writers, ExitStack() as stack:
+        sides = open_sides(live.opener(), stack, replicas=0)
+        # What is marked before the command began is drained before the seal.
+        sides.hook = lambda step: _mark(live, dirty) if step == "begin" else None
+        controller = Controller(sides, who="bench")
+        _wait_for_gate(controller, sides)
+        for _ in range(flips):
+            seen["live -> rampdown"].append(_moved(controller.advance, Stage.RAMPDOWN, given_up))
+            steps.append(_since_seal(sides))
+            time.sleep(REST_S)
+            seen["rampdown -> live"].append(_moved(controller.rollback, Stage.LIVE, given_up))
+            time.sleep(REST_S)
         slow, count = writers.ended()
     rows = []
     for name, moves in seen.items():
@@ -80,16 +95,19 @@ def flip(stand: LiveStand, *, flips: int) -> str:
         rows.append([name, *(f"{figure:,.1f}" for figure in figures)])
     heads = ["stall p50 ms", "p99", "most", "longest write p50 ms", "p99"]
     return table(
-        f"{flips} flips each way, up to {DIRTY} dirty keys, {WRITERS} writers",
+        f"{flips} flips each way, {DIRTY} dirty keys on the way forward, {WRITERS} writers",
         heads,
         rows,
         f"The writers wrote {count:,} times, and none of their writes failed. No relay ran.",
+        f"Given up, and tried again: {len(given_up)}{''.join(f' ({why})' for why in given_up[:1])}.",
+        f"Of the stall on the way forward, medians: {_told(steps)}.",
         f"Goal: p99 of the stall at most {GOAL_MS} ms.",
     )
 
 
 def write_on(settings: Settings, orders: list[tuple[str, bytes]], stop: Event, pipe: Connection) -> None:
     """Write orders at random until told to stop; then tell the slow writes, and how many there were."""
+    quiet()
     slow: list[Took] = []
     count = 0
     with Migration.open(settings) as migration:
@@ -107,9 +125,9 @@ def write_on(settings: Settings, orders: list[tuple[str, bytes]], stop: Event, p
 
 
 @contextmanager
-def _writers(live: Live) -> Iterator[Writers]:
+def _writers(live: Live, shop: LiveShop) -> Iterator[Writers]:
     """Processes that write orders until they are told to stop, or the block ends."""
-    orders = list(LiveShop(DIRTY, seed=1).written())
+    orders = list(itertools.islice(shop.written(), DIRTY))
     context = multiprocessing.get_context("spawn")
     stop, pipes, processes = context.Event(), [], []
     for _ in range(WRITERS):
@@ -127,27 +145,47 @@ def _writers(live: Live) -> Iterator[Writers]:
             process.join(_WAIT_S)
 
 
-def _wait_for_gate(stages: Stages) -> None:
+def _wait_for_gate(controller: Controller, sides: Sides) -> None:
     """Wait until every writer said that it knows the stage: before that the gate refuses."""
     end = time.monotonic() + _WAIT_S
-    while len(stages.show().processes) < WRITERS or not _is_open(stages):
+    while len(sides.row.processes()) < WRITERS or controller.gate(Stage.RAMPDOWN).verdict is not Verdict.PASS:
         if time.monotonic() > end:
             raise SystemExit("the gate into rampdown stays shut")
-        time.sleep(0.1)
+        time.sleep(REST_S)
 
 
-def _is_open(stages: Stages) -> bool:
-    report = stages.gate(Stage.RAMPDOWN, {})
-    return report is not None and report.verdict is Verdict.PASS
+def _moved(move: Callable[[Stage], Moved], to: Stage, given_up: list[str]) -> tuple[float, float, float]:
+    """Flip once; return the stall in milliseconds, and when the command began and ended.
 
-
-def _moved(stages: Stages, *, forward: bool) -> tuple[float, float, float]:
-    """Flip once; return the stall in milliseconds, and when the command began and ended."""
+    A flip that would stall for too long is given up by itself, noted, and tried again, as people would.
+    """
     begun = time.monotonic()
-    moved = stages.advance(Stage.RAMPDOWN, why="", overrides={}) if forward else stages.rollback(Stage.LIVE, why="")
+    try:
+        moved = move(to)
+    except CheckFailedError as exc:
+        given_up.append(str(exc))
+        if len(given_up) > MOST_GIVEN_UP:
+            raise
+        time.sleep(REST_S)
+        return _moved(move, to, given_up)
     if moved.stall_ms is None:
         raise SystemExit(f"the authority did not move: {moved}")
     return moved.stall_ms, begun, time.monotonic()
+
+
+def _mark(live: Live, dirty: Iterator[dict[str, bytes]]) -> None:
+    live.mark(itertools.islice(dirty, 1))
+
+
+def _since_seal(sides: Sides) -> dict[str, float]:
+    """Return how many milliseconds each step took, from the seal on until the tables were open."""
+    names = [name for name, _ in sides.done]
+    stalled = sides.done[names.index("seal") : names.index("tables open") + 1]
+    return {name: (at - before) * 1000 for (_, before), (name, at) in itertools.pairwise(stalled)}
+
+
+def _told(steps: list[dict[str, float]]) -> str:
+    return ", ".join(f"{name} {median([each[name] for each in steps]):,.1f} ms" for name in steps[0])
 
 
 def _longest(slow: list[Took], begun: float, ended: float) -> float:

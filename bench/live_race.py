@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import psycopg
 
@@ -75,6 +76,7 @@ def _ours(live: Live, pairs: list[Pair]) -> tuple[int, int]:
 def _theirs(live: Live, pairs: list[Pair]) -> tuple[int, int]:
     live.query(_CREATE)
     connections = threading.local()
+    opened = ExitStack()
 
     def old(payload: tuple[str, bytes]) -> None:
         live.client.set(*payload)
@@ -82,10 +84,10 @@ def _theirs(live: Live, pairs: list[Pair]) -> tuple[int, int]:
     def new(payload: tuple[str, bytes]) -> None:
         time.sleep(random.uniform(0, JITTER_S))
         if not hasattr(connections, "own"):
-            connections.own = psycopg.connect(live.target, autocommit=True)
+            connections.own = opened.enter_context(psycopg.connect(live.target, autocommit=True))
         connections.own.execute(_UPSERT, [payload[0], json.loads(payload[1])["total"]])
 
-    with migrator(old, new) as peer:
+    with opened, migrator(old, new) as peer:
         _race(pairs, lambda key, value: peer.write((key, value)))
     found = live.query("SELECT key, total FROM theirs")
     return _different(live, pairs, {key: float(total) for key, total in found}), 0

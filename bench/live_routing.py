@@ -24,7 +24,7 @@ from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, compile_mapping
 
 GOAL = 20
-BATCH = 2_000
+BATCH = 500
 
 _PUT = Put(Version(1, 1), Logging.MIRROR, None)
 _FENCE = Fence(1, Authority.STORE, Logging.MIRROR)

@@ -10,7 +10,8 @@ import psycopg
 from psycopg import sql
 
 from bench.live_shop import LiveShop
-from bench.script_peer import COLUMNS, KINDS, Rows, Script, create_tables, loads
+from bench.script_peer import COLUMNS, Rows, Script, create_tables, loads
+from bench.shop import KINDS
 
 _GONE = "DELETE FROM order_items WHERE order_id = ANY(%s::uuid[])"
 

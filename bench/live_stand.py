@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pathlib
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 
 import psycopg
 import redis
+import structlog
 from psycopg import sql
 
 from bench.contestants import MAPPING
@@ -56,6 +58,12 @@ _WAIT_S = 120.0
 _POLL_S = 0.01
 
 
+def quiet() -> None:
+    """Let this process print tables alone: what a service would log of an outage is no news here."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
+
+
 @dataclass
 class LiveStand:
     """A PostgreSQL and a Redis for migrations, one after the other.
@@ -74,6 +82,7 @@ class LiveStand:
     @contextmanager
     def start(cls) -> Iterator[LiveStand]:
         """Start the servers."""
+        quiet()
         with ExitStack() as stack:
             postgres = stack.enter_context(PostgresServer.start(settings=SETTINGS))
             url = stack.enter_context(RedisServer.start()).url

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-
-from ldclient import Config, Context, LDClient, Result
-from ldclient.integrations.test_data import TestData
-from ldclient.migrations import MigratorBuilder, Stage
 
 FLAG = "shop"
 DUALWRITE = "dualwrite"
@@ -18,20 +15,15 @@ Write = Callable[[Any], None]
 
 
 class MigratorPeer:
-    """A migrator in one stage."""
+    """A migrator in one stage, for one user."""
 
-    def __init__(self, client: LDClient, old: Write, new: Write) -> None:
-        """Write into *old*, then into *new*."""
-        builder = MigratorBuilder(client).read(_told(old), _told(new)).write(_told(old), _told(new))
-        built = builder.build()
-        if isinstance(built, str):
-            raise TypeError(built)
-        self._migrator = built
-        self._context = Context.builder("user-1").set("tenant", "acme").build()
+    def __init__(self, migrator: Any, context: Any, default: Any) -> None:
+        """Write through *migrator*."""
+        self._migrator, self._context, self._default = migrator, context, default
 
     def write(self, payload: Any) -> None:
-        """Write through the migrator. Raises what either side raised."""
-        result = self._migrator.write(FLAG, self._context, Stage.OFF, payload)
+        """Write into both stores. Raises what either of them raised."""
+        result = self._migrator.write(FLAG, self._context, self._default, payload)
         for each in (result.authoritative, result.nonauthoritative):
             if each is not None and not each.is_success():
                 raise each.exception or RuntimeError(each.error)
@@ -39,21 +31,24 @@ class MigratorPeer:
 
 @contextmanager
 def migrator(old: Write, new: Write) -> Iterator[MigratorPeer]:
-    """A migrator in stage dualwrite: the old store is the authority."""
+    """A migrator in stage dualwrite: *old* is the authority, and written first. Its package is in the bench extra."""
+    sdk, migrations = importlib.import_module("ldclient"), importlib.import_module("ldclient.migrations")
+    data = importlib.import_module("ldclient.integrations.test_data").TestData.data_source()
     logging.getLogger("ldclient").setLevel(logging.CRITICAL)
-    data = TestData.data_source()
-    stages = [stage.value for stage in Stage]
+    stages = [stage.value for stage in migrations.Stage]
     data.update(data.flag(FLAG).variations(*stages).variation_for_all(stages.index(DUALWRITE)))
-    client = LDClient(Config("no-key", update_processor_class=data, send_events=False))
+    client = sdk.LDClient(sdk.Config("no-key", update_processor_class=data, send_events=False))
+
+    def told(write: Write) -> Callable[[Any], Any]:
+        def tell(payload: Any) -> Any:
+            write(payload)
+            return sdk.Result.success(None)
+
+        return tell
+
     try:
-        yield MigratorPeer(client, old, new)
+        builder = migrations.MigratorBuilder(client).read(told(old), told(new)).write(told(old), told(new))
+        context = sdk.Context.builder("user-1").set("tenant", "acme").build()
+        yield MigratorPeer(builder.build(), context, migrations.Stage.OFF)
     finally:
         client.close()
-
-
-def _told(write: Write) -> Callable[[Any], Result]:
-    def told(payload: Any) -> Result:
-        write(payload)
-        return Result.success(None)
-
-    return told

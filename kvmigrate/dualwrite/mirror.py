@@ -31,6 +31,9 @@ class Mirrored(enum.Enum):
     """The tables are at another epoch or authority: the store may have accepted what nobody will ever see."""
 
 
+_DONE, _LEFT = Mirrored.DONE, Mirrored.LEFT
+
+
 class Mirror:
     """Mirrors writes under a deadline and behind a breaker. It never raises."""
 
@@ -55,7 +58,7 @@ class Mirror:
             _log.error("a mirror failed in a way that nobody foresaw; the mark stays", key=key, **told(exc))
             return Mirrored.LEFT
         self._breaker.succeeded()
-        return Mirrored.DONE if done else Mirrored.LEFT
+        return _DONE if done else _LEFT
 
     def _place_of(self, version: Version) -> Mirrored:
         """Return what a fence's refusal means for an accepted write."""

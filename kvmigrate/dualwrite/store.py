@@ -77,8 +77,10 @@ class Store:
 
             ttl: Seconds from now; ``None`` is no expiry, as with SET.
         """
-        entity = need_entity(key, self._lens)
-        return _done(self._write(Write(key, item_of(key, value, entity), ttl_ms=_milliseconds(ttl))))
+        item = item_of(key, value, need_entity(key, self._lens))
+        result = self._write(Write(key, item, None if ttl is None else _milliseconds(ttl)))
+        assert result is not None  # noqa: S101 - a write without a condition is done, or raises
+        return result
 
     def delete(self, key: str) -> WriteResult:
         """Delete the key, whether it exists or not."""
@@ -250,9 +252,7 @@ def _done(result: WriteResult | None) -> WriteResult:
     return result
 
 
-def _milliseconds(ttl: float | timedelta | None) -> int | None:
-    if ttl is None:
-        return None
+def _milliseconds(ttl: float | timedelta) -> int:
     seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
     if not 1 <= seconds * 1000 <= _LONGEST_MS:
         raise BadValueError(

@@ -18,7 +18,7 @@ from kvmigrate.transform.values.refused import ValueRefused
 Raw = bytes | Mapping[bytes, bytes]
 """What the store holds: JSON text, or the fields of a hash."""
 
-_ELEMENTWISE = frozenset({Decode.LIST, Decode.SET})
+_HASH, _LIST, _SET = Decode.HASH, Decode.LIST, Decode.SET
 _ELSEWHERE = "`store` is for keys that become rows; use your own client for all others"
 _HOW_TEXT = "give bytes for a text of your own, or the object itself"
 
@@ -32,12 +32,12 @@ def need_entity(key: str, lens: Lens) -> Entity:
     if why := _unfit_key(key):
         raise UnmappedKeyError(f"{key[:100]!r} {why}, which the tables cannot hold", hint=_ELSEWHERE, key=key)
     entity = lens.entity_of(key)
-    if entity is not None and entity.decode not in _ELEMENTWISE:
+    if entity is not None and entity.decode is not _LIST and entity.decode is not _SET:
         return entity
     route = lens.route(key)
     entity = route.entity
     if route.kind is RouteKind.ENTITY and entity is not None:
-        if entity.decode in _ELEMENTWISE:
+        if entity.decode in {_LIST, _SET}:
             why = f"{key!r} is a {entity.decode} of the store, which is written element by element"
             raise UnmappedKeyError(
                 why, hint="use your own client; marks for such writes come from a reconcile", key=key
@@ -75,10 +75,11 @@ def item_of(key: str, value: Any, entity: Entity) -> Item:
     Raises:
         BadValueError: the value is no JSON, or JSON would change it.
     """
-    if entity.decode is Decode.HASH:
+    if entity.decode is _HASH:
         return Item(key, _fields(key, value), ItemKind.HASH)
     if isinstance(value, bytes):
-        return Item(key, value)
+        # The tuple's own __new__: the class has one in Python, which takes twice as long.
+        return tuple.__new__(Item, (key, value, ItemKind.JSON, None))
     if isinstance(value, str):
         return Item(key, _text(key, value))
     return Item(key, _encoded(key, value))

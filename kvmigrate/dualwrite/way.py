@@ -83,10 +83,12 @@ class Way:
         begun, tries = monotonic(), 0
         while True:
             try:
-                fence = (self.view.current(key)).fence
-                if fence.authority is Authority.SEALED:
-                    _refuse_sealed(fence, key)
-                return self._paths.write(writes, fence)
+                known = self.view.known
+                if known is None:
+                    known = self.view.refresh(key)
+                    if known.fence.authority is Authority.SEALED:
+                        _refuse_sealed(known.fence, key)
+                return self._paths.write(writes, known.fence)
             except FenceMissingError as exc:
                 self._give_up_late(begun, exc)
                 if (passed := self._without_fence(writes, exc)) is not None:

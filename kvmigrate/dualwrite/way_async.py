@@ -81,10 +81,12 @@ class AsyncWay:
         begun, tries = monotonic(), 0
         while True:
             try:
-                fence = (await self.view.current(key)).fence
-                if fence.authority is Authority.SEALED:
-                    _refuse_sealed(fence, key)
-                return await self._paths.write(writes, fence)
+                known = self.view.known
+                if known is None:
+                    known = await self.view.refresh(key)
+                    if known.fence.authority is Authority.SEALED:
+                        _refuse_sealed(known.fence, key)
+                return await self._paths.write(writes, known.fence)
             except FenceMissingError as exc:
                 self._give_up_late(begun, exc)
                 if (passed := await self._without_fence(writes, exc)) is not None:

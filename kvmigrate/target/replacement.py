@@ -27,11 +27,11 @@ class _Writing(NamedTuple):
     Attributes:
         update: Of rows that stand, where any can.
 
-        count: Asks how many rows are staged: with so many updated nothing is left to insert.
+        staged: Asks how many rows are staged: with so many updated nothing is left to insert.
     """
 
     update: sql.Composed | None
-    count: sql.Composed | None
+    staged: sql.Composed | None
     insert: sql.Composed
 
 
@@ -59,7 +59,7 @@ class Replacement:
         writing = self._writing[name]
         if writing.update is not None:
             updated = connection.execute(writing.update).rowcount
-            if writing.count is not None and (updated,) == connection.execute(writing.count).fetchone():
+            if writing.staged is not None and (updated,) == connection.execute(writing.staged).fetchone():
                 return
         connection.execute(writing.insert)
 
