@@ -10,7 +10,7 @@ from typing import Protocol
 
 import structlog
 
-from kvmigrate.errors import FenceError, FenceMissingError, KVMigrateError, StaleError
+from kvmigrate.errors import AbsentItemsError, FenceError, FenceMissingError, KVMigrateError, StaleError
 
 _log = structlog.get_logger("kvmigrate")
 
@@ -77,7 +77,7 @@ class Task:
 
     @property
     def is_failing(self) -> bool:
-        """Whether it has not succeeded for `FAILING_S`, though it tried."""
+        """Whether it has not succeeded for `FAILING_S`, though it tried, or waits for a person to decide."""
         return bool(self.error) and time.monotonic() - self._since > FAILING_S
 
     def start(self) -> None:
@@ -114,8 +114,10 @@ class Task:
     def _failed(self, exc: Exception) -> float:
         told = f"{self.name}: {exc}" if isinstance(exc, KVMigrateError) else f"{self.name}: {type(exc).__name__}: {exc}"
         if told != self.error:
-            _log.warning(told, exc_info=None if isinstance(exc, KVMigrateError) else exc)
+            _say(told, exc)
         self.error = told
+        if isinstance(exc, AbsentItemsError):
+            self._since = float("-inf")
         if not isinstance(exc, FenceMissingError):
             # Whatever state a connection was left in, the next step begins with fresh ones.
             self._close()
@@ -129,3 +131,10 @@ class Task:
             self._step.close()
         except Exception as exc:  # noqa: BLE001 - what is lost cannot be closed, and need not be
             _log.debug(f"{self.name}: closing failed", error=str(exc))
+
+
+def _say(told: str, exc: Exception) -> None:
+    if isinstance(exc, AbsentItemsError):
+        _log.error(told, hint=exc.hint)
+    else:
+        _log.warning(told, exc_info=None if isinstance(exc, KVMigrateError) else exc)
