@@ -13,6 +13,7 @@
     +-- LensError              rows that no blob can correspond to
     +-- ServerError            an embedded server could not be started
     +-- CheckFailedError       a gate, check or budget was not met          (exit 3)
+    |   +-- AbsentItemsError   a store lacks more items than is plausible   (exit 3)
     +-- StaleError             another epoch or authority holds the store; nothing was written
     |   +-- SealedError        nobody may write at this moment
     +-- FenceMissingError      the store has no fence, so nobody may write
@@ -114,6 +115,12 @@ class CheckFailedError(KVMigrateError):
 
     code = "check"
     exit_code = 3
+
+
+class AbsentItemsError(CheckFailedError):
+    """A store lacks more items than is plausible. Their rows stay until a person says that they are gone."""
+
+    code = "absent-items"
 
 
 class StaleError(KVMigrateError):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 from uuid import uuid4
 
 import structlog
@@ -23,7 +23,14 @@ from kvmigrate.dualwrite.pointers import MaintainedPointers
 from kvmigrate.dualwrite.relay import Relay
 from kvmigrate.dualwrite.steps import Sides
 from kvmigrate.dualwrite.tasks import Step, at_leisure
-from kvmigrate.errors import CheckFailedError, ConfigError, DeadlineError, FenceMissingError, StaleError
+from kvmigrate.errors import (
+    AbsentItemsError,
+    CheckFailedError,
+    ConfigError,
+    DeadlineError,
+    FenceMissingError,
+    StaleError,
+)
 from kvmigrate.model import Authority, Fence, Logging, Version
 from kvmigrate.stores.base import KVSource
 from kvmigrate.stores.fence_base import FencedStore, Swap
@@ -31,7 +38,7 @@ from kvmigrate.stores.open import open_source
 from kvmigrate.stores.redis_fence import RedisFencedStore
 from kvmigrate.stores.url import parse_source_url
 from kvmigrate.target.control_row import PostgresControlRow
-from kvmigrate.target.live_base import Control, ControlRow, LiveTarget
+from kvmigrate.target.live_base import RECONCILED, REFUSED, Control, ControlRow, LiveTarget, place_text
 from kvmigrate.target.live_pointers import PostgresListedItems
 from kvmigrate.target.live_postgres import PostgresLiveTarget
 from kvmigrate.target.process_row import PostgresProcessRow, process_id
@@ -52,6 +59,10 @@ _LOADS = frozenset({"", "first load", "first load, keys"})
 
 SWAP_TRIES = 5
 RECONCILE_PAUSE_S = 2.0
+
+REFUSED_PAUSE_S = 300.0
+"""A reconcile that found too much absent is not tried again for so long, unless another epoch begins."""
+
 PAGE_KEYS = 2_000
 RELIEF_S = 0.05
 
@@ -226,7 +237,7 @@ class LiveScope:
             told(self.store.marks())
             return self._stopped()
 
-        drained = self._help().drain(seconds=math.inf, stop=stop)
+        drained = self._help().drain(seconds=math.inf, compared=True, stop=stop)
         self.go_on()
         return Left(drained.left, drained.held, drained.stuck)
 
@@ -261,6 +272,9 @@ class LiveScope:
         else:
             # What a reconcile took over that began later is not compared here: all of it is owed until that one ends.
             done = self._swap({**changes, "owes_all": False}, {"reconcile": self._name})
+            if done:
+                at = place_text(Authority.STORE, self.epoch)
+                self._row.log(RECONCILED, before=at, after=at, why="everything was compared", who="kvmigrate")
             done = done or (bool(changes) and self._swap(changes))
         return "" if done else "another epoch, authority or reconcile took over meanwhile: run it again"
 
@@ -327,21 +341,37 @@ def check_begun(scope: str, control: Control, fences: Mapping[str, Fence | None]
     return found
 
 
+class _Refused(NamedTuple):
+    epoch: int
+    error: AbsentItemsError
+    at: float
+
+    def holds(self, epoch: int) -> bool:
+        """Whether it is too early to compare everything again."""
+        return epoch == self.epoch and time.monotonic() - self.at < REFUSED_PAUSE_S
+
+
 class OwedReconcile:
-    """What a leader does where marks were lost: compares everything, both ways. A `Step`."""
+    """What a leader does where marks were lost: compares everything, both ways. A `Step`.
+
+    Where the store lacks more items than is plausible (it was emptied, is another database, or an old copy), their
+    rows are not touched, everything stays owed, and each step raises why, until somebody runs
+    `kvmigrate backfill --accept-deletes`, another epoch begins, or the items are there again.
+    """
 
     def __init__(self, opener: Opener, stopped: Callable[[], bool]) -> None:
         """Open nothing yet."""
         self._opener, self._stopped = opener, stopped
         self._row: ControlRow | None = None
         self._store: FencedStore | None = None
+        self._refused: _Refused | None = None
 
     def open(self) -> None:
         """Connect."""
         self._row, self._store = self._opener.row(), self._opener.store()
 
     def step(self) -> float:
-        """Compare if anything is owed."""
+        """Compare if anything is owed. Raises `AbsentItemsError` where that needs a person."""
         assert self._row is not None  # noqa: S101 - it was opened
         assert self._store is not None  # noqa: S101 - the same
         control = self._row.read()
@@ -353,10 +383,26 @@ class OwedReconcile:
         if any(fence.log is not Logging.MIRROR for fence in fences):
             # A first load, or its backfill, compares everything itself.
             return pause_s
-        if control.owes_all or any(fence.owes_all for fence in fences):
+        if not control.owes_all and not any(fence.owes_all for fence in fences):
+            self._refused = None
+            return pause_s
+        if self._refused is not None and self._refused.holds(control.epoch):
+            raise self._refused.error.with_traceback(None)
+        try:
             with suppress(Stopped):
                 self._compare()
+        except AbsentItemsError as exc:
+            self._note_refused(self._row, control, exc)
+            raise
+        self._refused = None
         return pause_s
+
+    def _note_refused(self, row: ControlRow, control: Control, exc: AbsentItemsError) -> None:
+        """Write it into the change log, once, for whoever asks where the migration stands."""
+        before, self._refused = self._refused, _Refused(control.epoch, exc, time.monotonic())
+        if before is None or (before.epoch, str(before.error)) != (control.epoch, str(exc)):
+            at = place_text(control.authority, control.epoch)
+            row.log(REFUSED, before=at, after=at, why=str(exc), who="relay")
 
     def close(self) -> None:
         """Release connections."""

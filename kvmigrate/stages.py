@@ -47,6 +47,8 @@ class StageState(NamedTuple):
 
         owes_all: Marks were lost, so that everything has to be compared.
 
+        refusal: Why a relay does not do that by itself, or "".
+
         unread: Why the store was not read, or "".
     """
 
@@ -58,6 +60,7 @@ class StageState(NamedTuple):
     kept: int
     owed: int
     owes_all: bool
+    refusal: str
     processes: Sequence[ProcessSeen]
     unread: str
 
@@ -138,6 +141,7 @@ class Stages:
             sides.row.kept(),
             sides.target.owes(),
             control.owes_all or any(fence is not None and fence.owes_all for fence in fences.values()),
+            sides.row.refusal(),
             sides.row.processes(),
             unread,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmigrate.errors import CheckFailedError
+from kvmigrate.errors import AbsentItemsError
 
 FEW_ITEMS = 100
 """So many items may be gone from the store that was read the last time, but never more than half of them."""
@@ -27,14 +27,14 @@ def check_absent(absent: int, live: int, *, source: str, before: str) -> None:
         before: Name of the source of the last backfill, or "".
 
     Raises:
-        CheckFailedError: they are more than 5 % of *live*, and more than 100, more than
+        AbsentItemsError: they are more than 5 % of *live*, and more than 100, more than
             half, or absent from another source than the last time.
     """
     few = min(FEW_ITEMS, live // 2) if before in {source, ""} else 0
     if absent <= max(few, live // FEW_OF):
         return
     other = f"; the last backfill read {before}" if before else ""
-    raise CheckFailedError(
+    raise AbsentItemsError(
         f"{absent} of {live} items that were migrated are not in {source}{other}; nothing was deleted",
         hint="is this the whole store? If they are meant to be gone: `kvmigrate backfill --accept-deletes`",
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from kvmigrate.backfill.absent import check_absent
 from kvmigrate.backfill.census import Census, Place
 from kvmigrate.backfill.findings import UNMATCHED_EXAMPLES, Findings
 from kvmigrate.backfill.live import MOST_MARKS, Live
@@ -20,6 +21,9 @@ from kvmigrate.transform.lens import Lens
 from kvmigrate.transform.lens.lens import TTL_STAYS
 from kvmigrate.transform.mapping import Expires
 from kvmigrate.transform.values.content_hash import content_hash
+
+MOST_EXPIRED = 1_000_000
+"""Of so many expired items, which a sweep has yet to take out, it is known that they are no loss."""
 
 _OURS = frozenset({RouteKind.ENTITY, RouteKind.AMBIGUOUS})
 _STAY = frozenset({RouteKind.LEFT_IN_KV, RouteKind.POINTER})
@@ -42,11 +46,32 @@ class Reconciler:
         *,
         page_keys: int,
         only: Sequence[str] = (),
+        accept_deletes: bool = False,
+        source_before: str = "",
         most_marks: int = MOST_MARKS,
     ) -> None:
-        """Compare *page_keys* at a time; *only* names entities, none means all."""
+        """Begin nothing yet.
+
+        Args:
+            source: The store, for scans.
+
+            live: Both sides.
+
+            lens: The mapping at work.
+
+            page_keys: So many are compared at a time.
+
+            only: Names of entities; none means all.
+
+            accept_deletes: Believe that items are gone, however many of them the store lacks; see `check_absent`.
+
+            source_before: Name of the source of the last backfill, or "".
+
+            most_marks: So many marks are left outstanding.
+        """
         self._source, self._live, self._lens = source, live, lens
         self._page_keys, self._only, self._most_marks = page_keys, only, most_marks
+        self._accept_deletes, self._source_before = accept_deletes, source_before
         self.touched = self.returned = 0
 
     def forward(self, findings: Findings, meter: Meter, pacer: Pacer | None = None) -> None:
@@ -70,15 +95,36 @@ class Reconciler:
             meter.add(len(page.items) + len(page.vanished) + len(page.unreadable))
 
     def back(self, census: Census, meter: Meter) -> None:
-        """Touch what the ledger has and the scan did not meet: gone, or missed. Raises as `forward`."""
+        """Touch what the ledger has and the scan did not meet: gone, or missed. Raises as `forward`.
+
+        Raises:
+            AbsentItemsError: too many are gone to be believed; none of them was touched.
+        """
+        if not self._accept_deletes:
+            self._check_absent(census)
+        for keys in self._known():
+            missed = [key for key in keys if not census.is_matched(key)]
+            self.returned += len(missed)
+            self._touch(missed)
+            meter.add(len(keys))
+
+    def _check_absent(self, census: Census) -> None:
+        absent = known = 0
+        # Their time is over in the tables, too: that says nothing of the store.
+        expired = set(self._live.tables.expired_keys(limit=MOST_EXPIRED))
+        for keys in self._known():
+            known += len(keys)
+            missed = [key for key in keys if not census.is_matched(key) and key not in expired]
+            absent += self._source.get_many(missed).count(None) if missed else 0
+        check_absent(absent, known, source=self._source.name, before=self._source_before)
+
+    def _known(self) -> Iterator[list[str]]:
+        """Yield the chosen keys of the ledger, page by page."""
         after = ""
         while keys := self._live.tables.ledger_keys(after=after, limit=self._page_keys):
             after = keys[-1]
             self._live.go_on()
-            missed = [key for key in keys if self._is_chosen(key) and not census.is_matched(key)]
-            self.returned += len(missed)
-            self._touch(missed)
-            meter.add(len(keys))
+            yield [key for key in keys if self._is_chosen(key)]
 
     def _compare(self, page: Page, findings: Findings) -> None:
         items = {item.key: item for item in page.items if not self._only or self._is_chosen(item.key)}

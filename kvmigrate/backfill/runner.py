@@ -136,6 +136,7 @@ def run_backfill(
         only=tuple(only),
         where=where,
         limit_keys=limit_keys,
+        accept_deletes=accept_deletes,
         live=live,
     )
     with rare_collections(), pacer:
@@ -158,13 +159,14 @@ class _Run:
         only: tuple[str, ...],
         where: Where | None,
         limit_keys: int | None,
+        accept_deletes: bool,
         live: Live | None,
     ) -> None:
         self._live = live
         self._source, self._target, self._lens, self._crew = source, target, lens, crew
         self._page_keys, self._only, self._limit_keys = page_keys, only, limit_keys
         self._pacer, self._progress = pacer, pacer.progress
-        self._reread, self._where = reread, where
+        self._reread, self._where, self._accept_deletes = reread, where, accept_deletes
         self.is_partial = limit_keys is not None or where is not None
         self._normalised: Counter[str] = Counter()
         self._moving, self._restarted = True, False
@@ -237,7 +239,15 @@ class _Run:
     def _compare(self, live: Live, report: BackfillReport) -> Findings:
         """Compare both sides, as often as the store is restarted meanwhile: such a scan may have missed any key."""
         live.begin()
-        reconciler = Reconciler(self._source, live, self._lens, page_keys=self._page_keys, only=self._only)
+        reconciler = Reconciler(
+            self._source,
+            live,
+            self._lens,
+            page_keys=self._page_keys,
+            only=self._only,
+            accept_deletes=self._accept_deletes,
+            source_before=self._target.source_before(report.run_id),
+        )
         for number in range(1, MOST_SWEEPS + 1):
             findings, life, before = Findings(), self._source.incarnation(), reconciler.touched
             meter = Meter(self._progress, "reconcile", self._source.count())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import tempfile
 import threading
@@ -14,6 +13,7 @@ import typer
 
 from kvmigrate.cli.call import Call
 from kvmigrate.cli.options import JsonOption, example, program
+from kvmigrate.cli.signals import ended_by_signals
 
 if TYPE_CHECKING:
     from kvmigrate.demo.servers import DemoServers
@@ -77,6 +77,5 @@ def _wait() -> None:
     """Return when somebody presses Ctrl-C or asks the program to end."""
     _say("the servers run until Ctrl-C; type the commands above in another terminal")
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    stop.wait()
+    with ended_by_signals(stop):
+        stop.wait()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +23,7 @@ from kvmigrate.cli.options import (
     next_command,
     settings_of,
 )
+from kvmigrate.cli.signals import ended_by_signals
 from kvmigrate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def relay(
     with Migration.open(settings_of(mapping=mapping, source=source, target=target, config=config)) as migration:
         stop = threading.Event()
         made = migration.relay(stop, replicas=wait_replicas)
-        with _ended_by_signals(stop):
+        with ended_by_signals(stop):
             if once:
                 _drain(call, migration, made, seconds)
             with ExitStack() as stack:
@@ -151,23 +151,3 @@ class _Lines:
             sys.stderr.write(readings.line() + "\n")
             sys.stderr.flush()
             self._state, self._printed_at = state, now
-
-
-@contextmanager
-def _ended_by_signals(stop: threading.Event) -> Iterator[None]:
-    """Let SIGTERM and SIGINT end it gracefully; a second one of them at once."""
-    before = {}
-
-    def end(number: int, _frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        del number
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before[number] = signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -85,6 +85,9 @@ def show(
         state = stages.show()
         warnings = [f"the store was not read: {state.unread}"] if state.unread else []
         commands = [_typed(migration, "stage advance --dry-run")]
+        if state.refusal:
+            warnings.append(f"everything stays owed: {state.refusal}")
+            commands = [_typed(migration, "backfill --accept-deletes")]
         envelope = call.envelope(
             _state_fields(state), mapping=migration.mapping, warnings=warnings, next_commands=commands
         )
@@ -280,6 +283,7 @@ def _state_fields(state: StageState) -> Mapping[str, Any]:
         "kept": state.kept,
         "owed": state.owed,
         "owes_all": state.owes_all,
+        "refusal": state.refusal,
         "processes": [
             {
                 "id": each.id,

@@ -28,6 +28,7 @@ def gather(sides: Sides, to: Stage) -> Facts:
         waiting=waiting,
         logging=Counter(None if fence is None else fence.log for fence in fences.values()),
         owes_all=control.owes_all or any(fence is not None and fence.owes_all for fence in fences.values()),
+        refusal=sides.row.refusal(),
         marks=sides.store.marks() if has_fences else 0,
         owed=sides.target.owes(),
         processes=sides.row.processes(),

@@ -41,6 +41,8 @@ class Facts(NamedTuple):
 
         owes_all: Control row or a fence says that a full reconcile is due.
 
+        refusal: Why a relay does not do that by itself, or "".
+
         marks: Keys that the tables are owed.
 
         owed: Keys that the store is owed.
@@ -65,6 +67,7 @@ class Facts(NamedTuple):
     waiting: int = 0
     logging: Mapping[Logging | None, int] = {}
     owes_all: bool = False
+    refusal: str = ""
     marks: int = 0
     owed: int = 0
     processes: Sequence[ProcessSeen] = ()
@@ -160,6 +163,8 @@ def _copied(facts: Facts) -> Iterator[Check]:
     verdict = Verdict.PASS if shards and mirroring == shards else Verdict.FAIL
     yield Check("logging", verdict, mirroring, "==", shards, "shards", mirroring, shards, _unless(verdict, why))
     why = "marks were lost: a full reconcile is due, which `kvmigrate relay` does"
+    if facts.refusal:
+        why = f"{facts.refusal}: restore the store, or say `kvmigrate backfill --accept-deletes`"
     yield _must("reconciled", is_met=not facts.owes_all, why=why)
 
 

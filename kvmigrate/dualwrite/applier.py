@@ -127,13 +127,24 @@ class Applier:
             return 0
         return self._settle_all(self._looker.look(shards, hurry=hurry, until=self._clock() + PASS_S), stop)[0]
 
-    def retry_waiting(self, *, at_once: bool = False, stop: Callable[[], bool] = lambda: False) -> int:
+    def retry_waiting(
+        self, *, at_once: bool = False, compared: bool = False, stop: Callable[[], bool] = lambda: False
+    ) -> int:
         """Apply again the waiting items whose obstacle is gone, if it is time to; return how many were settled.
 
-        The time comes soon while something that waits might be freed, and more and more seldom otherwise.
-        *at_once*: now. Raises as `run_pass`.
+        The time comes soon while something that waits might be freed, and more and more seldom otherwise. While
+        everything is owed it never comes: a store that was emptied would take the waiting items for gone.
+
+        Args:
+            at_once: It is time now.
+
+            compared: The caller compared everything that is owed.
+
+            stop: As `run_pass`, and it raises as that.
         """
         if not at_once and not self._patience.is_over(self._clock()):
+            return 0
+        if not compared and self._owes_all():
             return 0
         freed = self._retry_due(stop) if self._target.mark_due() else 0
         if not freed and not stop() and (at_once or self._patience.is_long):
@@ -141,11 +152,11 @@ class Applier:
         self._patience.asked(self._clock(), helped=freed > 0)
         return freed
 
-    def drain(self, *, seconds: float, stop: Callable[[], bool] = lambda: False) -> Drained:
+    def drain(self, *, seconds: float, compared: bool = False, stop: Callable[[], bool] = lambda: False) -> Drained:
         """Work until everything that is marked now is in the tables, and nothing is due that can be settled.
 
         A key that is written meanwhile does not count: it has a newer mark. Nor do items without end that such
-        writes make wait and free again. Raises as `run_pass`.
+        writes make wait and free again. *compared* is as for `retry_waiting`; raises as `run_pass`.
         """
         if held := self.look_around():
             return Drained(self._acking.marks(), held, self.stuck)
@@ -155,11 +166,16 @@ class Applier:
             did = self.run_pass(hurry=True, stop=stop)
             left = self._older(clocks)
             is_idle = not left or not did
-            freed = self.retry_waiting(at_once=True, stop=stop) if is_idle else 0
+            freed = self.retry_waiting(at_once=True, compared=compared, stop=stop) if is_idle else 0
             if not left and did:
                 links -= 1
             if stop() or self._clock() >= end or (is_idle and not freed) or not links:
                 return Drained(left, self.held, self.stuck)
+
+    def _owes_all(self) -> bool:
+        fences = [fence for fence in self._acking.fences().values() if fence is not None]
+        # Behind the fences: who clears one of them has written it into the control row before.
+        return any(fence.owes_all for fence in fences) or self._target.control().owes_all
 
     def _older(self, clocks: Mapping[str, Version]) -> int:
         """Count marks that were there when the clocks said that; of each shard up to `DUE_PAGE`."""

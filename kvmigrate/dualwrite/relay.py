@@ -47,7 +47,7 @@ class Relay:
         ]
 
     def stop(self) -> None:
-        """Ask for the end: what is under way is finished. Safe in a signal handler, and to call twice."""
+        """Ask for the end: what is under way is finished. Safe to call twice, but not in a signal handler."""
         self._stop.set()
 
     def run(self, told: Callable[[Readings], None]) -> Readings:

@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from kvmigrate.dualwrite.unforeseen import told
-from kvmigrate.errors import FenceError, FenceMissingError, KVMigrateError, StaleError
+from kvmigrate.errors import AbsentItemsError, FenceError, FenceMissingError, KVMigrateError, StaleError
 
 _log = structlog.get_logger("kvmigrate")
 
@@ -87,7 +87,7 @@ class Task:
 
     @property
     def is_failing(self) -> bool:
-        """Whether it has not succeeded for `FAILING_S`, though it tried."""
+        """Whether it has not succeeded for `FAILING_S`, though it tried, or waits for a person to decide."""
         return bool(self.error) and time.monotonic() - self._since > FAILING_S
 
     def start(self) -> None:
@@ -122,11 +122,14 @@ class Task:
         return pause_s
 
     def _failed(self, exc: Exception) -> float:
-        is_known = isinstance(exc, KVMigrateError)
-        message = f"{self.name}: {exc}" if is_known else f"{self.name}: {type(exc).__name__}: {exc}"
+        message = (
+            f"{self.name}: {exc}" if isinstance(exc, KVMigrateError) else f"{self.name}: {type(exc).__name__}: {exc}"
+        )
         if message != self.error:
-            _log.warning(message, **({} if is_known else told(exc)))
+            _say(message, exc)
         self.error = message
+        if isinstance(exc, AbsentItemsError):
+            self._since = float("-inf")
         if not isinstance(exc, FenceMissingError):
             # Whatever state a connection was left in, the next step begins with fresh ones.
             self._close()
@@ -140,3 +143,10 @@ class Task:
             self._step.close()
         except Exception as exc:  # noqa: BLE001 - what is lost cannot be closed, and need not be
             _log.debug(f"{self.name}: closing failed", error=str(exc))
+
+
+def _say(message: str, exc: Exception) -> None:
+    if isinstance(exc, AbsentItemsError):
+        _log.error(message, hint=exc.hint)
+    else:
+        _log.warning(message, **({} if isinstance(exc, KVMigrateError) else told(exc)))

@@ -14,7 +14,7 @@ from kvmigrate.errors import CheckFailedError, DeadlineError, SchemaError
 from kvmigrate.model import Authority
 from kvmigrate.target.control_fields import columns_of
 from kvmigrate.target.incarnation import read_incarnation
-from kvmigrate.target.live_base import Control, Lease, ProcessSeen
+from kvmigrate.target.live_base import RECONCILED, REFUSED, Control, Lease, ProcessSeen
 from kvmigrate.target.live_control import SELECT_CONTROL, control_of
 from kvmigrate.target.lock_holders import name_holders
 from kvmigrate.target.session import FENCE_STATE, Session, never_migrated
@@ -58,6 +58,13 @@ ORDER BY p.id
 
 _KEPT = """
 SELECT count(*) FROM kvmigrate.kept AS k JOIN kvmigrate.control AS c ON c.id = k.scope WHERE c.scope = %s
+"""
+
+
+_REFUSAL = """
+SELECT l.what, l.why FROM kvmigrate.change_log AS l JOIN kvmigrate.control AS c ON c.id = l.scope
+WHERE c.scope = %s AND c.owes_all AND l.what = ANY(%s) AND l.before = c.authority || ' at ' || c.epoch
+ORDER BY l.id DESC LIMIT 1
 """
 
 
@@ -154,6 +161,18 @@ class PostgresControlRow:
         """Return how many items are kept whole, without rows."""
         found = self._session.run(lambda connection: connection.execute(_KEPT, [self._scope]).fetchall())
         return int(found[0][0])
+
+    def refusal(self) -> str:
+        """Return why the reconcile that is owed waits for a person, or ""; see `ControlRow.refusal`."""
+
+        def work(connection: Connection) -> str:
+            try:
+                found = connection.execute(_REFUSAL, [self._scope, [REFUSED, RECONCILED]]).fetchall()
+            except errors.InsufficientPrivilege:
+                return ""
+            return str(found[0][1]) if found and found[0][0] == REFUSED else ""
+
+        return self._session.run(work)
 
     def close(self) -> None:
         """Close the connection. Safe to call twice."""

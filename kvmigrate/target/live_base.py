@@ -14,6 +14,12 @@ from typing import Any, NamedTuple, Protocol
 from kvmigrate.model import Authority, Item, Stage, Version
 from kvmigrate.target.base import Applied, Batch
 
+REFUSED = "reconcile refused"
+"""In the change log: everything is owed, and too much of it is absent from the store to be believed."""
+
+RECONCILED = "reconciled"
+"""In the change log: everything that was owed was compared."""
+
 LIVE_RUN = 0
 """The run of every row that no run wrote, but the mirror, the applier or the application."""
 
@@ -58,6 +64,11 @@ class Control(NamedTuple):
     def is_backfilled(self) -> bool:
         """Whether the tables hold all of the store, apart from what is marked."""
         return self.backfilled_epoch == self.backfill_epoch
+
+
+def place_text(authority: Authority, epoch: int) -> str:
+    """Return authority and epoch as the change log has them, such as ``K at 5``."""
+    return f"{authority} at {epoch}"
 
 
 class Owed(NamedTuple):
@@ -298,6 +309,10 @@ class ControlRow(Protocol):
 
     def kept(self) -> int:
         """Return how many items are kept whole, without rows."""
+        ...
+
+    def refusal(self) -> str:
+        """Return why the reconcile that is owed waits for a person; "" where it does not, or nobody may know."""
         ...
 
     def close(self) -> None:

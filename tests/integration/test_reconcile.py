@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from kvmigrate import relaying
 from kvmigrate.backfill import reconcile
 from kvmigrate.backfill.findings import Findings
 from kvmigrate.backfill.progress import Meter
 from kvmigrate.backfill.report import BackfillReport
 from kvmigrate.config import Settings
-from kvmigrate.errors import StaleError
+from kvmigrate.errors import AbsentItemsError, StaleError
 from kvmigrate.migration import Migration
 from kvmigrate.model import Authority, Fence, Logging
 from kvmigrate.relaying import LiveScope, Opener, OwedReconcile
@@ -310,3 +311,110 @@ def test_a_leader_that_is_stopped_ends_soon(mirrored: Mirrored) -> None:
 
     step.close()
     assert (None, True) == mirrored.control()
+
+
+def emptied(mirrored: Mirrored) -> None:
+    """Lose everything in the store, and give it a fence again as a writer or the relay does."""
+    mirrored.follow.client.flushall()
+    fence = Fence(1, Authority.STORE, Logging.MIRROR, owes_all=True)
+    assert 1 == mirrored.follow.store.create(mirrored.follow.store.shards(), fence)
+
+
+def test_an_emptied_store_is_not_believed(mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is touched, everything stays owed and says why; it is not compared again and again."""
+    before = mirrored.live.dump()
+    emptied(mirrored)
+    step = owing(mirrored)
+    row = mirrored.opener().row()
+
+    with pytest.raises(AbsentItemsError, match="21 of 21 items") as refused:
+        step.step()
+
+    assert "--accept-deletes" in refused.value.hint
+    assert ([], before, (None, True)) == (mirrored.follow.marked(), mirrored.live.dump(), mirrored.control())
+    assert str(refused.value) == row.refusal()
+    monkeypatch.setattr(LiveScope, "begin", lambda _: pytest.fail("it was compared again"))
+    step.close()
+    step.open()
+    with pytest.raises(AbsentItemsError):
+        step.step()
+    monkeypatch.undo()
+    log = "SELECT count(*) FROM kvmigrate.change_log WHERE what = 'reconcile refused'"
+    assert [1] == mirrored.live.column(log)
+    with pytest.raises(AbsentItemsError, match="21 of 21 items"):
+        mirrored.backfill()
+    assert (before, (None, True)) == (mirrored.live.dump(), mirrored.control())
+
+    report = mirrored.backfill(accept_deletes=True)
+
+    assert (21, [], {}, (0, False)) == (report.touched, report.errors, mirrored.names(), mirrored.control())
+    assert (2.0, "") == (step.step(), row.refusal())
+    step.close()
+    row.close()
+
+
+def test_items_that_are_there_again_need_no_word(mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was refused is compared again after a while, and no more is owed once it can be believed."""
+    kept = {key: mirrored.follow.client.dump(key) for key in mirrored.follow.client.keys("[a-z]*:*")}
+    emptied(mirrored)
+    step = owing(mirrored)
+    with pytest.raises(AbsentItemsError):
+        step.step()
+    for key, value in kept.items():
+        if not key.startswith(b"kvm:"):
+            mirrored.follow.client.restore(key, 0, value or b"")
+
+    with pytest.raises(AbsentItemsError):
+        step.step()
+    monkeypatch.setattr(relaying, "REFUSED_PAUSE_S", 0.0)
+    step.step()
+
+    step.close()
+    assert ((None, False), 20) == (mirrored.control(), len(mirrored.names()))
+
+
+def test_few_items_that_are_gone_are_believed(mirrored: Mirrored) -> None:
+    """As in a backfill of a store that nobody writes: half of a small store, or a hundred, or a twentieth."""
+    follow = mirrored.follow
+    follow.client.delete(*(f"client:{number}" for number in range(5)))
+    follow.store.note(follow.store.shards(), owes_all=True)
+    stop, step = threading.Event(), owing(mirrored)
+    thread = applying(mirrored, stop)
+    try:
+        step.step()
+    finally:
+        stop.set()
+        thread.join()
+        step.close()
+
+    assert (15, (None, False)) == (len(mirrored.names()), mirrored.control())
+
+
+def test_items_whose_time_is_over_are_no_loss(mirrored: Mirrored) -> None:
+    """However many of them the sweeper has yet to take out."""
+    mirrored.follow.client.delete(*(f"client:{number}" for number in range(20)))
+    mirrored.live.pg.execute("UPDATE kvmigrate.ledger SET expires_at = now() - interval '1 day' WHERE key ~ '^client'")
+
+    assert [] == mirrored.backfill().errors
+    assert {} == mirrored.names()
+
+
+def test_waiting_items_stay_while_everything_is_owed(mirrored: Mirrored) -> None:
+    """Their obstacle is gone, and so are they: from a store that is not believed."""
+    follow = mirrored.follow
+    follow.set({"product:w": {"owner": "late", "sku": "W"}})
+    applier = follow.applier()
+    applier.run_pass()
+    assert ["product:w"] == mirrored.live.column("SELECT key FROM kvmigrate.waiting")
+    emptied(mirrored)
+    follow.set({"client:late": {"name": "Late"}})
+    applier.run_pass()
+
+    assert 0 == applier.retry_waiting(at_once=True)
+    follow.store.note(follow.store.shards(), owes_all=False)
+    mirrored.live.pg.execute("UPDATE kvmigrate.control SET owes_all = true")
+    assert 0 == applier.drain(seconds=PATIENCE_S).left
+
+    assert ["product:w"] == mirrored.live.column("SELECT key FROM kvmigrate.waiting")
+    assert 1 == applier.retry_waiting(at_once=True, compared=True)
+    assert [] == mirrored.live.column("SELECT key FROM kvmigrate.waiting")
