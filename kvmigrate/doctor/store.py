@@ -187,7 +187,7 @@ def _slots(facts: StoreFacts) -> Iterator[Finding]:
         yield warn(
             check,
             "cluster-require-full-coverage no",
-            "while a master is away the others take writes, and the relay waits for all of them: the tables fall behind",
+            "while a master is away the others take writes, and the relay waits for all: the tables fall behind",
             "CONFIG SET cluster-require-full-coverage yes, where all writes may stop then",
         )
 
