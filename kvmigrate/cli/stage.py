@@ -22,7 +22,7 @@ from kvmigrate.cli.options import (
     settings_of,
 )
 from kvmigrate.errors import ConfigError
-from kvmigrate.model import Stage
+from kvmigrate.model import Fence, Stage
 
 if TYPE_CHECKING:
     from kvmigrate.cutover.controller import Moved
@@ -260,6 +260,15 @@ def _no_move() -> dict[str, Any]:
     return dict.fromkeys(("before", "stage", "authority", "epoch", "stall_ms"), None) | {"steps": [], "mended": []}
 
 
+def _alike(fences: Mapping[str, Fence | None]) -> dict[Fence | None, tuple[str, int]]:
+    """Return each different fence with the first of its shards, and how many they are: of a cluster, thousands."""
+    found: dict[Fence | None, tuple[str, int]] = {}
+    for shard, fence in fences.items():
+        first, count = found.get(fence, (shard, 0))
+        found[fence] = first, count + 1
+    return found
+
+
 def _state_fields(state: StageState) -> Mapping[str, Any]:
     control = state.control
     return {
@@ -271,11 +280,12 @@ def _state_fields(state: StageState) -> Mapping[str, Any]:
         "fences": [
             {
                 "shard": shard,
+                "shards": count,
                 "epoch": None if fence is None else fence.epoch,
                 "authority": None if fence is None else fence.authority.value,
                 "log": None if fence is None else int(fence.log),
             }
-            for shard, fence in state.fences.items()
+            for fence, (shard, count) in _alike(state.fences).items()
         ],
         "marks": state.marks,
         "waiting": state.waiting,

@@ -217,11 +217,13 @@ class Controller:
             case Step.CREATE | Step.OPEN_STORE:
                 switch.log_writes(sides, control, intent.to)
             case Step.SEAL:
-                seal(sides, control)
+                # With all shards closed, whatever is not done next keeps everybody waiting.
+                if seal(sides, control, fences):
+                    self._open_tables(control)
             case Step.OPEN_TABLES:
                 self._open_tables(control)
             case Step.OPEN_REVERSE:
-                follow_tables(sides, control, Authority.TABLES)
+                follow_tables(sides, control, Authority.TABLES, fences)
             case Step.REOPEN_STORE:
                 self._reopen_store(control)
             case Step.RETIRE:
@@ -241,7 +243,7 @@ class Controller:
 
     def _open_tables(self, control: Control) -> None:
         try:
-            forward.open_tables(self._sides, control)
+            sealed = forward.open_tables(self._sides, control)
         except (CheckFailedError, DeadlineError) as exc:
             forward.abort_flip(self._sides, control)
             raise CheckFailedError(
@@ -252,6 +254,9 @@ class Controller:
             with suppress(KVMigrateError):
                 forward.abort_flip(self._sides, control)
             raise
+        now = self._sides.row.read()
+        if (now.epoch, now.authority) == (control.epoch + 1, Authority.TABLES):
+            follow_tables(self._sides, now, Authority.TABLES, sealed)
 
     def _reopen_store(self, control: Control) -> None:
         try:

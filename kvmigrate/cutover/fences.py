@@ -64,13 +64,16 @@ def open_store(sides: Sides, control: Control, *, log: Logging | None = None, ow
     return opened == len(shards)
 
 
-def follow_tables(sides: Sides, control: Control, authority: Authority) -> None:
+def follow_tables(sides: Sides, control: Control, authority: Authority, fences: Fences | None = None) -> None:
     """Bring every shard to the control row's epoch with *authority*, T or X; forward marks mean nothing any more.
+
+    *fences* are as they were read last; by default they are read.
 
     Where the epoch rises while the tables are open, the database may have lost writes that the store was given:
     those keys are owed anew, and what the store remembers of their versions is void.
     """
-    store, fences = sides.store, sides.store.fences()
+    store = sides.store
+    fences = store.fences() if fences is None else fences
     wanted = Fence(control.epoch, authority, Logging.NONE, control.store_incarnation)
     missing = [shard for shard, fence in fences.items() if fence is None]
     if missing:
@@ -111,13 +114,20 @@ def seen_at(fences: Fences) -> list[int]:
     return sorted({fence.epoch for fence in fences.values() if fence is not None})
 
 
-def seal(sides: Sides, control: Control) -> None:
-    """Close every shard that is open at the control row's epoch, at the next one."""
-    for fence, group in _groups(sides.store.fences()).items():
+def seal(sides: Sides, control: Control, fences: Fences) -> bool:
+    """Close every shard that is open at the control row's epoch, at the next one; return whether all are closed.
+
+    *fences* are as they were read last.
+    """
+    sealed = 0
+    for fence, group in _groups(fences).items():
         if place(fence) == (control.epoch, Authority.STORE):
             to = Swap(fence._replace(epoch=control.epoch + 1, authority=Authority.SEALED))
-            sides.store.swap(group, epochs=(control.epoch,), authorities=(Authority.STORE,), to=to)
+            sealed += sides.store.swap(group, epochs=(control.epoch,), authorities=(Authority.STORE,), to=to)
+        elif place(fence) == (control.epoch + 1, Authority.SEALED):
+            sealed += len(group)
     sides.did("seal")
+    return sealed == len(fences)
 
 
 def _stage_to_be(control: Control) -> Stage:

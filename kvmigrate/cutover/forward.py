@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmigrate.cutover.decide import place
+from kvmigrate.cutover.decide import Fences, place
 from kvmigrate.cutover.draining import drain_forward
 from kvmigrate.cutover.fences import highest, open_store
 from kvmigrate.cutover.intent import Intent, phase_without_intent, read_intent
@@ -19,8 +19,11 @@ def begin_flip(sides: Sides, control: Control) -> None:
     sides.did("begin")
 
 
-def open_tables(sides: Sides, control: Control) -> None:
+def open_tables(sides: Sides, control: Control) -> Fences:
     """All shards are sealed: make sure that they stay so, drain, and give the control row to the tables.
+
+    Returns:
+        The fences, as they were found sealed.
 
     Raises:
         CheckFailedError: something is not as it has to be; nothing was changed, and the flip must be given up.
@@ -34,7 +37,7 @@ def open_tables(sides: Sides, control: Control) -> None:
             hint="see that the replicas follow, or name fewer with --wait-replicas",
         )
     sides.did("replicated")
-    check_store(sides, control, sealed_at=control.epoch + 1)
+    sealed = check_store(sides, control, sealed_at=control.epoch + 1)
     sides.did("checked")
     backlog = drain_forward(sides, seconds=limits.drain_s)
     if backlog.left:
@@ -51,10 +54,13 @@ def open_tables(sides: Sides, control: Control) -> None:
     }
     sides.row.swap(epoch=control.epoch, authority=Authority.STORE, changes=changes, opening=True)
     sides.did("tables open")
+    return sealed
 
 
-def check_store(sides: Sides, control: Control, *, sealed_at: int) -> None:
-    """Check that the store is in the life that the control row knows, and sealed. Raises `CheckFailedError`.
+def check_store(sides: Sides, control: Control, *, sealed_at: int) -> Fences:
+    """Check that the store is in the life that the control row knows, and sealed; return its fences.
+
+    Raises `CheckFailedError`.
 
     After the seal was replicated: a failover before it that is noticed late would lose writes.
     """
@@ -64,8 +70,10 @@ def check_store(sides: Sides, control: Control, *, sealed_at: int) -> None:
             "the store was restarted or failed over since the control row last knew it",
             hint="`kvmigrate relay` brings both sides together again; then type the same command again",
         )
-    if any(place(fence) != (sealed_at, Authority.SEALED) for fence in sides.store.fences().values()):
+    fences = sides.store.fences()
+    if any(place(fence) != (sealed_at, Authority.SEALED) for fence in fences.values()):
         raise CheckFailedError("a shard of the store is not sealed any more", hint="type the same command again")
+    return fences
 
 
 def abort_flip(sides: Sides, control: Control) -> bool:

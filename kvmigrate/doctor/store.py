@@ -16,7 +16,16 @@ _ASK = "let the role run it, or look it up where the server is administered"
 
 def judge_store(facts: StoreFacts) -> list[Finding]:
     """Return one finding or more for each check of a server."""
-    checks = (_version, _role, _scripts, _eviction, _persistence, _replicas, _cluster, _expiring, _refused)
+    if facts.unreachable:
+        return [
+            fail(
+                "store-cluster",
+                facts.unreachable,
+                "the keys of its slots cannot be read; a relay waits for it, and no stage is entered",
+                "see CLUSTER NODES on another node; start it, or let a replica take its place (CLUSTER FAILOVER)",
+            )
+        ]
+    checks = (_version, _role, _scripts, _eviction, _persistence, _replicas, _cluster, _slots, _expiring, _refused)
     return [finding for check in checks for finding in check(facts)]
 
 
@@ -122,6 +131,13 @@ def _replicas(facts: StoreFacts) -> Iterator[Finding]:
     check = "store-replicas"
     if facts.replicas is None:
         yield unknown(check, "replicas are not told", "a failover to one may lose writes that were confirmed", _ASK)
+    elif not facts.replicas and facts.is_cluster:
+        yield warn(
+            check,
+            f"{facts.name} has no replica",
+            "when it is lost so are the values, fences and marks of its slots, and no other node takes its place",
+            "add a replica for every master (CLUSTER REPLICATE)",
+        )
     elif not facts.replicas:
         yield ok(check, "no replicas")
     elif facts.min_replicas:
@@ -145,6 +161,35 @@ def _replicas(facts: StoreFacts) -> Iterator[Finding]:
 def _cluster(facts: StoreFacts) -> Iterator[Finding]:
     if facts.is_cluster:
         yield ok("store-cluster", f"{facts.name}: a node of a cluster")
+
+
+def _slots(facts: StoreFacts) -> Iterator[Finding]:
+    if not facts.is_cluster:
+        return
+    check = "store-slots"
+    if facts.is_moving:
+        yield warn(
+            check,
+            f"{facts.name}: slots are being moved",
+            "writes of a slot wait while its keys are on their way; a scan waits for the end, and so should a stage",
+            "wait until the cluster is rebalanced before entering `rampdown`",
+        )
+    if facts.full_coverage is None:
+        yield unknown(
+            check,
+            "cluster-require-full-coverage is not told",
+            "with `no` the other masters take writes while one is away, and the relay waits for all of them",
+            _ASK,
+        )
+    elif facts.full_coverage:
+        yield ok(check, "cluster-require-full-coverage yes")
+    else:
+        yield warn(
+            check,
+            "cluster-require-full-coverage no",
+            "while a master is away the others take writes, and the relay waits for all: the tables fall behind",
+            "CONFIG SET cluster-require-full-coverage yes, where all writes may stop then",
+        )
 
 
 def _expiring(facts: StoreFacts) -> Iterator[Finding]:

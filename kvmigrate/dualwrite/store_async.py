@@ -126,7 +126,8 @@ class AsyncStore:
     async def put_many(self, mapping: Mapping[str, Any]) -> dict[str, WriteResult]:
         """Write values as `put` does, those of one shard of the store in one step.
 
-        In the tables each key is a step of its own: where one is refused, those before it are written.
+        Several shards, and in the tables each key, are steps of their own: where one is refused, those before it are
+        written.
         """
         writes = [Write(key, item_of(key, value, need_entity(key, self._lens))) for key, value in mapping.items()]
         if not writes:

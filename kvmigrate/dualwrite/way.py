@@ -99,7 +99,7 @@ class Way:
             except (StaleError, FenceError) as exc:
                 self._give_up_late(begun, exc)
                 if isinstance(exc, SealedError) and monotonic() - begun > _SLOWEST_FLIP_S:
-                    self._open_left_sealed(key)
+                    self._open_left_sealed([write.key for write in writes])
                 # One stale belief costs one refused round trip, and no pause.
                 if tries or isinstance(exc, SealedError):
                     _pause()
@@ -112,16 +112,23 @@ class Way:
             exc.hint = exc.hint or _SEALED_HINT
             raise exc
 
-    def _open_left_sealed(self, key: str) -> None:
-        with suppress(KVMigrateError):
-            open_left_sealed(self.store, self.tables, key)
+    def _open_left_sealed(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            with suppress(KVMigrateError):
+                open_left_sealed(self.store, self.tables, key)
 
     def _without_fence(self, writes: Sequence[Write], missing: FenceMissingError) -> list[WriteResult | None] | None:
         """Have the fence made again; with the tables out of reach too, write unmarked where that is surely safe.
 
+        A store of many shards that lost some fences is left to the relay: it begins one epoch for all of them, and
+        every process here would begin one for each.
+
         Returns:
             Results where it wrote; ``None`` where there is a fence now, and the way begins anew.
         """
+        if not self.store.is_one_shard:
+            _pause()
+            return None
         if self._fences.lets(monotonic()):
             try:
                 recreate_fence(self.store, self.tables, writes[0].key)

@@ -16,7 +16,7 @@ _SHOWN = 20
 def describe_stage(report: Mapping[str, Any]) -> Document:
     """Return the document of ``stage show``."""
     document = Document(f"{report['scope']}: stage {report['stage']}")
-    fences = [f"{each['shard']}: {_fence(each)}" for each in report["fences"][:_SHOWN]]
+    fences = [f"{_shards(each)}: {_fence(each)}" for each in report["fences"][:_SHOWN]]
     pairs = [
         ("authority", f"{report['authority']}: {_WHO[report['authority']]}"),
         ("epoch", str(report["epoch"])),
@@ -96,6 +96,10 @@ def describe_kept(report: Mapping[str, Any]) -> Document:
         document.add(Line(text, Tone.NOTICE), *(Line(key, Tone.FAINT) for key in report["changed"][:_SHOWN]))
     document.add(*ending(report))
     return document
+
+
+def _shards(entry: Mapping[str, Any]) -> str:
+    return str(entry["shard"]) if entry["shards"] == 1 else f"{entry['shards']:,} shards"
 
 
 def _fence(each: Mapping[str, Any]) -> str:

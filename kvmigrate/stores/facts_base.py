@@ -18,7 +18,13 @@ class StoreFacts(NamedTuple):
 
         role: ``master`` or ``slave``, as Redis has it.
 
+        unreachable: Why it could not be asked at all, though the cluster names it as a master; "" where it could.
+
         is_cluster: Whether it is a node of a cluster.
+
+        full_coverage: Whether it takes no writes at all while a slot of its cluster has no master.
+
+        is_moving: Whether it gives a slot of its cluster away, or takes one.
 
         scripts: Whether EVAL works.
 
@@ -51,7 +57,10 @@ class StoreFacts(NamedTuple):
     refused: Mapping[str, str]
     version: str | None = None
     role: str | None = None
+    unreachable: str = ""
     is_cluster: bool | None = None
+    full_coverage: bool | None = None
+    is_moving: bool = False
     scripts: bool | None = None
     functions: bool | None = None
     policy: str | None = None

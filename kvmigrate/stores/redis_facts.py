@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import redis
 
+from kvmigrate.errors import SourceError
 from kvmigrate.stores.facts_base import StoreFacts
 from kvmigrate.stores.redis_cluster import ClusterLink
 from kvmigrate.stores.redis_connect import link_to
@@ -14,7 +15,15 @@ from kvmigrate.stores.redis_link import RedisLink
 from kvmigrate.stores.redis_wire import call
 from kvmigrate.stores.url import parse_source_url
 
-_SETTINGS = ("maxmemory-policy", "maxmemory", "appendonly", "appendfsync", "save", "min-replicas-to-write")
+_SETTINGS = (
+    "maxmemory-policy",
+    "maxmemory",
+    "appendonly",
+    "appendfsync",
+    "save",
+    "min-replicas-to-write",
+    "cluster-require-full-coverage",
+)
 
 
 def read_store_facts(url: str) -> list[StoreFacts]:
@@ -29,10 +38,19 @@ def read_store_facts(url: str) -> list[StoreFacts]:
     link = link_to(parsed)
     try:
         if isinstance(link, ClusterLink):
-            return [_ask(master, parsed.name) for master in link.masters()]
+            hosts = link.layout().hosts
+            return [_ask_master(link.link(node), f"{hosts[node]} of {parsed.name}") for node in sorted(hosts)]
         return [_ask(cast("RedisLink", link), parsed.name)]
     finally:
         link.close()
+
+
+def _ask_master(link: RedisLink, name: str) -> StoreFacts:
+    """Return the facts of one master of a cluster; that it does not answer is one."""
+    try:
+        return _ask(link, name)
+    except SourceError as exc:
+        return StoreFacts(name, {}, unreachable=str(exc))
 
 
 def _ask(link: RedisLink, name: str) -> StoreFacts:
@@ -67,6 +85,8 @@ def _facts(client: redis.Redis, name: str, database: int) -> StoreFacts:
         version=info.get("redis_version"),
         role=info.get("role"),
         is_cluster=bool(info["cluster_enabled"]) if "cluster_enabled" in info else None,
+        full_coverage=_is_yes(settings.get("cluster-require-full-coverage")),
+        is_moving=bool(info.get("cluster_enabled")) and _is_moving(ask("CLUSTER", "NODES")),
         scripts=scripts,
         functions=functions,
         policy=settings.get("maxmemory-policy") or info.get("maxmemory_policy"),
@@ -92,6 +112,14 @@ def _clock(ask: Any) -> tuple[float | None, float]:
     if told is None:
         return None, 0.0
     return int(told[0]) + int(told[1]) / 1e6 - (before + after) / 2, (after - before) / 2
+
+
+def _is_moving(told: Any) -> bool:
+    """Whether the line of the node itself names slots that are open; the driver may have taken it apart already."""
+    if isinstance(told, dict):
+        return any(node.get("migrations") for node in told.values())
+    lines = _text(told or "").splitlines()
+    return any("[" in line.split(" ", 8)[-1] for line in lines if "myself" in line)
 
 
 def _texts(found: Any) -> dict[str, str]:

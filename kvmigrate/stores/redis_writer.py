@@ -87,6 +87,11 @@ class RedisWriter:
         """The server without secrets."""
         return self._name
 
+    @property
+    def is_one_shard(self) -> bool:
+        """Whether it is a server alone, and no cluster."""
+        return isinstance(self._shards, AloneKeys)
+
     def __repr__(self) -> str:
         return f"RedisWriter({self.name!r})"
 

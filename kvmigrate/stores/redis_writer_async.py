@@ -85,6 +85,11 @@ class AsyncRedisWriter:
         """The server without secrets."""
         return self._name
 
+    @property
+    def is_one_shard(self) -> bool:
+        """Whether it is a server alone, and no cluster."""
+        return isinstance(self._shards, AloneKeys)
+
     def __repr__(self) -> str:
         return f"AsyncRedisWriter({self.name!r})"
 

@@ -23,6 +23,11 @@ class FencedWriter(Protocol):
     `AmbiguousWriteError` and is never tried again.
     """
 
+    @property
+    def is_one_shard(self) -> bool:
+        """Whether all keys are in one shard, and so under one fence."""
+        ...
+
     def fence(self, key: str) -> Fence | None:
         """Return the fence of the key's shard."""
         ...

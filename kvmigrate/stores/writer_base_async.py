@@ -21,6 +21,11 @@ class AsyncFencedWriter(Protocol):
     `AmbiguousWriteError` and is never tried again.
     """
 
+    @property
+    def is_one_shard(self) -> bool:
+        """Whether all keys are in one shard, and so under one fence."""
+        ...
+
     async def fence(self, key: str) -> Fence | None:
         """Return the fence of the key's shard."""
         ...

@@ -25,6 +25,11 @@ class MemoryWriter:
         """The store's."""
         return self._store.name
 
+    @property
+    def is_one_shard(self) -> bool:
+        """It is."""
+        return True
+
     def __repr__(self) -> str:
         return f"MemoryWriter({self.name!r})"
 

@@ -23,6 +23,11 @@ class AsyncMemoryWriter:
         """The store's."""
         return self._store.name
 
+    @property
+    def is_one_shard(self) -> bool:
+        """It is."""
+        return True
+
     def __repr__(self) -> str:
         return f"AsyncMemoryWriter({self.name!r})"
 

@@ -163,6 +163,24 @@ def test_a_cluster(doctor: Doctor, cluster: Cluster) -> None:
     doctor(cluster.url)
 
     assert 3 == len([each for each in doctor.findings if each["id"] == "store-cluster"])
+    assert ["cluster-require-full-coverage no"] * 3 == [
+        each["what"] for each in doctor.findings if each["id"] == "store-slots"
+    ]
+
+
+def test_a_cluster_that_lacks_a_master_or_moves_slots(doctor: Doctor, own_cluster: Cluster) -> None:
+    """The one that does not answer fails, the others are judged all the same."""
+    dead, giving, taking = own_cluster.masters
+    own_cluster.begin_move(giving.owners()[1][0], giving, taking)
+    dead.server.close()
+
+    assert 3 == doctor(own_cluster.url)
+    told = {level: [each for each in doctor.findings if each["level"] == level] for level in ("fail", "warn")}
+    [failed] = told["fail"]
+    assert "store-cluster" == failed["id"]
+    assert str(dead.port) in failed["what"]
+    assert own_cluster.password not in failed["what"]
+    assert 2 == len([each for each in told["warn"] if "slots are being moved" in each["what"]])
 
 
 def test_keys_with_an_expiry_are_counted(doctor: Doctor, redis_client: redis.Redis) -> None:

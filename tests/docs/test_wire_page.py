@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from contextlib import closing
 from typing import Any
 
 import pytest
 import redis
+from redis.crc import key_slot
 
+from kvmigrate.model import Authority, Fence, Logging
+from kvmigrate.stores.redis_fence import RedisFencedStore
 from kvmigrate.stores.redis_script import library, script
+from kvmigrate.stores.redis_shards import slot_tags, tag_of
 from kvmigrate.stores.redis_wire import RedisWire
 from tests.docs.pages import DOCS, blocks, code, prose, table
+from tests.fix_cluster import SLOTS, Cluster
 
 PAGE = DOCS / "reference" / "wire.md"
 EXAMPLES = [line for block in blocks(PAGE, "redis") for line in block.text.splitlines()]
@@ -67,6 +73,22 @@ def answer(wire: RedisWire, words: list[str | bytes]) -> Any:
     except redis.exceptions.ResponseError as exc:
         return str(exc)
     return shown(reply)
+
+
+def test_the_commands_for_a_cluster_answer_what_the_page_says(cluster: Cluster) -> None:
+    """At the master that has the slot; the tags that the page names are those of the slots."""
+    with closing(RedisFencedStore(cluster.url, scope="shop")) as store:
+        store.create(store.shards(), Fence(1, Authority.STORE, Logging.MIRROR))
+    node = cluster.masters[key_slot(b"order:1") * 3 // SLOTS]
+    for line in (line for block in blocks(PAGE, "redis-cluster") for line in block.text.splitlines()):
+        command, _, reply = line.rpartition(" -> ")
+        found = answer(RedisWire(node.client), [*shlex.split(command)])
+        # The driver takes the code of an error that it knows away.
+        expected = reply.removeprefix("CROSSSLOT ") if reply.startswith("CROSSSLOT") else written(reply)
+        assert expected == found, line
+    said = prose(PAGE)
+    assert f"`{'`, `'.join(slot_tags()[:2])}` and `{slot_tags()[2]}`" in said
+    assert f"slot {key_slot(b'order:1')}, whose tag is `{tag_of(b'order:1')}`" in said
 
 
 def test_the_examples_are_many() -> None:

@@ -19,7 +19,7 @@ from kvmigrate import Migration
 from kvmigrate.config import Settings
 from kvmigrate.cutover.controller import Controller
 from kvmigrate.dualwrite.store import Store
-from kvmigrate.errors import AmbiguousWriteError, CheckFailedError, KVMigrateError
+from kvmigrate.errors import AmbiguousWriteError, CheckFailedError, FenceMissingError, KVMigrateError
 from kvmigrate.model import Authority, Stage
 from kvmigrate.relaying import Opener
 from kvmigrate.stages import Stages, open_sides
@@ -152,9 +152,10 @@ class Shop:
         """Both sides hold the last accepted writes."""
         until(lambda: not self.store.marks())
         assert [] == disagreements(read_books(self.books), self.held())
-        until(self._is_same)
+        until(self.is_same)
 
-    def _is_same(self) -> bool:
+    def is_same(self) -> bool:
+        """Whether the tables have every item; what they have is the same."""
         report = self.migration.verify(processes=1)
         assert (0, 0) == (report.extra, report.different), report
         return report.missing == 0
@@ -293,6 +294,23 @@ def test_a_master_that_dies_while_sealed_gives_the_flip_up(database: str, tmp_pa
                 shop.write_on()
             shop.rollback()
             shop.check()
+
+
+def test_a_master_that_was_emptied_gets_its_fences_back(shop: Shop) -> None:
+    """Writes of its slots wait for the relay; the tables follow what is left, and what is written then."""
+    begun(shop)
+    with shop.relay(), shop.writers():
+        shop.write_on()
+        before, keys = epochs(shop), [f"client:e{n}" for n in range(12)]
+        shop.cluster.masters[0].client.flushall()
+        for key in keys:
+            until(lambda key=key: shop.writing.store.put(key, {"name": key}), fails=FenceMissingError)  # type: ignore[misc]  # bound now
+        until(lambda: len(epochs(shop)) == 1 and min(epochs(shop)) > max(before))
+    with shop.relay():
+        until(lambda: not shop.stages().show().owes_all)
+        until(lambda: not shop.store.marks())
+        until(shop.is_same)
+        assert {key: {"name": key} for key in keys} == {key: shop.writing.store.get(key) for key in keys}
 
 
 def test_slots_move_under_writers(database: str, own_cluster: Cluster, tmp_path: Path) -> None:

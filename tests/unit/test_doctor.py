@@ -101,12 +101,24 @@ def test_all_is_well() -> None:
         ({"replicas": 2, "min_replicas": 1}, "store-replicas", "ok"),
         ({"replicas": 2, "min_replicas": None}, "store-replicas", "unknown"),
         ({"replicas": None}, "store-replicas", "unknown"),
+        ({"is_cluster": True, "full_coverage": True, "replicas": 0}, "store-replicas", "warn"),
+        ({"is_cluster": True, "full_coverage": True}, "store-slots", "ok"),
+        ({"is_cluster": True, "full_coverage": False}, "store-slots", "warn"),
+        ({"is_cluster": True}, "store-slots", "unknown"),
+        ({"unreachable": "it does not answer"}, "store-cluster", "fail"),
         ({"refused": {"CONFIG GET": "NOPERM"}}, "store-told", "unknown"),
     ],
 )
 def test_a_store(changes: dict[str, Any], check: str, expected: str) -> None:
     """Each fact is judged for itself."""
     assert expected == level(judge_store(STORE._replace(**changes)), check)
+
+
+def test_slots_that_move_are_told() -> None:
+    """Beside what stands there always."""
+    findings = judge_store(STORE._replace(is_cluster=True, full_coverage=True, is_moving=True))
+
+    assert ["warn", "ok"] == [finding.level.value for finding in findings if finding.id == "store-slots"]
 
 
 @pytest.mark.parametrize(
