@@ -5,11 +5,11 @@ Each kind of work imports what it needs and no more: that is most of what its st
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import IO
 
 import msgspec
 
@@ -17,17 +17,10 @@ from kvmigrate.errors import ConfigError
 from kvmigrate.model import Version
 from kvmigrate.processes.frames import Setup, read_frame
 from kvmigrate.processes.rare_collections import rare_collections
-from kvmigrate.processes.serve import Work, serve
+from kvmigrate.processes.serve import Work, WorkAhead, serve, serve_ahead
 from kvmigrate.stores.open import open_source
 from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.mapping import Mapping
-
-if TYPE_CHECKING:
-    from kvmigrate.backfill.share_work import ShareWork
-    from kvmigrate.consistency.share_work import CompareWork
-
-_Kind = tuple[Callable[[], Work], msgspec.msgpack.Decoder[Any]]
-"""How the work is opened, and what reads its messages."""
 
 
 class _Tag(msgspec.Struct):
@@ -40,15 +33,16 @@ def main() -> None:
     """Do what comes in until nothing more comes."""
     # Ctrl-C is for the run; it says when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    body = read_frame(sys.stdin.buffer)
+    # Unbuffered: a thread that waits for more when the process ends must hold no lock.
+    incoming, outgoing = io.FileIO(sys.stdin.fileno(), closefd=False), sys.stdout.buffer
+    body = read_frame(incoming)
     if body is not None:
         kinds = {"backfill": _backfill, "verify": _verify}
-        open_work, messages = kinds[msgspec.msgpack.decode(body, type=_Tag).kind](body)
         with rare_collections():
-            serve(open_work, messages, sys.stdin.buffer, sys.stdout.buffer)
+            kinds[msgspec.msgpack.decode(body, type=_Tag).kind](body, incoming, outgoing)
 
 
-def _backfill(body: bytes) -> _Kind:
+def _backfill(body: bytes, incoming: io.FileIO, outgoing: IO[bytes]) -> None:
     from kvmigrate.backfill.share_work import MESSAGES, BackfillSetup, ShareWork
     from kvmigrate.stores.base import divisible
     from kvmigrate.target.postgres import PostgresTarget
@@ -56,7 +50,7 @@ def _backfill(body: bytes) -> _Kind:
 
     setup = msgspec.msgpack.decode(body, type=BackfillSetup)
 
-    def open_work() -> ShareWork:
+    def open_work() -> WorkAhead:
         lens = compile_mapping(_mapping(setup))
         source = divisible(open_source(setup.source))
         if source is None:
@@ -64,10 +58,10 @@ def _backfill(body: bytes) -> _Kind:
         as_of = Version(*setup.as_of) if setup.as_of else None
         return ShareWork(source, PostgresTarget(setup.target, lens, as_of=as_of), lens)
 
-    return open_work, MESSAGES
+    serve_ahead(open_work, MESSAGES, incoming, outgoing)
 
 
-def _verify(body: bytes) -> _Kind:
+def _verify(body: bytes, incoming: io.FileIO, outgoing: IO[bytes]) -> None:
     from kvmigrate.consistency.json_exact import loads_column
     from kvmigrate.consistency.share_work import MESSAGES, CompareWork, VerifySetup
     from kvmigrate.consistency.verify import Verification
@@ -75,7 +69,7 @@ def _verify(body: bytes) -> _Kind:
 
     setup = msgspec.msgpack.decode(body, type=VerifySetup)
 
-    def open_work() -> CompareWork:
+    def open_work() -> Work:
         mapping, opened = _mapping(setup), ExitStack()
         source = open_source(setup.source)
         opened.callback(source.close)
@@ -85,7 +79,7 @@ def _verify(body: bytes) -> _Kind:
         )
         return CompareWork(run, opened.close)
 
-    return open_work, MESSAGES
+    serve(open_work, MESSAGES, incoming, outgoing)
 
 
 def _mapping(setup: Setup) -> Mapping:

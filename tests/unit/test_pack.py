@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kvmigrate.transform.declaration.mapping_file import load_mapping
-from kvmigrate.transform.lens.fast_types import NAMES, SLOW, field_lines
+from kvmigrate.transform.lens.fast_types import SLOW, field_lines, usual_names
 from kvmigrate.transform.lens.plan import plan_table
 from kvmigrate.transform.values.column_type import ColumnType, parse_type
 from kvmigrate.transform.values.pack import NULL, pack_numeric, packer, row_head, staged_row_head
@@ -68,7 +68,7 @@ def _short_packer(text: str) -> Callable[[bytes], bytes]:
     column = {"type": text, "path": "n"}
     entity = {"keys": ["a:{id}"], "table": "a", "columns": {"id": {"key": "id", "type": "text"}, "n": column}}
     mapping = load_mapping(json.dumps({"version": 1, "name": "short", "entities": {"a": entity}}, indent=1))
-    names = dict(NAMES)
+    names = dict(usual_names())
     lines = field_lines(plan_table(mapping.entities[0].root).members[0], "p", names)
     exec("\n    ".join(["def pack(v):", *lines, "return p"]), names)  # noqa: S102 - as the lens does
     packed: Callable[[bytes], bytes] = names["pack"]

@@ -8,7 +8,7 @@ All other items take the exact path (`forward`). `kvmigrate schema --show-code` 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from functools import cached_property
 
 from kvmigrate.transform.keys.template_overlap import templates_overlap
 from kvmigrate.transform.lens.fast_members import walk
@@ -23,33 +23,44 @@ _NO_STRUCT_NAME = re.compile(r'[\x00-\x1f"\\]').search
 _KEY_TYPES = {"uuid", "text", *INTEGERS}
 
 
-@dataclass(frozen=True, slots=True)
 class FastEntity:
-    """The compiled form of one entity.
+    """The compiled form of one entity. Code is generated when it is first needed: the emitter may leave nothing to it.
 
     Attributes:
-        source: The generated code.
-
         templates: Positions of the key templates whose items it takes.
-
-        page, odd: The functions for plain items and for those that `page` returns.
     """
 
-    source: str
-    templates: frozenset[int]
-    page: PageFunction
-    odd: PageFunction | None = None
+    def __init__(self, plan: EntityPlan) -> None:
+        """Keep the plan."""
+        self._plan, self.templates = plan, _templates(plan)
+
+    @property
+    def source(self) -> str:
+        """The generated code."""
+        return "\n\n".join(source for source, _ in (self._plain, self._odd) if source)
+
+    @property
+    def page(self) -> PageFunction:
+        """The function for plain items."""
+        return self._plain[1]
+
+    @property
+    def odd(self) -> PageFunction | None:
+        """The function for items that `page` returns; ``None`` where only the exact path knows them."""
+        return self._odd[1]
+
+    @cached_property
+    def _plain(self) -> tuple[str, PageFunction]:
+        return PlainGenerator(self._plan).finish()
+
+    @cached_property
+    def _odd(self) -> tuple[str, PageFunction | None]:
+        return OddGenerator(self._plan).finish() if can_be_odd(self._plan) else ("", None)
 
 
 def compile_entity(plan: EntityPlan) -> FastEntity | None:
     """Return the compiled form of an entity, or ``None`` when it has features only the exact path knows."""
-    if not _eligible(plan):
-        return None
-    source, page = PlainGenerator(plan).finish()
-    if not can_be_odd(plan):
-        return FastEntity(source, _templates(plan), page)
-    odd_source, odd = OddGenerator(plan).finish()
-    return FastEntity(f"{source}\n\n{odd_source}", _templates(plan), page, odd)
+    return FastEntity(plan) if _eligible(plan) else None
 
 
 def _eligible(plan: EntityPlan) -> bool:

@@ -13,7 +13,7 @@ import msgspec
 
 from kvmigrate.model import ItemKind
 from kvmigrate.transform.lens.fast_members import Members, members_of, walk
-from kvmigrate.transform.lens.fast_types import NAMES, field_lines, field_type
+from kvmigrate.transform.lens.fast_types import field_lines, field_type, usual_names
 from kvmigrate.transform.lens.page import PageBuilder, Routed
 from kvmigrate.transform.lens.plan import INTEGERS, ColumnPlan, EntityPlan, TablePlan
 from kvmigrate.transform.mapping import Column, Expires, Role
@@ -34,7 +34,7 @@ class PlainGenerator:
     def __init__(self, plan: EntityPlan) -> None:
         """Start; `finish` does the work."""
         self.plan = plan
-        self.names: dict[str, Any] = dict(NAMES)
+        self.names: dict[str, Any] = dict(usual_names())
         self.lines: list[str] = []
         self.tables = walk(plan.root)
         self.numbers = {id(table): position for position, table in enumerate(self.tables)}

@@ -287,29 +287,32 @@ def is_odd_json(text: bytes) -> bool:
 _EMPTY_TEXT_ARRAY = struct.pack("!iiii", 12, 0, 0, 25)
 _array_head = struct.Struct("!iiiiii").pack
 
-NAMES: dict[str, Any] = {
-    "Slow": Slow,
-    "SLOW": SLOW,
-    "NULL": NULL,
-    "UNSET": msgspec.UNSET,
-    "TRUE": b"\x00\x00\x00\x01\x01",
-    "FALSE": b"\x00\x00\x00\x01\x00",
-    "instant": struct.Struct("!iq").pack,
-    "lengths": [struct.pack("!i", n) for n in range(1 << 16)],
-    "ordinals": [struct.pack("!ii", 4, n) for n in range(1 << 16)],
-    "pack_text": pack_text,
-    "pack_jsonb": pack_jsonb,
-    "pack_text_array": _pack_text_array,
-    "is_odd_json": is_odd_json,
-    # Every digit becomes 0; signs and E become e: an exponent of four digits is then e0000.
-    "ROUGHLY": bytes.maketrans(b"123456789+-E", b"000000000eee"),
-    "json_heads": [struct.pack("!ib", n + 1, 1) for n in range(1 << 16)],
-    "DAYS": DAYS,
-    "MINUTES": MINUTES,
-    "SECONDS": SECONDS,
-    "MILLIS": MILLIS,
-    "EPOCH_2000_MS": _EPOCH_2000_MS,
-    "UUID_HEAD": b"\x00\x00\x00\x10",
-    "unhex": bytes.fromhex,
-}
-"""The names that every generated function may use."""
+
+@functools.cache
+def usual_names() -> dict[str, Any]:
+    """Return the names that every generated function may use; not to be changed. Made once: some are large tables."""
+    return {
+        "Slow": Slow,
+        "SLOW": SLOW,
+        "NULL": NULL,
+        "UNSET": msgspec.UNSET,
+        "TRUE": b"\x00\x00\x00\x01\x01",
+        "FALSE": b"\x00\x00\x00\x01\x00",
+        "instant": struct.Struct("!iq").pack,
+        "lengths": [struct.pack("!i", n) for n in range(1 << 16)],
+        "ordinals": [struct.pack("!ii", 4, n) for n in range(1 << 16)],
+        "pack_text": pack_text,
+        "pack_jsonb": pack_jsonb,
+        "pack_text_array": _pack_text_array,
+        "is_odd_json": is_odd_json,
+        # Every digit becomes 0; signs and E become e: an exponent of four digits is then e0000.
+        "ROUGHLY": bytes.maketrans(b"123456789+-E", b"000000000eee"),
+        "json_heads": [struct.pack("!ib", n + 1, 1) for n in range(1 << 16)],
+        "DAYS": DAYS,
+        "MINUTES": MINUTES,
+        "SECONDS": SECONDS,
+        "MILLIS": MILLIS,
+        "EPOCH_2000_MS": _EPOCH_2000_MS,
+        "UUID_HEAD": b"\x00\x00\x00\x10",
+        "unhex": bytes.fromhex,
+    }

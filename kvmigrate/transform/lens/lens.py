@@ -12,7 +12,7 @@ from kvmigrate.transform.lens import emitted
 from kvmigrate.transform.lens.backward import Rows, backward_item, expiry_of, key_of
 from kvmigrate.transform.lens.emitted import Emitter
 from kvmigrate.transform.lens.fast import FastEntity, compile_entity
-from kvmigrate.transform.lens.fast_back import can_go_back, compile_back
+from kvmigrate.transform.lens.fast_back import FastBack, can_go_back, compile_back
 from kvmigrate.transform.lens.forward import Missing, forward_item
 from kvmigrate.transform.lens.page import Left, PageBuilder, PageRows, Routed
 from kvmigrate.transform.lens.plan import EntityPlan, TablePlan, plan_entity
@@ -39,18 +39,21 @@ class Lens:
         }
         self._exploding = _hash_keys(mapping)
         compiled = {name: compile_entity(plan) for name, plan in self._plans.items()}
-        self._back = {
-            name: compile_back(self._plans[name])
-            for name, fast in compiled.items()
-            if fast and can_go_back(self._plans[name])
-        }
-        self._code = {name: fast.source for name, fast in compiled.items() if fast}
+        self._compiled = {name: fast for name, fast in compiled.items() if fast}
+        self._back: dict[str, FastBack | None] = {}
         self._fast: dict[int, FastEntity] = {}
         for candidate in self._router.candidates:
             fast = compiled[candidate.route.entity.name] if candidate.route.entity else None
             if fast is not None and candidate.route.template in fast.templates:
                 self._fast[candidate.number] = fast
         self._emitter = self._make_emitter()
+
+    def _back_of(self, entity: str) -> FastBack | None:
+        """Return the compiled way back, made when it is first needed; ``None`` where the exact path is the only one."""
+        if entity not in self._back:
+            plan = self._plans[entity]
+            self._back[entity] = compile_back(plan) if entity in self._compiled and can_go_back(plan) else None
+        return self._back[entity]
 
     def _make_emitter(self) -> Emitter | None:
         """Compile the programs of entities with generated code, where there is something to run them."""
@@ -185,7 +188,7 @@ class Lens:
         """
         plan = self._plans[entity.name]
         key = key_of(plan, rows) if key is None else key
-        back, found = self._back.get(entity.name), self._router.find(key)
+        back, found = self._back_of(entity.name), self._router.find(key)
         if back is not None and found is not None and found[0].number in self._fast:
             value = back.value(found[1], found[0].places, rows)
             if value is not None:
@@ -203,12 +206,13 @@ class Lens:
             KeyError: the mapping has no such entity.
         """
         names = [self._plans[entity].entity.name] if entity else list(self._plans)
-        parts = [self._head_of_code(name) + self._code.get(name, "") for name in names]
-        return "\n\n".join(parts + [self._back[name].source for name in names if name in self._back])
+        compiled = self._compiled
+        parts = [self._head_of_code(name) + (compiled[name].source if name in compiled else "") for name in names]
+        return "\n\n".join(parts + [back.source for back in map(self._back_of, names) if back is not None])
 
     def _head_of_code(self, entity: str) -> str:
         """Say who makes the rows of an entity's plain items."""
-        if entity not in self._code:
+        if entity not in self._compiled:
             return f"# {entity}: no generated code; every item takes the exact path\n"
         if self._emitter is None:
             return f"# {entity}: the compiled emitter was not built here; the code below does all\n"
