@@ -56,6 +56,43 @@ def test_children_follow_a_row_that_stays(shop: Shop) -> None:
     assert [] == shop.rows("SELECT order_id FROM order_items")
 
 
+def order(*lines: object) -> tuple[str, bytes]:
+    """Key and value of an order; a line is a text, so that its numbers stay as they are written."""
+    return "order:5", f'{{"client": "1", "items": [{", ".join(map(str, lines))}]}}'.encode()
+
+
+def test_elements_that_changed_keep_what_others_hung_on_them(shop: Shop) -> None:
+    """A column of somebody else's keeps its value where the element stays, and is gone with one that goes."""
+    shop.apply(item(*client(1, "Ada")), item(*order('{"quantity": 1}', '{"quantity": 2}', '{"quantity": 3}')))
+    shop.pg.execute("ALTER TABLE order_items ADD COLUMN note text")
+    shop.pg.execute("UPDATE order_items SET note = 'mine'")
+    shop.apply(item(*order('{"quantity": 1}', '{"quantity": 7}')))
+    shop.apply(item(*order('{"quantity": 1}', '{"quantity": 7}', '{"quantity": 8}')))
+
+    assert [(0, 1, "mine"), (1, 7, "mine"), (2, 8, None)] == shop.rows(
+        "SELECT position, quantity, note FROM order_items ORDER BY position"
+    )
+
+
+def test_an_element_that_is_as_it_was_is_not_written(shop: Shop) -> None:
+    """Its row stays the very same; that of another element of the item does not."""
+    shop.apply(item(*client(1, "Ada")), item(*order('{"quantity": 1}', '{"quantity": 2}')))
+    before = shop.column("SELECT ctid::text FROM order_items ORDER BY position")
+    shop.apply(item(*order('{"quantity": 1}', '{"quantity": 9}')))
+    after = shop.column("SELECT ctid::text FROM order_items ORDER BY position")
+
+    assert before[0] == after[0]
+    assert before[1] != after[1]
+
+
+def test_a_number_that_is_equal_and_written_otherwise_is_a_change(shop: Shop) -> None:
+    """What comes back out of the tables is what was put in, to the last digit."""
+    shop.apply(item(*client(1, "Ada")), item(*order('{"quantity": 1, "weight": 1.0}')))
+    shop.apply(item(*order('{"quantity": 1, "weight": 1.00}')))
+
+    assert ['{"weight": 1.00}'] == shop.column("SELECT rest::text FROM order_items")
+
+
 def test_values_that_are_handed_round(noted: Shop) -> None:
     """Unique values, and primary keys that stand in the value, may change hands within a batch."""
     noted.apply(item("event:y", {"id": 8, "kind": "other"}), item(*client(3, "Cy", "c")))
