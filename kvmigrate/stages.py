@@ -274,6 +274,6 @@ def overrides_of(names: Sequence[str], why: str) -> dict[str, str]:
     return dict.fromkeys(names, why)
 
 
-def leader_steps(opener: Opener) -> dict[str, WatchStep]:
-    """Return what a relay's leader does besides."""
-    return {"watch": WatchStep(opener)}
+def leader_steps(opener: Opener, *, replicas: int = 0) -> dict[str, WatchStep]:
+    """Return what a relay's leader does besides; so many *replicas* are asked, as in `Stages`."""
+    return {"watch": WatchStep(opener, replicas=replicas)}

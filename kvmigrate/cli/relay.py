@@ -17,6 +17,7 @@ from kvmigrate.cli.options import (
     ConfigOption,
     JsonOption,
     MappingOption,
+    ReplicasOption,
     SourceOption,
     TargetOption,
     example,
@@ -61,6 +62,7 @@ def relay(
     once: _OnceOption = False,
     seconds: _SecondsOption = 600.0,
     health: _HealthOption = None,
+    replicas: ReplicasOption = None,
     follow: _FollowOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -77,7 +79,8 @@ def relay(
     if once and (follow or health):
         raise ConfigError("--once ends by itself: there is nothing to follow or to probe", hint="leave --once away")
     address = address_of(health) if health else None
-    with Migration.open(settings_of(mapping=mapping, source=source, target=target, config=config)) as migration:
+    settings = settings_of(mapping=mapping, source=source, target=target, config=config, replicas=replicas)
+    with Migration.open(settings) as migration:
         stop = threading.Event()
         made = migration.relay(stop)
         with ended_by_signals(stop):
