@@ -1,12 +1,13 @@
 """Settings: from options, the environment and ``kvmigrate.toml``, in this order. Nothing else reads these.
 
-========  =====================  ==================  =================================
-option    environment            ``kvmigrate.toml``  default
-========  =====================  ==================  =================================
-source    ``KVMIGRATE_SOURCE``   ``source``          none
-target    ``KVMIGRATE_TARGET``   ``target``          none
-mapping   ``KVMIGRATE_MAPPING``  ``mapping``         ``mapping.yaml``, where it exists
-========  =====================  ==================  =================================
+=============  ===========================  ==================  =================================
+option         environment                  ``kvmigrate.toml``  default
+=============  ===========================  ==================  =================================
+source         ``KVMIGRATE_SOURCE``         ``source``          none
+target         ``KVMIGRATE_TARGET``         ``target``          none
+mapping        ``KVMIGRATE_MAPPING``        ``mapping``         ``mapping.yaml``, where it exists
+wait-replicas  ``KVMIGRATE_WAIT_REPLICAS``  ``wait_replicas``   0
+=============  ===========================  ==================  =================================
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ CONFIG_FILE = "kvmigrate.toml"
 MAPPING_FILE = "mapping.yaml"
 """The mapping, when nothing names another."""
 
-_KEYS = ("source", "target", "mapping")
+_WAIT_REPLICAS = "wait_replicas"
+_KEYS = ("source", "target", "mapping", _WAIT_REPLICAS)
 _VARIABLES = {key: f"KVMIGRATE_{key.upper()}" for key in _KEYS}
 _SHOWN_OPTIONS = re.compile(r"(?:^|&)((?:table|key_column|value_column|expires_column|sslmode)=[^&]*)")
 
@@ -48,6 +50,8 @@ class Settings:
         came_from: For each setting that has a value, where that came from, in words.
 
         config: The file of settings, where one was named.
+
+        wait_replicas: So many replicas of the store must have what decides who may write, before it counts.
     """
 
     source: str = field(default="", repr=False)
@@ -55,6 +59,7 @@ class Settings:
     mapping: Path | None = None
     came_from: Mapping[str, str] = field(default_factory=dict)
     config: Path | None = None
+    wait_replicas: int = 0
 
     def __repr__(self) -> str:
         shown = f"source={mask_url(self.source)!r}, target={mask_url(self.target)!r}"
@@ -74,7 +79,7 @@ class Settings:
 
 
 def read_settings(
-    options: Mapping[str, str | Path | None] | None = None,
+    options: Mapping[str, str | Path | int | None] | None = None,
     *,
     config: Path | None = None,
     environment: Mapping[str, str] | None = None,
@@ -83,7 +88,7 @@ def read_settings(
     """Return the settings, each from the first place that has it.
 
     Args:
-        options: What the command line gave: source, target, mapping.
+        options: What the command line gave: source, target, mapping, wait_replicas.
 
         config: A file in place of ``kvmigrate.toml`` of the current folder; it must exist.
 
@@ -94,7 +99,7 @@ def read_settings(
     Raises:
         ConfigError: the file cannot be read, or has a key or value that is not one.
     """
-    given = {name: str(value) for name, value in (options or {}).items() if value}
+    given = {name: str(value) for name, value in (options or {}).items() if value not in {None, ""}}
     variables = os.environ if environment is None else environment
     folder = folder or Path()
     file = config or folder / CONFIG_FILE
@@ -102,7 +107,7 @@ def read_settings(
     values: dict[str, str] = {}
     came_from: dict[str, str] = {}
     for name in _KEYS:
-        places = [(given.get(name), f"--{name}"), (variables.get(_VARIABLES[name]), _VARIABLES[name])]
+        places = [(given.get(name), f"--{name.replace('_', '-')}"), (variables.get(_VARIABLES[name]), _VARIABLES[name])]
         for value, place in [*places, (written.get(name), str(file))]:
             if value:
                 values[name], came_from[name] = value, place
@@ -110,7 +115,8 @@ def read_settings(
     if "mapping" not in values and (folder / MAPPING_FILE).is_file():
         values["mapping"], came_from["mapping"] = str(folder / MAPPING_FILE), "the current folder"
     mapping = Path(values["mapping"]) if "mapping" in values else None
-    return Settings(values.get("source", ""), values.get("target", ""), mapping, came_from, config)
+    replicas = _number(values.get(_WAIT_REPLICAS, "0"), came_from.get(_WAIT_REPLICAS, ""))
+    return Settings(values.get("source", ""), values.get("target", ""), mapping, came_from, config, replicas)
 
 
 def is_ci() -> bool:
@@ -133,6 +139,12 @@ def mask_url(url: str) -> str:
         return "***"
     shown = "&".join(_SHOWN_OPTIONS.findall(parts.query))
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{'?' if shown else ''}{shown}"
+
+
+def _number(text: str, place: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise ConfigError(f"{place}: {text!r} is no number of replicas", hint=f"{_WAIT_REPLICAS} = 1")
+    return int(text)
 
 
 def _missing(name: str, what: str, example: str) -> str:
@@ -169,6 +181,10 @@ def _checked(file: Path, name: str, value: Any) -> str:
         near = difflib.get_close_matches(name, _KEYS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(_KEYS)}"
         raise ConfigError(f"{file}: unknown key {name!r}", hint=hint)
+    if name == _WAIT_REPLICAS:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ConfigError(f"{file}: {name} must be a number from 0", hint=f"{name} = 1")
+        return str(value)
     if not isinstance(value, str) or not value:
         raise ConfigError(f"{file}: {name} must be a text", hint=f'{name} = "..."')
     return value

@@ -193,14 +193,15 @@ class Migration:
     def _target_as_of(self, stack: ExitStack, as_of: Version) -> PostgresTarget:
         return stack.enter_context(PostgresTarget.connect(self.settings.need_target(), self.lens, as_of=as_of))
 
-    def relay(self, stop: threading.Event, *, replicas: int = 0) -> Relay:
-        """Return a relay of this mapping that *stop* ends. See `Relay`; *replicas* as of `Stages`."""
+    def relay(self, stop: threading.Event) -> Relay:
+        """Return a relay of this mapping that *stop* ends. See `Relay`."""
         opener = Opener(self.settings.need_source(), self.settings.need_target(), self.lens)
-        return opener.relay(stop, leader_steps(opener, replicas=replicas))
+        return opener.relay(stop, leader_steps(opener, replicas=self.settings.wait_replicas))
 
-    def stages(self, *, replicas: int = 0) -> Stages:
+    def stages(self) -> Stages:
         """Return what moves this mapping from stage to stage. See `Stages`."""
-        return Stages(self.settings.need_source(), self.settings.need_target(), self.lens, replicas=replicas)
+        settings = self.settings
+        return Stages(settings.need_source(), settings.need_target(), self.lens, replicas=settings.wait_replicas)
 
     def retune(self, changes: Mapping[str, Any]) -> RunState:
         """Change knobs of the backfill of this mapping that runs now, wherever it runs; see `Knobs`.

@@ -26,6 +26,12 @@ ConfigOption = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="A file of settings (default: kvmigrate.toml).")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
+ReplicasOption = Annotated[
+    int | None,
+    typer.Option(
+        "--wait-replicas", metavar="N", min=0, help="Replicas of the store that must have a seal before it counts."
+    ),
+]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 LimitOption = Annotated[
     int | None, typer.Option("--limit", metavar="N", min=1, help="Stop after about N keys: for a first look.")
@@ -56,9 +62,11 @@ def settings_of(
     source: str | None = None,
     target: str | None = None,
     config: Path | None = None,
+    replicas: int | None = None,
 ) -> Settings:
     """Return the settings of a command: its options before environment and file. See `read_settings`."""
-    return read_settings({"mapping": mapping, "source": source, "target": target}, config=config)
+    options = {"mapping": mapping, "source": source, "target": target, "wait_replicas": replicas}
+    return read_settings(options, config=config)
 
 
 def next_command(settings: Settings, command: str, *sides: str) -> str:

@@ -17,6 +17,7 @@ from kvmigrate.cli.options import (
     ConfigOption,
     JsonOption,
     MappingOption,
+    ReplicasOption,
     SourceOption,
     TargetOption,
     example,
@@ -49,10 +50,6 @@ _HealthOption = Annotated[
     str | None,
     typer.Option("--health", metavar="HOST:PORT", help="Answer /health and /metrics there; a port alone is local."),
 ]
-_ReplicasOption = Annotated[
-    int,
-    typer.Option("--wait-replicas", metavar="N", min=0, help="Ask so many replicas what they have, and wait for them."),
-]
 _FollowOption = Annotated[bool, typer.Option("--follow", help="Print a line every second, with --json an object.")]
 
 
@@ -65,8 +62,8 @@ def relay(
     once: _OnceOption = False,
     seconds: _SecondsOption = 600.0,
     health: _HealthOption = None,
+    replicas: ReplicasOption = None,
     follow: _FollowOption = False,
-    wait_replicas: _ReplicasOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Bring to the tables what the store has marked, until it is stopped.
@@ -82,9 +79,10 @@ def relay(
     if once and (follow or health):
         raise ConfigError("--once ends by itself: there is nothing to follow or to probe", hint="leave --once away")
     address = address_of(health) if health else None
-    with Migration.open(settings_of(mapping=mapping, source=source, target=target, config=config)) as migration:
+    settings = settings_of(mapping=mapping, source=source, target=target, config=config, replicas=replicas)
+    with Migration.open(settings) as migration:
         stop = threading.Event()
-        made = migration.relay(stop, replicas=wait_replicas)
+        made = migration.relay(stop)
         with ended_by_signals(stop):
             if once:
                 _drain(call, migration, made, seconds)

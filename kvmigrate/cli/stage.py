@@ -14,6 +14,7 @@ from kvmigrate.cli.options import (
     ConfigOption,
     JsonOption,
     MappingOption,
+    ReplicasOption,
     SourceOption,
     TargetOption,
     YesOption,
@@ -50,10 +51,6 @@ _DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only show what t
 _ConfirmOption = Annotated[
     str | None,
     typer.Option("--confirm", metavar="NAME", help="The mapping's name, typed: into complete only with it."),
-]
-_ReplicasOption = Annotated[
-    int,
-    typer.Option("--wait-replicas", metavar="N", min=0, help="So many replicas of the store must have marks and seal."),
 ]
 _ForceOption = Annotated[
     bool, typer.Option("--force", help="Open the store although the tables cannot be drained; with --accept-loss.")
@@ -104,7 +101,7 @@ def advance(
     to: _ToOption = None,
     override: _OverrideOption = None,
     why: _WhyOption = "",
-    replicas: _ReplicasOption = 0,
+    replicas: ReplicasOption = None,
     dry_run: _DryRunOption = False,
     yes: YesOption = False,
     confirm: _ConfirmOption = None,
@@ -120,8 +117,8 @@ def advance(
 
     call = Call("stage advance", as_json=as_json)
     overrides = overrides_of(override or [], why)
-    settings = settings_of(mapping=mapping, source=source, target=target, config=config)
-    with Migration.open(settings) as migration, migration.stages(replicas=replicas) as stages:
+    settings = settings_of(mapping=mapping, source=source, target=target, config=config, replicas=replicas)
+    with Migration.open(settings) as migration, migration.stages() as stages:
         if dry_run:
             _finish_gate(call, migration, stages.gate(to, overrides))
         wanted = _reached_or_asked(migration, stages, to, yes=yes, confirm=confirm)

@@ -111,15 +111,18 @@ def _mend_open_store(sides: Sides, seen: Seen) -> None:
 
 
 def _is_whole(sides: Sides, seen: Seen) -> bool:
-    """Whether the store has at least what replicas were known to have, so that only later keys are suspect."""
+    """Whether the store still has what it had when it was marked last, so that only later keys are suspect.
+
+    Its clock does not tell: writes of the new life may have moved it on already.
+    """
     control = seen.control
     here = {(control.epoch, Authority.STORE), (control.epoch + 1, Authority.SEALED)}
     if not control.is_backfilled or not set(sides.store.shards()) <= set(control.safe_n):
         return False
     if any(place(fence) not in here for fence in seen.fences.values()):
         return False
-    clocks = sides.store.clocks()
-    return all(shard in clocks and clocks[shard] >= control.safe_n[shard] for shard in sides.store.shards())
+    kept = sides.store.safe()
+    return all(shard in kept and kept[shard] >= control.safe_n[shard] for shard in sides.store.shards())
 
 
 def _mend_rollback(sides: Sides, seen: Seen) -> None:

@@ -7,13 +7,14 @@ from typing import NamedTuple
 from kvmigrate.cutover.controller import Controller
 from kvmigrate.cutover.intent import read_intent
 from kvmigrate.cutover.leased import Held, new_holder, take
-from kvmigrate.cutover.mend import look, mend
+from kvmigrate.cutover.mend import Seen, look, mend
 from kvmigrate.cutover.sides import Sides
 from kvmigrate.cutover.trouble import Trouble
 from kvmigrate.errors import CheckFailedError, DeadlineError
+from kvmigrate.model import Authority, Stage
 
 SAFE_EVERY = 5
-"""Polls between two questions to the replicas, as each of them writes."""
+"""Polls between two marks of how far the store is, as each of them writes on both sides."""
 
 
 MOST_SAFE_SHARDS = 64
@@ -60,7 +61,7 @@ class Watch:
         if seen.control.epoch == 0:
             return Watched()
         if seen.trouble is Trouble.NONE and read_intent(seen.control) is None:
-            self._note_safe()
+            self._note_safe(seen)
             return Watched()
         held = take(self._sides.row, self._holder, seconds=self._sides.limits.lease_s)
         if held is None:
@@ -83,12 +84,20 @@ class Watch:
         except (CheckFailedError, DeadlineError) as exc:
             return Watched(seen.trouble, alarm=str(exc))
 
-    def _note_safe(self) -> None:
-        """Note up to which n the replicas have everything; without replicas nothing is known to be safe."""
+    def _note_safe(self, seen: Seen) -> None:
+        """Note how far the store is, in both sides: after a restart or failover the one tells what the other lost.
+
+        Where replicas are counted, only once they have it: what they do not have may be gone in a moment.
+        """
         self._polls += 1
-        sides = self._sides
-        if not sides.replicas or self._polls % SAFE_EVERY != 1 or len(sides.store.shards()) > MOST_SAFE_SHARDS:
+        sides, control = self._sides, seen.control
+        if control.authority is not Authority.STORE or control.stage is Stage.OFF or self._polls % SAFE_EVERY != 1:
             return
-        clocks = sides.store.clocks()
-        if sides.store.confirm(replicas=sides.replicas, timeout_s=sides.limits.confirm_s):
-            sides.row.note({"safe_n": clocks})
+        if len(sides.store.shards()) > MOST_SAFE_SHARDS:
+            return
+        safe = sides.store.mark_safe()
+        if not sides.store.confirm(replicas=sides.replicas, timeout_s=sides.limits.confirm_s):
+            return
+        # What was marked in a life that nobody has looked at yet says nothing of the one before.
+        if sides.store.incarnation() == seen.store_life:
+            sides.row.note({"safe_n": safe})

@@ -227,6 +227,18 @@ class FencedStore(Protocol):
         """Return what every shard's clock says; shards without one are left out."""
         ...
 
+    def mark_safe(self) -> Mapping[str, Version]:
+        """Write into each shard's clock what it says, and return that.
+
+        A shard that `safe` tells this of later, in whatever life, has lost nothing that it accepted before: what a
+        restart, a failover or a restore loses is the end of a history.
+        """
+        ...
+
+    def safe(self) -> Mapping[str, Version]:
+        """Return what `mark_safe` wrote last and the store still has; shards without it are left out."""
+        ...
+
     def close(self) -> None:
         """Release connections. Safe to call twice."""
         ...

@@ -250,6 +250,19 @@ class RedisFencedStore:
                 return False
         return True
 
+    def mark_safe(self) -> Mapping[str, Version]:
+        """Write into each shard's clock what it says, and return that."""
+        clocks = self.clocks()
+        for shard, version in clocks.items():
+            self._caller.run(b"HSET", self._keys(shard).clock, b"safe", f"{version.epoch} {version.n}".encode())
+        return clocks
+
+    def safe(self) -> Mapping[str, Version]:
+        """Return what `mark_safe` wrote last and the server still has."""
+        found = {shard: self._caller.run(b"HGET", self._keys(shard).clock, b"safe") for shard in self.shards()}
+        texts = {shard: to_text(text).split() for shard, text in found.items() if text is not None}
+        return {shard: Version(int(epoch), int(n)) for shard, (epoch, n) in texts.items()}
+
     def close(self) -> None:
         """Close what this opened: a client that was passed stays open. Safe to call twice."""
         self._way.close()

@@ -40,7 +40,7 @@ class Control(NamedTuple):
 
         store_incarnation, target_incarnation: Lives of both stores that the controller knows.
 
-        safe_n: Per shard the version that replicas were known to have.
+        safe_n: Per shard how far it was when that was last marked in it; see `FencedStore.mark_safe`.
 
         reconcile: The reconcile that began last. It took over what the fences said was owed, so that no earlier one
             may clear *owes_all*.

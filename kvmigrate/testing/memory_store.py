@@ -30,6 +30,7 @@ class MemoryStore:
         self.items = MemoryItems()
         self._marks: dict[str, int] = {}
         self._guard: dict[str, Version] = {}
+        self._safe: dict[str, Version] = {}
         self._fence: Fence | None = None
         self._clock = Version(0, 0)
         self._life = 1
@@ -204,6 +205,16 @@ class MemoryStore:
         """As `FencedStore.clocks`."""
         return {} if self._fence is None else {SHARD: self._clock}
 
+    def mark_safe(self) -> Mapping[str, Version]:
+        """As `FencedStore.mark_safe`."""
+        clocks = self.clocks()
+        self._safe.update(clocks)
+        return clocks
+
+    def safe(self) -> Mapping[str, Version]:
+        """As `FencedStore.safe`."""
+        return dict(self._safe)
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -278,6 +289,7 @@ class MemoryStore:
             self.items.clear()
             self._marks.clear()
             self._guard.clear()
+            self._safe.clear()
             self._fence, self._clock = None, Version(0, 0)
             self._life += 1
 

@@ -688,6 +688,19 @@ def test_the_life_of_a_store_is_known(begun: Stand) -> None:
     assert {OPEN} == set(begun.store.fences().values())
 
 
+def test_what_was_safe_is_remembered(begun: Stand) -> None:
+    """The place of each clock, until it is marked anew; a store that lost it says nothing of it."""
+    assert {} == begun.store.safe()
+    put = begun.writer.put(text_item("b"), epoch=1)
+    assert put is not None
+
+    marked = begun.store.mark_safe()
+    begun.writer.put(text_item("b"), epoch=1)
+
+    assert (put.version, begun.store.safe()) == (marked[begun.shard("b")], marked)
+    assert begun.store.clocks()[begun.shard("b")] > marked[begun.shard("b")]
+
+
 def test_both_can_be_closed_twice(stand: Stand) -> None:
     """And name their store in logs."""
     for each in (stand.store, stand.writer):

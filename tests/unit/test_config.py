@@ -33,6 +33,20 @@ def test_an_option_wins_over_environment_and_file(tmp_path: Path) -> None:
     } == dict(found.came_from)
 
 
+def test_replicas_are_a_number_from_any_place(tmp_path: Path) -> None:
+    """A zero that is typed counts, too; whatever is no number is told with its place."""
+    write(tmp_path, "wait_replicas = 2\n")
+    one = {"KVMIGRATE_WAIT_REPLICAS": "1"}
+
+    assert 0 == read_settings(environment={}, folder=tmp_path / "elsewhere").wait_replicas
+    assert 2 == read_settings(environment={}, folder=tmp_path).wait_replicas
+    assert 1 == read_settings(environment=one, folder=tmp_path).wait_replicas
+    found = read_settings({"wait_replicas": 0}, environment=one, folder=tmp_path)
+    assert (0, "--wait-replicas") == (found.wait_replicas, found.came_from["wait_replicas"])
+    with pytest.raises(ConfigError, match="KVMIGRATE_WAIT_REPLICAS: 'one' is no number"):
+        read_settings(environment={"KVMIGRATE_WAIT_REPLICAS": "one"}, folder=tmp_path)
+
+
 def test_an_empty_option_or_variable_is_none(tmp_path: Path) -> None:
     """A shell's empty variable does not hide the file."""
     write(tmp_path, 'source = "redis://file/0"\n')
@@ -63,9 +77,11 @@ def test_a_named_file_gives_paths_relative_to_itself(tmp_path: Path) -> None:
     ("text", "said", "hint"),
     [
         ('sorce = "redis://x/0"\n', "unknown key 'sorce'", "did you mean 'source'?"),
-        ("[zzz]\n", "unknown key 'zzz'", "the keys are source, target, mapping"),
+        ("[zzz]\n", "unknown key 'zzz'", "the keys are source, target, mapping, wait_replicas"),
         ("source = 5\n", "source must be a text", 'source = "..."'),
         ('source = ""\n', "source must be a text", 'source = "..."'),
+        ("wait_replicas = -1\n", "wait_replicas must be a number from 0", "wait_replicas = 1"),
+        ("wait_replicas = true\n", "wait_replicas must be a number from 0", "wait_replicas = 1"),
         ("source = redis://:hush@x/0\n", "not TOML", "a line looks like"),
     ],
 )
