@@ -253,14 +253,15 @@ class RedisFencedStore:
     def mark_safe(self) -> Mapping[str, Version]:
         """Write into each shard's clock what it says, and return that."""
         clocks = self.clocks()
-        for shard, version in clocks.items():
-            self._caller.run(b"HSET", self._keys(shard).clock, b"safe", f"{version.epoch} {version.n}".encode())
+        texts = {self._keys(shard).clock: f"{version.epoch} {version.n}".encode() for shard, version in clocks.items()}
+        self._way.same(None, list(clocks), lambda keys: (b"HSET", keys.clock, b"safe", texts[keys.clock]))
         return clocks
 
     def safe(self) -> Mapping[str, Version]:
         """Return what `mark_safe` wrote last and the server still has."""
-        found = {shard: self._caller.run(b"HGET", self._keys(shard).clock, b"safe") for shard in self.shards()}
-        texts = {shard: to_text(text).split() for shard, text in found.items() if text is not None}
+        shards = self.shards()
+        found = self._way.same(None, shards, lambda keys: (b"HGET", keys.clock, b"safe"))
+        texts = {shard: to_text(text).split() for shard, text in zip(shards, found, strict=True) if text is not None}
         return {shard: Version(int(epoch), int(n)) for shard, (epoch, n) in texts.items()}
 
     def close(self) -> None:
