@@ -285,7 +285,7 @@ def check_begun(scope: str, control: Control, fences: Mapping[str, Fence | None]
         if fence.log is Logging.NONE:
             raise CheckFailedError(
                 f"{scope!r} was live and is in stage {control.stage} now: its writes leave no marks",
-                hint="`kvmigrate stage dualwrite` first; then a backfill compares both sides",
+                hint="`kvmigrate stage advance` first; then a backfill compares both sides",
             )
     return found
 

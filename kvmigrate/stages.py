@@ -17,7 +17,7 @@ from kvmigrate.cutover.watch import Watch
 from kvmigrate.dualwrite.applier import Applier
 from kvmigrate.dualwrite.reverse import ReverseApplier
 from kvmigrate.errors import ConfigError, SchemaError, SourceError, TargetError
-from kvmigrate.model import Fence, Item, Stage
+from kvmigrate.model import Authority, Fence, Item, Stage
 from kvmigrate.relaying import Opener
 from kvmigrate.target.live_base import Control, ProcessSeen
 from kvmigrate.target.live_install import install_live
@@ -144,8 +144,11 @@ class Stages:
         return None if wanted is None else controller.gate(wanted, overrides)
 
     def advance(self, to: Stage | None, *, why: str, overrides: Mapping[str, str]) -> Moved:
-        """Go one stage forward; see `Controller.advance`. Out of stage off it makes what is missing in the database."""
+        """Go one stage forward; see `Controller.advance`. It makes what is missing in the database."""
         self._prepare()
+        if self._sides().row.read().authority is Authority.STORE:
+            # A mapping that was edited since has functions of its own.
+            install_live(self._target, self._lens)
         return self._controller().advance(to, why=why, overrides=overrides)
 
     def rollback(self, to: Stage | None, *, why: str) -> Moved:
@@ -222,7 +225,6 @@ class Stages:
         with PostgresTarget.connect(self._target, self._lens) as target:
             target.install()
             target.ensure_tables()
-        install_live(self._target, self._lens)
 
 
 class WatchStep:

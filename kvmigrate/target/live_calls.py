@@ -86,7 +86,7 @@ def not_installed(lens: Lens) -> SchemaError:
     """Return the error of a database whose live functions are not those of this mapping."""
     return SchemaError(
         f"the functions for live writes of {lens.mapping.name!r} are missing or of another version of the mapping",
-        hint="run `kvmigrate stage dualwrite` again: it installs them",
+        hint="`kvmigrate stage advance --to STAGE`, with the stage that it is in, installs them",
     )
 
 

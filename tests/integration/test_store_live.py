@@ -18,7 +18,7 @@ import pytest
 
 from kvmigrate import AsyncMigration, Migration
 from kvmigrate.dualwrite.store import Store
-from kvmigrate.errors import ConfigError, SourceError
+from kvmigrate.errors import ConfigError, LensError, SourceError
 from kvmigrate.model import Stage
 from kvmigrate.target.process_row import PostgresProcessRow
 from tests.store_world import RealWorld, held
@@ -327,3 +327,20 @@ def test_a_ttl_goes_by_the_clock_of_whoever_holds_the_item(
         assert item is not None
         assert 0 < (item.expires_at_ms or 0) - clock() // 10**6 <= 61_000
         assert {"n": 1} == migration.store.get("client:1") == held(world.tables("client:1"))
+
+
+def test_an_edited_mapping_does_not_read_its_own_names_into_older_rows(world: RealWorld, tmp_path: Path) -> None:
+    """Another path for the same column would make another value of them, and an update would write that."""
+    for stage in (Stage.LIVE, Stage.RAMPDOWN):
+        world.move(stage)
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(MAPPING.replace("{path: n,", "{path: count,"))
+    with Migration.open(world.settings) as old, Migration.open(replace(world.settings, mapping=edited)) as new:
+        old.store.put("client:1", {"n": 1})
+        for call in (lambda: new.store.get("client:1"), lambda: new.store.update("client:1", lambda value: value)):
+            with pytest.raises(LensError, match="another version of the mapping"):
+                call()
+
+        assert {"n": 1} == old.store.get("client:1")
+        assert new.store.put("client:1", {"count": 2}).mirrored
+        assert {"count": 2} == new.store.get("client:1")
