@@ -18,8 +18,10 @@ import pytest
 
 from kvmigrate import AsyncMigration, Migration
 from kvmigrate.dualwrite.store import Store
+from kvmigrate.dualwrite.write import Patience
 from kvmigrate.errors import ConfigError, LensError, SourceError
 from kvmigrate.model import Stage
+from kvmigrate.target.postgres import WRITER_LOCK
 from kvmigrate.target.process_row import PostgresProcessRow
 from tests.store_world import RealWorld, held
 
@@ -344,3 +346,30 @@ def test_an_edited_mapping_does_not_read_its_own_names_into_older_rows(world: Re
         assert {"n": 1} == old.store.get("client:1")
         assert new.store.put("client:1", {"count": 2}).mirrored
         assert {"count": 2} == new.store.get("client:1")
+
+
+def test_writes_that_wait_leave_the_loops_threads_alone(world: RealWorld) -> None:
+    """Odd values of the open tables take turns; each ends in time, and the application's own threads are free."""
+
+    async def run() -> tuple[float, float, set[str]]:
+        async with AsyncMigration.open(world.settings) as migration:
+            store = migration.store
+            store._patience = Patience(tables_s=3.0)
+            await store.put("client:0", {"n": 0})
+            begun = time.monotonic()
+            writes = [asyncio.create_task(store.put(f"client:{n}", {"n": "none"})) for n in range(60)]
+            await asyncio.sleep(0.5)
+            asked = time.monotonic()
+            await asyncio.to_thread(lambda: None)
+            free = time.monotonic() - asked
+            ends = await asyncio.gather(*writes, return_exceptions=True)
+            return free, time.monotonic() - begun, {type(each).__name__ for each in ends}
+
+    for stage in (Stage.LIVE, Stage.RAMPDOWN):
+        world.move(stage)
+    with psycopg.connect(world.settings.target) as blocker:
+        blocker.execute("SELECT pg_advisory_xact_lock(%s, id) FROM kvmigrate.control", [WRITER_LOCK])
+        free, took, ends = asyncio.run(run())
+
+    assert {"DeadlineError"} == ends
+    assert (True, True) == (free < 2.0, took < 30.0)
