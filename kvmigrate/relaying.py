@@ -54,6 +54,12 @@ RECONCILE_PAUSE_S = 2.0
 PAGE_KEYS = 2_000
 RELIEF_S = 0.05
 
+FEW_ITEMS = 100
+"""So many items may be gone without a question, whatever part of all they are."""
+
+ASK_AGAIN_S = 60.0
+"""A store that seems to have lost most of its items is compared again so seldom."""
+
 
 class Opener:
     """Opens both sides of one live mapping, each time anew."""
@@ -298,13 +304,18 @@ class OwedReconcile:
         self._opener, self._stopped = opener, stopped
         self._row: ControlRow | None = None
         self._store: FencedStore | None = None
+        self._refused: tuple[float, CheckFailedError] | None = None
 
     def open(self) -> None:
         """Connect."""
         self._row, self._store = self._opener.row(), self._opener.store()
 
     def step(self) -> float:
-        """Compare if anything is owed."""
+        """Compare if anything is owed.
+
+        Raises:
+            CheckFailedError: the store seems to have lost most of what the tables hold, which may be the last copy.
+        """
         assert self._row is not None  # noqa: S101 - it was opened
         assert self._store is not None  # noqa: S101 - the same
         control = self._row.read()
@@ -315,6 +326,8 @@ class OwedReconcile:
             # A first load, or its backfill, compares everything itself.
             return RECONCILE_PAUSE_S
         if control.owes_all or any(fence.owes_all for fence in fences):
+            if self._refused is not None and time.monotonic() < self._refused[0]:
+                raise self._refused[1]
             with suppress(Stopped):
                 self._compare()
         return RECONCILE_PAUSE_S
@@ -335,12 +348,24 @@ class OwedReconcile:
                 life, findings = source.incarnation(), Findings()
                 reconciler = Reconciler(source, live, self._opener.lens, page_keys=PAGE_KEYS)
                 reconciler.forward(findings, Meter(None, "reconcile", None))
+                self._check_missed(*reconciler.missed(findings.census))
                 reconciler.back(findings.census, Meter(None, "reconcile back", None))
                 if life == source.incarnation():
                     break
             live.drain(lambda _marks: None)
             if why := live.forgive():
                 _log.warning(why)
+
+    def _check_missed(self, missed: int, known: int) -> None:
+        """Refuse to take most of the tables away because a store was emptied: nobody asked for that."""
+        if missed <= FEW_ITEMS or missed * 2 <= known:
+            return
+        exc = CheckFailedError(
+            f"the store lacks {missed} of the {known} items that the tables hold: was it emptied, or restored?",
+            hint="restore it; where the items are really to go, `kvmigrate backfill` compares all the same",
+        )
+        self._refused = (time.monotonic() + ASK_AGAIN_S, exc)
+        raise exc
 
 
 def read_control(target: str, lens: Lens) -> Control | None:

@@ -69,6 +69,16 @@ class Reconciler:
             self._compare(page, findings)
             meter.add(len(page.items) + len(page.vanished) + len(page.unreadable))
 
+    def missed(self, census: Census) -> tuple[int, int]:
+        """Return how many items of the ledger the scan did not meet, and how many there are. Nothing is touched."""
+        missed, known, after = 0, 0, ""
+        while keys := self._live.tables.ledger_keys(after=after, limit=self._page_keys):
+            after = keys[-1]
+            self._live.go_on()
+            known += len(keys)
+            missed += sum(not census.is_matched(key) for key in keys)
+        return missed, known
+
     def back(self, census: Census, meter: Meter) -> None:
         """Touch what the ledger has and the scan did not meet: gone, or missed. Raises as `forward`."""
         after = ""
