@@ -26,6 +26,7 @@ def gather(sides: Sides, to: Stage) -> Facts:
         is_backfilled=control.is_backfilled,
         quarantined=quarantined,
         waiting=waiting,
+        outdated=sides.target.outdated() if to is Stage.RAMPDOWN else 0,
         logging=Counter(None if fence is None else fence.log for fence in fences.values()),
         owes_all=control.owes_all or any(fence is not None and fence.owes_all for fence in fences.values()),
         refusal=sides.row.refusal(),

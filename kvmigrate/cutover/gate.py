@@ -37,6 +37,8 @@ class Facts(NamedTuple):
     Attributes:
         phase: A step of something else that is under way, such as a first load; "" where there is none.
 
+        outdated: Items whose rows an earlier version of the mapping wrote.
+
         logging: How many shards there are of each kind of logging; ``None`` counts those without a fence.
 
         owes_all: Control row or a fence says that a full reconcile is due.
@@ -65,6 +67,7 @@ class Facts(NamedTuple):
     is_backfilled: bool = False
     quarantined: int = 0
     waiting: int = 0
+    outdated: int = 0
     logging: Mapping[Logging | None, int] = {}
     owes_all: bool = False
     refusal: str = ""
@@ -172,6 +175,8 @@ def _flip(facts: Facts) -> Iterator[Check]:
     ways = "mend them, or `kvmigrate quarantine keep`"
     yield _none("quarantined", facts.quarantined, "items", f"{facts.quarantined} items are quarantined: {ways}")
     yield _none("waiting", facts.waiting, "items", f"{facts.waiting} items wait for others: {ways}")
+    why = f"{facts.outdated} items stand in the tables as an earlier mapping had them: `kvmigrate backfill`"
+    yield _none("mapping", facts.outdated, "items", why)
     yield _processes(facts.processes)
     verdict = Verdict.PASS if facts.tells_failovers else Verdict.INCONCLUSIVE
     why = "the role may not see the database's timeline, so a failover would not be noticed: grant pg_monitor"

@@ -169,6 +169,10 @@ class LiveTarget(Protocol):
         """Return how many items are quarantined, and how many wait."""
         ...
 
+    def outdated(self) -> int:
+        """Return how many items have rows that were written under an earlier declaration of their entity."""
+        ...
+
     def close(self) -> None:
         """Release connections. Safe to call twice."""
         ...

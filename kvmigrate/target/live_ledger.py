@@ -212,6 +212,14 @@ class LiveLedger:
         quarantined, waiting = found.fetchall()[0]
         return int(quarantined), int(waiting)
 
+    def outdated(self, connection: Connection) -> int:
+        """Return how many items have rows that were written under an earlier declaration of their entity."""
+        statement = sql.SQL(
+            "SELECT count(*) FROM kvmigrate.ledger WHERE scope = %s AND NOT deleted AND status = 'ok' "
+            "AND mapping IS DISTINCT FROM {}"
+        ).format(self._parts.layout.number_of(sql.Identifier("entity")))
+        return int(connection.execute(statement, [self._scope]).fetchall()[0][0])
+
     def expire(self, connection: Connection, key: str, epoch: int) -> list[tuple[str, int]]:
         """Delete an item whose expiry has passed, and owe that; return key and entity id if it still stands."""
         return connection.execute(_EXPIRE, {"scope": self._scope, "key": key, "epoch": epoch}).fetchall()

@@ -211,6 +211,10 @@ class PostgresLiveTarget:
         """
         return self._session.run(self._ledger().unsettled)
 
+    def outdated(self) -> int:
+        """Return how many items have rows that were written under an earlier declaration of their entity."""
+        return self._session.run(self._ledger().outdated)
+
     def waive(self, keys: Sequence[str], *, epoch: int) -> int:
         """Keep quarantined items whole and without rows (authority K); return how many.
 

@@ -25,7 +25,7 @@ from kvmigrate.transform.values.json_text import decode_json, json_equal, load_j
 from kvmigrate.transform.values.refused import ValueRefused
 
 _SELECT = """
-SELECT l.key, l.epoch, l.n, l.deleted, l.entity, l.status, coalesce(l.expires_at <= now(), false),
+SELECT l.key, l.epoch, l.n, l.deleted, l.entity, l.mapping, l.status, coalesce(l.expires_at <= now(), false),
     CASE l.status
         WHEN 'kept' THEN (SELECT ROW(h.value, h.kind, {kept_ms}) FROM kvmigrate.kept AS h
             WHERE h.scope = l.scope AND h.key = l.key)
@@ -95,19 +95,21 @@ class LiveRows:
         Raises:
             LensError: no item can have these rows.
         """
-        key, epoch, n, deleted, number, status, expired, whole, *tables = row
+        key, epoch, n, deleted, number, mapping, status, expired, whole, *tables = row
         version, known = Version(epoch, n), LedgerStatus(status)
         item = None
         if not deleted and whole is not None:
             item = decode_payload(key, *whole)
         elif not deleted and known is LedgerStatus.OK:
             with suppress(LensError) if lenient else nullcontext():
-                item = self._rebuilt(key, number, tables)
+                item = self._rebuilt(key, number, mapping, tables)
         return Stored(key, version, known, not deleted and not expired, item)
 
-    def _rebuilt(self, key: str, number: int, tables: Sequence[Sequence[Sequence[Any]]]) -> Item:
+    def _rebuilt(self, key: str, number: int, mapping: int, tables: Sequence[Sequence[Sequence[Any]]]) -> Item:
         entity = self._entities.get(number)
-        if entity is None or self._lens.route(key).entity is not entity:
+        is_ours = entity is not None and self._lens.route(key).entity is entity
+        # Under an edited declaration the same rows may read as another value.
+        if entity is None or not is_ours or mapping != self._layout.numbers[number]:
             raise LensError(
                 f"{key}: its rows were written under another version of the mapping",
                 key=key,

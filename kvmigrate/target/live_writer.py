@@ -34,7 +34,7 @@ from kvmigrate.target.live_control import SELECT_CONTROL, control_of
 from kvmigrate.target.live_function import NOT_THERE
 from kvmigrate.target.live_put import CarefulPut
 from kvmigrate.target.live_rows import Condition, LiveRows, Stored, item_of, read_exactly
-from kvmigrate.target.timed import TimedConnection, TimedPool, aside
+from kvmigrate.target.timed import Aside, TimedConnection, TimedPool
 from kvmigrate.target.timed_settings import ambiguous
 from kvmigrate.transform.lens import Lens
 
@@ -75,7 +75,7 @@ class LiveWriter:
         """Keep what is needed. Raises `TargetError` where *url* cannot be read."""
         self._name, self._lens = safe_name(url), lens
         self._pool = TimedPool(url, application_name="kvmigrate:writer", size=connections, adapt=read_exactly)
-        self._careful = CarefulPut(url, lens)
+        self._careful, self._aside = CarefulPut(url, lens), Aside()
         self._calls: LiveCalls | None = None
         self._rows: LiveRows | None = None
 
@@ -122,8 +122,13 @@ class LiveWriter:
                 with suppress(OddItemError):
                     return self._put(connection, prepared, epoch, condition)
             calls = self._known(connection)
-        left = max(end - time.monotonic(), 0.001)
-        return aside(lambda: self._careful.put(item, key, calls.scope, epoch=epoch, condition=condition, seconds=left))
+
+        def carefully() -> Version | None:
+            # By now, as others had their turn before.
+            left = max(end - time.monotonic(), 0.001)
+            return self._careful.put(item, key, calls.scope, epoch=epoch, condition=condition, seconds=left)
+
+        return self._aside.do(carefully)
 
     def get(self, keys: Sequence[str], *, deadline_s: float) -> Sequence[Item | None]:
         """Return items rebuilt from their rows, kept ones whole; ``None`` for those that are not there or expired.
@@ -179,6 +184,7 @@ class LiveWriter:
     def close(self) -> None:
         """Release connections. Safe to call twice."""
         self._pool.close()
+        self._aside.close()
         self._careful.close()
 
     def _put(self, connection: TimedConnection, prepared: Prepared, epoch: int, condition: Condition) -> Version | None:

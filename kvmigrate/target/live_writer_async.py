@@ -32,7 +32,7 @@ from kvmigrate.target.live_control import SELECT_CONTROL, control_of
 from kvmigrate.target.live_function import NOT_THERE
 from kvmigrate.target.live_put import CarefulPut
 from kvmigrate.target.live_rows import Condition, LiveRows, Stored, item_of, read_exactly
-from kvmigrate.target.timed_async import AsyncTimedConnection, AsyncTimedPool, aside
+from kvmigrate.target.timed_async import AsyncAside, AsyncTimedConnection, AsyncTimedPool
 from kvmigrate.target.timed_settings import ambiguous
 from kvmigrate.transform.lens import Lens
 
@@ -73,7 +73,7 @@ class AsyncLiveWriter:
         """Keep what is needed. Raises `TargetError` where *url* cannot be read."""
         self._name, self._lens = safe_name(url), lens
         self._pool = AsyncTimedPool(url, application_name="kvmigrate:writer", size=connections, adapt=read_exactly)
-        self._careful = CarefulPut(url, lens)
+        self._careful, self._aside = CarefulPut(url, lens), AsyncAside()
         self._calls: LiveCalls | None = None
         self._rows: LiveRows | None = None
 
@@ -120,10 +120,13 @@ class AsyncLiveWriter:
                 with suppress(OddItemError):
                     return await self._put(connection, prepared, epoch, condition)
             calls = await self._known(connection)
-        left = max(end - time.monotonic(), 0.001)
-        return await aside(
-            lambda: self._careful.put(item, key, calls.scope, epoch=epoch, condition=condition, seconds=left)
-        )
+
+        def carefully() -> Version | None:
+            # By now, as others had their turn before.
+            left = max(end - time.monotonic(), 0.001)
+            return self._careful.put(item, key, calls.scope, epoch=epoch, condition=condition, seconds=left)
+
+        return await self._aside.do(carefully)
 
     async def get(self, keys: Sequence[str], *, deadline_s: float) -> Sequence[Item | None]:
         """Return items rebuilt from their rows, kept ones whole; ``None`` for those that are not there or expired.
@@ -179,6 +182,7 @@ class AsyncLiveWriter:
     async def close(self) -> None:
         """Release connections. Safe to call twice."""
         await self._pool.close()
+        self._aside.close()
         self._careful.close()
 
     async def _put(

@@ -210,6 +210,12 @@ class TimedPool:
         self._last = failed
 
 
-def aside(work: Callable[[], T]) -> T:
-    """Do *work*, which waits in its thread."""
-    return work()
+class Aside:
+    """Does work that waits in its thread in the caller's."""
+
+    def do(self, work: Callable[[], T]) -> T:
+        """Do *work*."""
+        return work()
+
+    def close(self) -> None:
+        """Nothing is open."""

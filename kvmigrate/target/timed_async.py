@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar
 
@@ -201,6 +203,24 @@ class AsyncTimedPool:
         self._last = failed
 
 
-async def aside(work: Callable[[], T]) -> T:
-    """Do *work*, which waits in its thread, in a thread of its own."""
-    return await asyncio.to_thread(work)
+class AsyncAside:
+    """One thread for work that waits in its thread. The loop's own threads are the application's."""
+
+    def __init__(self) -> None:
+        """Start nothing yet."""
+        self._process = os.getpid()
+        self._executor: ThreadPoolExecutor | None = None
+
+    async def do(self, work: Callable[[], T]) -> T:
+        """Do *work* when its turn has come; cancelled before that, it is not done."""
+        if self._executor is None or self._process != os.getpid():
+            # Threads do not survive a fork.
+            self._process = os.getpid()
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="kvmigrate-aside")
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def close(self) -> None:
+        """Let the thread end; what waits for its turn is cancelled. Safe to call twice."""
+        executor, self._executor = self._executor, None
+        if executor is not None and self._process == os.getpid():
+            executor.shutdown(wait=False, cancel_futures=True)

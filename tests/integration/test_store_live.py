@@ -18,8 +18,10 @@ import pytest
 
 from kvmigrate import AsyncMigration, Migration
 from kvmigrate.dualwrite.store import Store
-from kvmigrate.errors import ConfigError, SourceError
+from kvmigrate.dualwrite.write import Patience
+from kvmigrate.errors import ConfigError, LensError, SourceError
 from kvmigrate.model import Stage
+from kvmigrate.target.postgres import WRITER_LOCK
 from kvmigrate.target.process_row import PostgresProcessRow
 from tests.store_world import RealWorld, held
 
@@ -327,3 +329,47 @@ def test_a_ttl_goes_by_the_clock_of_whoever_holds_the_item(
         assert item is not None
         assert 0 < (item.expires_at_ms or 0) - clock() // 10**6 <= 61_000
         assert {"n": 1} == migration.store.get("client:1") == held(world.tables("client:1"))
+
+
+def test_an_edited_mapping_does_not_read_its_own_names_into_older_rows(world: RealWorld, tmp_path: Path) -> None:
+    """Another path for the same column would make another value of them, and an update would write that."""
+    for stage in (Stage.LIVE, Stage.RAMPDOWN):
+        world.move(stage)
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(MAPPING.replace("{path: n,", "{path: count,"))
+    with Migration.open(world.settings) as old, Migration.open(replace(world.settings, mapping=edited)) as new:
+        old.store.put("client:1", {"n": 1})
+        for call in (lambda: new.store.get("client:1"), lambda: new.store.update("client:1", lambda value: value)):
+            with pytest.raises(LensError, match="another version of the mapping"):
+                call()
+
+        assert {"n": 1} == old.store.get("client:1")
+        assert new.store.put("client:1", {"count": 2}).mirrored
+        assert {"count": 2} == new.store.get("client:1")
+
+
+def test_writes_that_wait_leave_the_loops_threads_alone(world: RealWorld) -> None:
+    """Odd values of the open tables take turns; each ends in time, and the application's own threads are free."""
+
+    async def run() -> tuple[float, float, set[str]]:
+        async with AsyncMigration.open(world.settings) as migration:
+            store = migration.store
+            store._patience = Patience(tables_s=3.0)
+            await store.put("client:0", {"n": 0})
+            begun = time.monotonic()
+            writes = [asyncio.create_task(store.put(f"client:{n}", {"n": "none"})) for n in range(60)]
+            await asyncio.sleep(0.5)
+            asked = time.monotonic()
+            await asyncio.to_thread(lambda: None)
+            free = time.monotonic() - asked
+            ends = await asyncio.gather(*writes, return_exceptions=True)
+            return free, time.monotonic() - begun, {type(each).__name__ for each in ends}
+
+    for stage in (Stage.LIVE, Stage.RAMPDOWN):
+        world.move(stage)
+    with psycopg.connect(world.settings.target) as blocker:
+        blocker.execute("SELECT pg_advisory_xact_lock(%s, id) FROM kvmigrate.control", [WRITER_LOCK])
+        free, took, ends = asyncio.run(run())
+
+    assert {"DeadlineError"} == ends
+    assert (True, True) == (free < 2.0, took < 30.0)

@@ -26,7 +26,7 @@ def test_a_gate_without_anything_in_the_way_passes() -> None:
     report = evaluate(GOOD, {})
 
     assert Verdict.PASS is report.verdict
-    names = "phase backfill logging reconciled lag quarantined waiting processes failover left_in_kv".split()
+    names = "phase backfill logging reconciled lag quarantined waiting mapping processes failover left_in_kv".split()
     assert names == [each.name for each in report.checks]
     report.check()
 
@@ -45,6 +45,7 @@ def test_a_gate_without_anything_in_the_way_passes() -> None:
         ({"waiting": 2}, "waiting"),
         ({"processes": [seen("a", live=True), seen("b", live=False)]}, "processes"),
         ({"tells_failovers": False}, "failover"),
+        ({"outdated": 3}, "mapping"),
         ({"left": ["session"]}, "left_in_kv"),
         ({"pointers": ["sku:{sku}"]}, "pointers"),
         ({"commands": ["LPOS on gift:{id}"]}, "commands"),
