@@ -85,6 +85,7 @@ def relay(
     with Migration.open(settings_of(mapping=mapping, source=source, target=target, config=config)) as migration:
         stop = threading.Event()
         made = migration.relay(stop, replicas=wait_replicas)
+        migration.check_relayed()
         with _ended_by_signals(stop):
             if once:
                 _drain(call, migration, made, seconds)

@@ -114,7 +114,8 @@ class Task:
     def _failed(self, exc: Exception) -> float:
         told = f"{self.name}: {exc}" if isinstance(exc, KVMigrateError) else f"{self.name}: {type(exc).__name__}: {exc}"
         if told != self.error:
-            _log.warning(told, exc_info=None if isinstance(exc, KVMigrateError) else exc)
+            hint = {"hint": exc.hint} if isinstance(exc, KVMigrateError) and exc.hint else {}
+            _log.warning(told, exc_info=None if isinstance(exc, KVMigrateError) else exc, **hint)
         self.error = told
         if not isinstance(exc, FenceMissingError):
             # Whatever state a connection was left in, the next step begins with fresh ones.

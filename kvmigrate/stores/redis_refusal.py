@@ -17,7 +17,10 @@ from kvmigrate.errors import ConfigError, FenceMissingError, KVMigrateError, Sea
 from kvmigrate.model import Authority
 from kvmigrate.stores.redis_script import PROTO
 
-_RIGHTS = "its user needs +fcall +function|load +evalsha +eval and +@read +@write +@fast on ~kvm:* and its own keys"
+_RIGHTS = (
+    "give its user what is missing, then run this again: ACL SETUSER NAME +fcall +function|load +evalsha +eval "
+    "+info +wait +@read +@write +@fast ~kvm:* and the patterns of its own keys"
+)
 _PASSING = (AskError, ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError)
 _PASSING_CODES = ("BUSY", "MISCONF", "NOREPLICAS")
 
