@@ -32,7 +32,7 @@ from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.relay import Relay
 from kvmigrate.dualwrite.store import Store
 from kvmigrate.dualwrite.way import Connections
-from kvmigrate.errors import CheckFailedError, ConfigError
+from kvmigrate.errors import CheckFailedError, ConfigError, SchemaError, TargetError
 from kvmigrate.export.report import ExportReport, Lines, type_name
 from kvmigrate.export.source import export_source
 from kvmigrate.export.target import TargetExport
@@ -44,6 +44,7 @@ from kvmigrate.stores.base import KVSource, divisible
 from kvmigrate.stores.export_format import write_item, write_unreadable
 from kvmigrate.stores.open import open_fenced, open_source, open_writer
 from kvmigrate.target.base import QuarantineEntry
+from kvmigrate.target.live_base import Control
 from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.target.process_row import PostgresProcessRow, process_id
@@ -184,14 +185,44 @@ class Migration:
 
     def _live(self, stack: ExitStack) -> LiveScope | None:
         """Return the live side of this mapping, open until *stack* ends; ``None`` where it never left stage off."""
-        url = self.settings.need_target()
-        control = read_control(url, self.lens)
+        control = self._control()
         if control is None or not control.epoch:
             return None
-        return stack.enter_context(LiveScope(Opener(self.settings.need_source(), url, self.lens)))
+        opener = Opener(self.settings.need_source(), self.settings.need_target(), self.lens)
+        return stack.enter_context(LiveScope(opener))
+
+    def _control(self) -> Control | None:
+        """Return the control row; ``None`` where nothing was ever migrated under the mapping's name."""
+        url = self.settings.need_target()
+        try:
+            return read_control(url, self.lens)
+        except SchemaError:
+            # Of an earlier version, which can be upgraded under whatever runs; who may not do that is told who may.
+            self.target.install()
+            return read_control(url, self.lens)
 
     def _target_as_of(self, stack: ExitStack, as_of: Version) -> PostgresTarget:
         return stack.enter_context(PostgresTarget.connect(self.settings.need_target(), self.lens, as_of=as_of))
+
+    def check_relayed(self) -> None:
+        """Tell at once what no relay could wait for; a database that does not answer may still come.
+
+        Raises:
+            SchemaError: the control schema is missing or of an older version, or the mapping is not known in it.
+        """
+        url = self.settings.need_target()
+        try:
+            control = read_control(url, self.lens)
+        except SchemaError:
+            raise
+        except TargetError as exc:
+            _log.warning("the database does not answer: it is waited for", error=str(exc))
+            return
+        if control is None:
+            raise SchemaError(
+                f"nothing was migrated to {mask_url(url)} under the name {self.mapping.name!r}",
+                hint="`kvmigrate stage advance` begins, or check --target and the mapping's name",
+            )
 
     def relay(self, stop: threading.Event) -> Relay:
         """Return a relay of this mapping that *stop* ends. See `Relay`."""
@@ -374,7 +405,7 @@ class Migration:
             CheckFailedError: the tables are the authority, so nothing is tried from the store any more.
         """
         with ExitStack() as stack:
-            control = read_control(self.settings.need_target(), self.lens)
+            control = self._control()
             if control is not None and control.authority is not Authority.STORE:
                 raise CheckFailedError(
                     f"{self.mapping.name!r} is in stage {control.stage}: the tables are the authority, and nothing "

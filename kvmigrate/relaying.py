@@ -429,7 +429,11 @@ class OwedReconcile:
 
 
 def read_control(target: str, lens: Lens) -> Control | None:
-    """Return the control row of a mapping; ``None`` where nothing was ever migrated under its name."""
+    """Return the control row of a mapping; ``None`` where nothing was ever migrated under its name.
+
+    Raises:
+        SchemaError: the control schema is older than this program.
+    """
     row = PostgresProcessRow(target, lens.mapping.name, kind="backfill", name="")
     try:
         return row.control()

@@ -83,6 +83,7 @@ def relay(
     with Migration.open(settings) as migration:
         stop = threading.Event()
         made = migration.relay(stop)
+        migration.check_relayed()
         with ended_by_signals(stop):
             if once:
                 _drain(call, migration, made, seconds)

@@ -122,9 +122,8 @@ class Task:
         return pause_s
 
     def _failed(self, exc: Exception) -> float:
-        message = (
-            f"{self.name}: {exc}" if isinstance(exc, KVMigrateError) else f"{self.name}: {type(exc).__name__}: {exc}"
-        )
+        kind = "" if isinstance(exc, KVMigrateError) else f"{type(exc).__name__}: "
+        message = f"{self.name}: {kind}{exc}"
         if message != self.error:
             _say(message, exc)
         self.error = message
@@ -146,7 +145,8 @@ class Task:
 
 
 def _say(message: str, exc: Exception) -> None:
+    hint = {"hint": exc.hint} if isinstance(exc, KVMigrateError) and exc.hint else {}
     if isinstance(exc, AbsentItemsError):
-        _log.error(message, hint=exc.hint)
+        _log.error(message, **hint)
     else:
-        _log.warning(message, **({} if isinstance(exc, KVMigrateError) else told(exc)))
+        _log.warning(message, **hint, **({} if isinstance(exc, KVMigrateError) else told(exc)))

@@ -19,7 +19,10 @@ from kvmigrate.errors import ConfigError, FenceMissingError, KVMigrateError, Sea
 from kvmigrate.model import Authority
 from kvmigrate.stores.redis_script import PROTO
 
-_RIGHTS = "its user needs +fcall +function|load +evalsha +eval and +@read +@write +@fast on ~kvm:* and its own keys"
+_RIGHTS = (
+    "give its user what is missing, then run this again: ACL SETUSER NAME +fcall +function|load +evalsha +eval "
+    "+info +wait +@read +@write +@fast ~kvm:* and the patterns of its own keys"
+)
 ELSEWHERE = (AskError, TryAgainError, ClusterDownError)
 """What a node of a cluster answers about slots that it does not have, or not all of, now; MOVED is an `AskError`."""
 

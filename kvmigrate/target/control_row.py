@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import errors, sql
 
-from kvmigrate.errors import CheckFailedError, DeadlineError, SchemaError
+from kvmigrate.errors import CheckFailedError, DeadlineError
 from kvmigrate.model import Authority
 from kvmigrate.target.control_fields import columns_of
+from kvmigrate.target.control_schema import is_installed
 from kvmigrate.target.incarnation import read_incarnation
 from kvmigrate.target.live_base import RECONCILED, REFUSED, Control, Lease, ProcessSeen
 from kvmigrate.target.live_control import SELECT_CONTROL, control_of
@@ -179,13 +180,9 @@ class PostgresControlRow:
         self._session.close()
 
     def _read(self, connection: Connection) -> Control:
-        try:
-            found = connection.execute(SELECT_CONTROL, [self._scope]).fetchall()
-        except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName) as exc:
-            raise SchemaError(
-                f"{self._session.name} has no control row that this version understands",
-                hint="run `kvmigrate backfill` first: it makes and upgrades the tool's own tables",
-            ) from exc
+        if not is_installed(connection):
+            raise never_migrated(self._session.name, self._scope)
+        found = connection.execute(SELECT_CONTROL, [self._scope]).fetchall()
         if not found:
             raise never_migrated(self._session.name, self._scope)
         return control_of(found[0])

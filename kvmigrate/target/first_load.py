@@ -59,9 +59,9 @@ class FirstLoad:
         self._scope = parts.scope
 
     def phase(self, connection: Connection) -> Phase:
-        """Return the scope's phase."""
-        found = connection.execute("SELECT phase FROM kvmigrate.control WHERE id = %s", [self._scope]).fetchall()
-        return Phase(found[0][0]) if found else Phase.NONE
+        """Return the scope's phase; `Phase.NONE` also where a move between stages stands there."""
+        found = self._written(connection)
+        return Phase(found) if found in set(Phase) else Phase.NONE
 
     def begin(self, connection: Connection) -> Phase:
         """Take away every key, index and foreign key, if ledger and tables are empty; return the phase now.
@@ -70,9 +70,9 @@ class FirstLoad:
         be had, others depend on a key, or a table is partitioned, inherited or published,
         the load is an ordinary one.
         """
-        phase = self.phase(connection)
-        if phase is not Phase.NONE:
-            return phase
+        if self._written(connection) != Phase.NONE:
+            # Of a load that is open; or a move between stages, whose intent must stay.
+            return self.phase(connection)
         try:
             with connection.transaction():
                 connection.execute("SELECT set_config('lock_timeout', %s, true)", [_LOCK_TIMEOUT])
@@ -91,6 +91,10 @@ class FirstLoad:
         except (errors.InsufficientPrivilege, errors.LockNotAvailable, errors.DependentObjectsStillExist):
             return Phase.NONE
         return Phase.LOADING
+
+    def _written(self, connection: Connection) -> str:
+        found = connection.execute("SELECT phase FROM kvmigrate.control WHERE id = %s", [self._scope]).fetchall()
+        return str(found[0][0]) if found else Phase.NONE
 
     def taken_keys(self, connection: Connection) -> list[PrimaryKey]:
         """Return the primary keys that were taken away."""

@@ -31,6 +31,9 @@ CONFLICT_ATTEMPTS = 8
 
 FENCE_STATE = "KM001"
 
+_CONTROL_COLUMNS = ("backfilled_epoch", "owes_all", "reconcile")
+"""Of the control row, such as an older version did not make."""
+
 FENCE_HINT = (
     "nothing was written: it was begun at another epoch or authority, and another took over, or live migration began. "
     "`kvmigrate stage show` tells who may write; then run the same command again"
@@ -158,6 +161,8 @@ def house_error(exc: psycopg.Error) -> TargetError:
             exc.diag.message_primary or message,
             hint=FENCE_HINT,
         )
+    if is_outdated(exc):
+        return outdated_schema(exc)
     if isinstance(exc, errors.UndefinedTable | errors.UndefinedColumn | errors.InvalidSchemaName):
         return SchemaError(
             f"the tables are not those of this mapping: {exc.diag.message_primary or message}",
@@ -174,6 +179,24 @@ def house_error(exc: psycopg.Error) -> TargetError:
     if isinstance(exc, psycopg.OperationalError):
         return TargetError(f"PostgreSQL cannot be used: {message}", hint="check that it runs, then run this again")
     return TargetError(message)
+
+
+def is_outdated(exc: psycopg.Error) -> bool:
+    """Whether something of schema kvmigrate is missing that this version of the program uses."""
+    message = exc.diag.message_primary or ""
+    if isinstance(exc, errors.UndefinedColumn):
+        # The control row is read without a table's name before its columns.
+        return message in {f'column "{name}" does not exist' for name in _CONTROL_COLUMNS}
+    missing = errors.UndefinedTable | errors.UndefinedFunction | errors.InvalidSchemaName
+    return isinstance(exc, missing) and ("kvmigrate." in message or '"kvmigrate"' in message)
+
+
+def outdated_schema(exc: psycopg.Error) -> SchemaError:
+    """Return the error of a database whose control schema is missing, or older than this program."""
+    return SchemaError(
+        f"the control schema is missing or older than this version of kvmigrate: {exc.diag.message_primary}",
+        hint="`kvmigrate control status` tells what is missing; `kvmigrate control install`, as its owner, makes it",
+    )
 
 
 def never_migrated(database: str, mapping: str) -> SchemaError:

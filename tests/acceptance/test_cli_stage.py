@@ -13,9 +13,11 @@ from kvmigrate.model import Version
 from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import compile_mapping
+from tests.adapter_record import install_up_to
 from tests.fix_cli import CommandLine, check_schema
 from tests.fix_migration import item
 from tests.fix_postgres import PgConnection
+from tests.redis_user import as_user
 
 
 def typed(cli: CommandLine, repository: Path, *words: str, code: int = 0, schema: str = "") -> dict[str, Any]:
@@ -89,6 +91,65 @@ def test_a_stage_that_is_reached_is_no_error(cli: CommandLine, repository: Path)
     code, name, message = refused(cli, repository, "stage", "advance", "--to", "live", "--yes")
     assert (2, "config") == (code, name)
     assert "goes to shadow, not to live" in message
+
+
+@pytest.mark.parametrize("words", [("stage", "show"), ("stage", "rollback", "--yes"), ("relay",), ("relay", "--once")])
+def test_an_older_control_schema_is_told_with_what_to_type(
+    cli: CommandLine, repository: Path, pg: PgConnection, words: tuple[str, ...]
+) -> None:
+    """Nobody waits for it; a stage advance, or a backfill, of a role that may, upgrades it."""
+    install_up_to(pg, 4)
+    pg.execute("INSERT INTO kvmigrate.control (scope) VALUES ('shop')")
+
+    code, name, message = refused(cli, repository, *words)
+
+    assert (1, "schema") == (code, name)
+    assert "older than this version" in message
+    assert "`kvmigrate control install`" in message
+    cli.backfill()
+    assert "off" == typed(cli, repository, "show")["stage"]
+
+
+@pytest.mark.parametrize("words", [("stage", "show"), ("relay",), ("relay", "--once")])
+def test_a_mapping_that_is_not_known_is_told(cli: CommandLine, repository: Path, words: tuple[str, ...]) -> None:
+    """Before anything was installed; a relay does not wait for that either."""
+    code, name, message = refused(cli, repository, *words)
+
+    assert (1, "schema") == (code, name)
+    assert "nothing was migrated to" in message
+
+
+def test_a_redis_that_refuses_functions_is_told_with_the_rights(
+    cli: CommandLine, repository: Path, redis_client: "redis.Redis"
+) -> None:
+    """Nothing is begun; the relay says the same."""
+    full = cli.source
+    cli.source = as_user(full, redis_client, "@scripting")
+
+    code, name, message = refused(cli, repository, "stage", "advance")
+    assert (1, "source") == (code, name)
+    assert "+fcall +function|load +evalsha +eval" in message
+    cli.source = full
+    assert ("dualwrite", 1) == ((value := typed(cli, repository, "advance"))["stage"], value["epoch"])
+    cli.source = as_user(full, redis_client, "@scripting")
+    assert (1, "source") == refused(cli, repository, "relay", "--once")[:2]
+
+
+def test_a_move_that_a_right_cut_short_is_gone_on_with(
+    cli: CommandLine, repository: Path, redis_client: "redis.Redis"
+) -> None:
+    """The intent stands in the control row; the same command finishes it."""
+    full = cli.source
+    cli.source = as_user(full, redis_client, "@write")
+    code, name, message = refused(cli, repository, "stage", "advance")
+    assert (1, "source") == (code, name)
+    assert "ACL SETUSER" in message
+    shown = typed(cli, repository, "show")
+    assert ("off", "to dualwrite at 1") == (shown["stage"], shown["phase"])
+
+    cli.source = full
+
+    assert ("dualwrite", 1) == ((value := typed(cli, repository, "advance"))["stage"], value["epoch"])
 
 
 def test_missing_functions_are_made_in_every_stage(cli: CommandLine, repository: Path, pg: PgConnection) -> None:
