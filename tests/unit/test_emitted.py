@@ -654,6 +654,21 @@ def test_keys_are_told_as_the_router_tells_them(key: str, alone: bool, taken: bo
     assert without_emitter(lens.mapping).page([item]) == lens.page([item])
 
 
+def test_many_keys_are_told_together() -> None:
+    """Whether all of some keys are wanted is what is said of each, whether compiled code tells it or not."""
+    lens = _LENSES["keys"]
+    emitter = lens._emitter
+    assert emitter is not None
+    own = ["one:7", "n:7:p", f"r:{ID}:end", "c:a:7"]
+    others = ["one:skip:7", "w:a", "j:a-7", "single", "nobody:1", "one:a\u241fb", "one", "\ud800:1", "one:\ud800"]
+    assert emitter.takes(own)
+    for key in own + others:
+        for keys in ([key], [*own, key], [key, *own]):
+            assert all(map(lens.wants, keys)) == lens.wants_all(keys)
+            assert not emitter.takes(keys) or lens.wants_all(keys)
+    assert not any(emitter.takes([*own, key]) for key in others)
+
+
 def test_random_keys_are_told_as_the_router_tells_them() -> None:
     """Keys of random segments become rows of the same entity with the emitter and without, or of none."""
     lens, other, taken = _LENSES["keys"], without_emitter(_LENSES["keys"].mapping), 0
