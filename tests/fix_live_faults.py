@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,8 +14,12 @@ import pytest
 from tests.faults.live_programs import Programs
 from tests.faults.live_servers import LiveServers
 from tests.faults.live_stand import LiveStand
+from tests.faults.live_work import CLIENTS, own_client
 
 NewStand = Callable[..., LiveStand]
+
+ROUNDS = int(os.environ.get("KVMIGRATE_SOAK_ROUNDS", "1"))
+"""How often every fault happens: once here, many times in ``make soak``."""
 
 SEED = int(os.environ.get("KVMIGRATE_SOAK_SEED", "1"))
 """Of all that is left to chance in the test's own process; writers and servers have a timing of their own."""
@@ -60,12 +65,27 @@ def live_stand(new_stand: NewStand) -> LiveStand:
     return begin_live(new_stand())
 
 
-def begin_live(stand: LiveStand) -> LiveStand:
-    """Bring a stand from off to live, with writers and a relay at work."""
+@pytest.fixture
+def plain_stand(new_stand: NewStand) -> LiveStand:
+    """As `live_stand`, with writers who never make anything wait, and no relay."""
+    return begin_live(new_stand(), plain=True)
+
+
+def begin_live(stand: LiveStand, *, plain: bool = False) -> LiveStand:
+    """Bring a stand from off to live; then writers begin, and a relay, or plain writers without one."""
+    stand.gate.keep_plain(plain=plain)
     stand.move("advance", "dualwrite")
-    stand.start_writers()
-    stand.start_relay()
     stand.run("backfill")
     stand.move("advance", "shadow")
     stand.move("advance", "live")
+    if plain:
+        stand.write(*(own_client(number, "first") for number in range(CLIENTS)))
+    else:
+        stand.start_relay()
+    stand.start_writers()
     return stand
+
+
+def told(line: str) -> None:
+    """Say what is done, in the long form and where pytest shows it."""
+    print(f"{time.monotonic():.1f} {line}", flush=True)  # noqa: T201 - that is how one says it

@@ -12,9 +12,9 @@ from kvmigrate.model import Stage
 from tests.faults.live_books import by_key
 from tests.faults.live_stand import LiveStand
 from tests.faults.live_work import Wanted, own_client
-from tests.fix_live_faults import NewStand
+from tests.fix_live_faults import NewStand, told
 
-LOADED = 1_500
+LOADED = 600
 """Orders from before the migration; each with two lines."""
 
 LEAST_OF_TABLES = 20
@@ -58,7 +58,7 @@ def flip(stand: LiveStand, way: str, to: str) -> None:
     """Move the authority under load, and say for how long nobody could write."""
     stand.all_saw_live()
     report = stand.move(way, to, tries=5)
-    print(f"{way} to {to}: nobody could write for {report['stall_ms']} ms; {', '.join(report['steps'])}")
+    told(f"{way} to {to}: nobody could write for {report['stall_ms']} ms; {', '.join(report['steps'])}")
     assert 0 <= report["stall_ms"] < MOST_STALL_MS
 
 
@@ -163,7 +163,7 @@ def check_history(stand: LiveStand, *, has_node: bool) -> None:
     assert set(stages) == {stage.value for stage in Stage}
     acknowledged = [write for write in stand.writes() if write.is_acknowledged]
     kinds = Counter(write.id[0] for write in acknowledged)
-    print(json.dumps({"acknowledged": len(acknowledged), "keys": len(by_key(acknowledged)), "writers": kinds}))
+    told(json.dumps({"acknowledged": len(acknowledged), "keys": len(by_key(acknowledged)), "writers": kinds}))
     assert set("wasn" if has_node else "was") <= set(kinds)
     epochs = stand.table_epochs()
     of_tables = [write for write in acknowledged if write.version and write.version[0] in epochs]

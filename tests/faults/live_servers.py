@@ -1,4 +1,4 @@
-"""A Redis and a PostgreSQL that are killed, frozen, restored and replaced, each behind a proxy with a port of its own."""
+"""A Redis and a PostgreSQL that are killed, frozen, restored and replaced, each behind a proxy with its own port."""
 
 from __future__ import annotations
 
@@ -275,6 +275,13 @@ class Standby:
         )
         (folder / "password").write_text(urlsplit(primary).password or "")
         self.server = PostgresServer.start(folder, settings=_SETTINGS)
+
+    def has_replayed(self, position: str) -> None:
+        """Wait until it has all up to a position of its primary's log."""
+        with psycopg.connect(self.server.url, autocommit=True) as connection:
+            asked = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
+            while connection.execute(asked, [position]).fetchall() != [(True,)]:
+                time.sleep(_POLL_S)
 
     def cut_off(self) -> None:
         """Let it hear nothing more of its primary."""

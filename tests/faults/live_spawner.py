@@ -82,7 +82,7 @@ def work(kind: str, arguments: list[str]) -> int:
         case "writer async":
             asyncio.run(live_writer_async.main(Path(arguments[0]), int(arguments[1])))
         case "program":
-            os.execv(arguments[0], arguments)
+            os.execv(arguments[0], arguments)  # noqa: S606 - no shell is wanted
         case "controller":
             live_controller.main(*arguments)
         case _:

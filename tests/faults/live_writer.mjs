@@ -61,5 +61,5 @@ for (let number = 1; ; number += 1) {
   } finally {
     rmSync(within, { force: true });
   }
-  await pause(pick(10));
+  await pause(pick(20));
 }

@@ -51,7 +51,7 @@ def main(book_file: Path, seed: int) -> None:
             with gate.passed() as may_write:
                 if may_write:
                     write_one(migration.store, book, next_write(chance, book.next(), plain=gate.is_plain))
-            time.sleep(chance.random() * 0.004 if may_write else 0.02)
+            time.sleep(chance.random() * 0.02 if may_write else 0.02)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ async def write_on(store: AsyncStore, gate: Gate, file: IO[str], name: str) -> N
         with gate.passed() as may_write:
             if may_write:
                 await write_one(store, book, next_write(chance, book.next(), plain=gate.is_plain))
-        await asyncio.sleep(chance.random() * 0.01 if may_write else 0.02)
+        await asyncio.sleep(chance.random() * 0.03 if may_write else 0.02)
 
 
 async def main(book_file: Path, seed: int) -> None:

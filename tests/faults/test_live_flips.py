@@ -1,0 +1,169 @@
+"""The authority moves, and whoever has not heard of it, or died of it, or comes too late, does no harm."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.faults.live_books import read_books
+from tests.faults.live_programs import Program
+from tests.faults.live_stand import LiveStand, Ran
+from tests.faults.live_work import Wanted
+from tests.fix_live_faults import NewStand, begin_live, told
+
+KILLED = -signal.SIGKILL
+FLIP = (("advance", "rampdown"), ("rollback", "live"))
+RETIRE = (("advance", "complete"), ("rollback", "rampdown"))
+ZOMBIE = "order:zombie"
+
+
+def move(stand: LiveStand, way: str, to: str) -> dict[str, Any]:
+    """Move, whatever has to be typed."""
+    return stand.move(way, to, *(("--confirm", "live") if to == "complete" else ()))
+
+
+def kill_after_each_step(stand: LiveStand, pair: tuple[tuple[str, str], ...]) -> None:
+    """Move there and back, again and again, the controllers killed after another step each time."""
+    steps = {way: len(move(stand, way, to)["steps"]) for way, to in pair}
+    told(f"steps: {steps}")
+    assert min(steps.values()) >= len(("begin", "move", "finish"))
+    for number in range(max(steps.values())):
+        for way, to in pair:
+            assert KILLED == stand.killed_controller(way, to, at=number % steps[way] + 1).code
+            stand.check_single()
+            stand.forget_controller()
+            move(stand, way, to)
+            stand.check_single()
+            place = stand.place()
+            assert (to, "") == (place.stage, place.phase)
+
+
+def test_a_controller_that_is_killed_after_any_step(plain_stand: LiveStand) -> None:
+    """Never are both sides open; the same command, typed again, goes on or begins anew, and ends where it should."""
+    stand = plain_stand
+    stand.all_saw_live()
+    kill_after_each_step(stand, FLIP)
+    stand.check()
+    stand.move("advance", "rampdown")
+    kill_after_each_step(stand, RETIRE)
+    stand.check()
+
+
+@contextmanager
+def asleep(program: Program) -> Iterator[None]:
+    """Let a program do nothing for a while, wherever it is."""
+    program.send(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        program.send(signal.SIGCONT)
+
+
+def move_while_one_sleeps(stand: LiveStand, sleeper: Program, way: str, to: str) -> None:
+    """Move; where the sleeper fell asleep with a transaction open, which holds all up, let it wake for a moment."""
+    for _ in range(20):
+        with asleep(sleeper):
+            try:
+                stand.move(way, to)
+            except Ran as exc:
+                told(str(exc)[:300])
+            else:
+                # The others write meanwhile.
+                time.sleep(0.3)
+                return
+        time.sleep(0.1)
+    raise AssertionError(stand.place())
+
+
+def epochs_in(book: Path, since: float) -> list[int]:
+    """Return the epochs of acknowledged writes that began later than that."""
+    writes = [write for write in read_books([book]) if write.begun > since and write.is_acknowledged]
+    return [write.version[0] for write in writes if write.version]
+
+
+def test_a_writer_that_slept_through_a_flip(new_stand: NewStand) -> None:
+    """It still believes in the side that was open, and writes on the right one all the same, both ways."""
+    stand = begin_live(new_stand(writers=3), plain=True)
+    stand.all_saw_live()
+    for sleeper, way, to in ((0, "advance", "rampdown"), (1, "rollback", "live"), (0, "advance", "rampdown")):
+        move_while_one_sleeps(stand, stand.writers[sleeper], way, to)
+        epoch, woke, book = stand.place().epoch, time.monotonic(), stand.book_of(stand.writers[sleeper])
+        stand.wait_for(lambda woke=woke, book=book: len(epochs_in(book, woke)) >= 5, "it writes")  # type: ignore[misc]
+        assert {epoch} == set(epochs_in(book, woke))
+
+    stand.check()
+    assert (2, 1) == stand.flips()
+
+
+def order(writer: str) -> Wanted:
+    """Return a write of the key that the late request is about."""
+    return Wanted(ZOMBIE, {"client": "1", "writer": writer, "lines": 1, "items": [{"writer": writer}]})
+
+
+def writer_held(stand: LiveStand) -> tuple[object, object]:
+    """Return who wrote the key last, as store and tables have it."""
+    stand.run("relay", "--once")
+    with stand.servers.connection() as connection:
+        [(row,)] = connection.execute("SELECT writer FROM orders WHERE id = 'zombie'").fetchall()
+    return stand.held_by_store()[ZOMBIE]["writer"], row
+
+
+def test_requests_that_arrive_after_a_flip(plain_stand: LiveStand) -> None:
+    """Their senders gave them up, and everybody wrote on: whoever they ask refuses, and nothing comes back."""
+    stand, key = plain_stand, ZOMBIE.encode()
+    stand.stop_writers()
+    redis, postgres = stand.servers.redis_proxy, stand.servers.postgres_proxy
+
+    put = redis.hold(key)
+    stand.write(order("late put"), proxied=True)
+    assert put.arrived.is_set()
+    mirror = postgres.hold(key)
+    stand.write(order("late mirror"), proxied=True)
+    assert mirror.arrived.is_set()
+    stand.write(order("in the store"))
+    stand.move("advance", "rampdown")
+    put.deliver()
+    mirror.deliver()
+    assert ("in the store", "in the store") == writer_held(stand)
+
+    table_put = postgres.hold(key)
+    stand.write(order("late table write"), proxied=True)
+    assert table_put.arrived.is_set()
+    reverse = redis.hold(key)
+    stand.write(order("late reverse mirror"), proxied=True)
+    assert reverse.arrived.is_set()
+    stand.write(order("in the tables"))
+    assert ("in the tables", "in the tables") == writer_held(stand)
+    stand.move("rollback", "live")
+    table_put.deliver()
+    assert ("in the tables", "in the tables") == writer_held(stand)
+    stand.write(order("in the store again"))
+    stand.move("advance", "rampdown")
+    # The tables are open as they were when it was sent, at another epoch.
+    reverse.deliver()
+    assert ("in the store again", "in the store again") == writer_held(stand)
+    stand.check()
+
+
+def test_an_acknowledgement_that_is_late(plain_stand: LiveStand) -> None:
+    """It is of a mark that a newer write has replaced, and takes nothing away."""
+    stand = plain_stand
+    stand.stop_writers()
+    stand.run("relay", "--once")
+    assert 0 == stand.marks()
+    ack = stand.servers.redis_proxy.hold(b"kvm1_ack")
+    while not ack.arrived.wait(1):
+        # A mirror that takes too long is acknowledged by nobody but the relay.
+        stand.write(order("acknowledged"), proxied=True)
+    stand.run("relay", "--once")
+    assert 0 == stand.marks()
+    with stand.servers.postgres_proxy.paused():
+        stand.write(order("marked"), proxied=True)
+    assert 1 == stand.marks()
+    ack.deliver()
+    assert 1 == stand.marks()
+    assert ("marked", "marked") == writer_held(stand)

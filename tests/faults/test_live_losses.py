@@ -1,0 +1,145 @@
+"""A server comes back with less than it had: lost is what that server lost, and both sides agree on the rest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from tests.faults.live_books import Written
+from tests.faults.live_rows import read_rows
+from tests.faults.live_stand import LiveStand
+from tests.faults.live_work import CLIENTS, own_client
+from tests.fix_live_faults import told
+
+
+def flip(stand: LiveStand) -> None:
+    """Let the tables lead."""
+    stand.calm()
+    stand.all_saw_live()
+    stand.move("advance", "rampdown", tries=5)
+
+
+def write_for(seconds: float) -> None:
+    """Let the writers write."""
+    time.sleep(seconds)
+
+
+def later_than(epoch: int) -> Callable[[Written], bool]:
+    """Return what counts only writes of later epochs."""
+    return lambda write: write.may_have_happened or (write.version or (0, 0))[0] > epoch
+
+
+def since(moment: float) -> Callable[[Written], bool]:
+    """Return what counts only writes that began later."""
+    return lambda write: write.begun > moment
+
+
+def test_redis_is_emptied_while_it_leads(live_stand: LiveStand) -> None:
+    """It gets a fence at a new epoch, everything is owed, and the tables follow what is written from then on."""
+    stand = live_stand
+    write_for(1)
+    epoch = stand.place().epoch
+    with stand.servers.redis.client() as client:
+        client.flushall()
+    stand.wait_for(lambda: stand.fence().get("a") == "K", "there is a fence again")
+    fence = stand.fence()
+    assert int(fence["e"]) > epoch
+    assert "1" == fence["log"]
+    stand.wait_for(stand.owes_nothing, "everything is compared")
+    write_for(0.5)
+    stand.stop_writers()
+
+    stand.check(counts=later_than(epoch))
+    assert stand.place().epoch == int(stand.fence()["e"])
+
+
+def test_redis_is_emptied_while_the_tables_lead(live_stand: LiveStand) -> None:
+    """Nothing is lost: nobody writes without its fence, and it is filled from the tables."""
+    stand = live_stand
+    flip(stand)
+    epoch = stand.place().epoch
+    with stand.servers.redis.client() as client:
+        client.flushall()
+    stand.wait_for(lambda: stand.fence().get("a") == "T", "there is a fence again")
+    stand.wait_for(stand.owes_nothing, "everything is given")
+    write_for(0.5)
+
+    stand.check()
+    assert ("rampdown", "T") == stand.place()[:2]
+    assert stand.place().epoch >= epoch
+    stand.move("rollback", "live")
+    stand.check()
+
+
+def test_redis_is_restored_from_a_backup_while_it_leads(live_stand: LiveStand) -> None:
+    """The tables follow: what it held in the backup, and what was written afterwards."""
+    stand = live_stand
+    with stand.gate.closed():
+        before, snapshot = stand.held_by_store(), stand.servers.redis.snapshot()
+    write_for(1)
+    with stand.gate.closed():
+        epoch, restored = stand.place().epoch, time.monotonic()
+        stand.servers.restore_redis(snapshot)
+    write_for(0.5)
+    stand.wait_for(lambda: stand.place().epoch > epoch, "somebody noticed")
+
+    stand.check(counts=since(restored), before=before)
+
+
+def test_redis_is_restored_from_before_the_flip(live_stand: LiveStand) -> None:
+    """Its fence says that it leads, which is long over: no write of that is acknowledged, and nothing is lost."""
+    stand = live_stand
+    snapshot = stand.servers.redis.snapshot()
+    write_for(0.5)
+    flip(stand)
+    write_for(0.5)
+    stand.servers.restore_redis(snapshot)
+    stand.start_writers()
+    stand.wait_for(lambda: stand.fence()["a"] == "T", "the store follows again")
+    write_for(0.5)
+
+    stand.check()
+    stand.move("rollback", "live")
+    stand.check()
+
+
+def test_a_standby_that_lacks_mirrors_takes_over_while_the_store_leads(live_stand: LiveStand) -> None:
+    """Marks of what it lacks are long taken away: everything is compared, and nothing is lost."""
+    stand = live_stand
+    standby = stand.servers.standby()
+    write_for(0.5)
+    standby.cut_off()
+    write_for(1)
+    epoch = stand.place().epoch
+    stand.servers.fail_over_postgres(standby)
+    stand.wait_for(lambda: stand.place().epoch > epoch, "somebody noticed")
+    write_for(0.5)
+
+    stand.check()
+
+
+def test_a_standby_that_lacks_writes_takes_over_while_the_tables_lead(live_stand: LiveStand) -> None:
+    """What it lacks is lost, in the store, too: both sides hold what it had, and what was written afterwards."""
+    stand = live_stand
+    standby = stand.servers.standby()
+    flip(stand)
+    write_for(0.5)
+    with stand.gate.closed():
+        stand.run("relay", "--once")
+        with stand.servers.connection() as connection:
+            before = read_rows(connection)
+            [(position,)] = connection.execute("SELECT pg_current_wal_lsn()::text").fetchall()
+        standby.has_replayed(str(position))
+        standby.cut_off()
+    write_for(1)
+    with stand.gate.closed():
+        epoch, lost = stand.place().epoch, time.monotonic()
+        assert len([write for write in stand.writes() if write.is_acknowledged]) > CLIENTS
+        stand.servers.fail_over_postgres(standby)
+        stand.wait_for(lambda: stand.place().epoch > epoch, "somebody noticed")
+    write_for(0.5)
+    stand.write(own_client(0, "afterwards"))
+
+    assert frozenset() == before.unsettled
+    told(f"{len(before.values)} items were known")
+    stand.check(counts=since(lost), before=before.values)
