@@ -131,7 +131,7 @@ def allowed(writes: Iterable[Written]) -> list[Any]:
 
 def disagreements(writes: Iterable[Written], held: Mapping[str, Any]) -> list[str]:
     """Return, in words, every key under which *held* has what no order of the acknowledged writes explains."""
-    found = []
+    found: list[str] = []
     for key, own in sorted(by_key(writes).items()):
         found += _unordered(key, own)
         value = held.get(key)

@@ -50,12 +50,13 @@ class LiveSight:
     def fence(self) -> dict[str, str]:
         """Return the fields of the store's fence; none where it is not there."""
         with redis.Redis.from_url(self.servers.redis.url, decode_responses=True) as client:
-            return client.hgetall(_FENCE)
+            found: dict[str, str] = client.hgetall(_FENCE)
+            return found
 
     def marks(self) -> int:
         """Return how many marks the store has."""
         with redis.Redis.from_url(self.servers.redis.url) as client:
-            return client.zcard(_MARKS)
+            return int(client.zcard(_MARKS))
 
     def bytes_of_marks(self) -> int:
         """Return how much memory the marks take."""

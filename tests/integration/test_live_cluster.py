@@ -24,8 +24,7 @@ from kvmigrate.model import Authority, Stage
 from kvmigrate.relaying import Opener
 from kvmigrate.stages import Stages, open_sides
 from kvmigrate.stores.redis_fence import RedisFencedStore
-from tests.faults.live_books import disagreements, read_books
-from tests.faults.live_writer import Book
+from tests.faults.live_books import Book, disagreements, read_books
 from tests.fix_cluster import SLOTS, Cluster, Node, start_node
 
 MAPPING = """

@@ -556,7 +556,7 @@ def test_a_node_of_a_cluster_is_refused(cluster: Cluster) -> None:
             with pytest.raises(ConfigError, match="node of a cluster"):
                 writer.put(text_item(f"k{n}"), epoch=1)
     with closing(cluster.client()) as client, pytest.raises(ConfigError):
-        RedisWriter(client, scope="shop")  # type: ignore[arg-type]
+        RedisWriter(client, scope="shop")
 
 
 def test_replicas_confirm_what_they_have(own_server: str) -> None:
