@@ -19,6 +19,7 @@ import redis
 from kvmigrate.embedded.binaries import find_redis
 from kvmigrate.embedded.postgres import PostgresServer
 from kvmigrate.embedded.process import GuardedProcess, free_port
+from kvmigrate.errors import ServerError
 from tests.need import need
 from tests.proxy import Proxy
 
@@ -109,7 +110,6 @@ class LiveServers:
         """Start everything."""
         self._folder = folder
         self.redis = OwnRedis(folder / "redis")
-        self._replica: OwnRedis | None = None
         self.postgres = PostgresServer.start(folder / "postgres", settings={"shared_buffers": "64MB"})
         self.redis_proxy, self.postgres_proxy = Proxy.before(self.redis.url), Proxy.before(self.postgres.url)
 
@@ -137,25 +137,54 @@ class LiveServers:
         self.postgres = PostgresServer.start(self._folder / "postgres", settings={"shared_buffers": "64MB"})
         self.postgres_proxy.move(self.postgres.url)
 
+    def crash_postgres(self) -> None:
+        """Kill PostgreSQL's first process with SIGKILL, and start it again: it recovers from its log."""
+        data = self._folder / "postgres" / "data"
+        first = int((data / "postmaster.pid").read_text().split("\n", 1)[0])
+        os.kill(first, signal.SIGKILL)
+        end = time.monotonic() + _UP_S
+        while True:
+            try:
+                self.restart_postgres()
+            except ServerError:
+                # Its other processes end when they notice; until then no new server may begin.
+                assert time.monotonic() < end, "PostgreSQL does not start"
+                time.sleep(0.2)
+            else:
+                return
+
     def restart_redis(self) -> None:
         """Restart Redis from its append-only file."""
         self.redis.restart()
         self.redis_proxy.drop()
 
-    def fail_over_redis(self) -> None:
-        """Let a replica that has everything take the place of Redis."""
+    def redis_replica(self) -> OwnRedis:
+        """Start a replica with the same password; whoever starts it closes it, or fails over to it."""
         replica = OwnRedis(self._folder / f"replica-{secrets.token_hex(4)}")
         replica.password, password = self.redis.password, replica.password
         with redis.Redis.from_url(f"redis://:{password}@127.0.0.1:{replica.port}/0") as client:
             client.config_set("requirepass", replica.password)
         replica.url = f"redis://:{replica.password}@127.0.0.1:{replica.port}/0"
         replica.follow(self.redis)
+        return replica
+
+    def fail_over_to(self, replica: OwnRedis) -> None:
+        """Let a replica take the place of Redis with what it has: less, if it was promoted before."""
+        with self.redis_proxy.paused():
+            self._replace_redis(replica)
+
+    def fail_over_redis(self) -> None:
+        """Let a replica that has everything take the place of Redis."""
+        replica = self.redis_replica()
         with self.redis_proxy.paused():
             replica.caught_up(self.redis)
-            replica.promote()
-            before, self.redis = self.redis, replica
-            self.redis_proxy.move(replica.url)
-            self.redis_proxy.drop()
+            self._replace_redis(replica)
+
+    def _replace_redis(self, replica: OwnRedis) -> None:
+        replica.promote()
+        before, self.redis = self.redis, replica
+        self.redis_proxy.move(replica.url)
+        self.redis_proxy.drop()
         before.close()
 
     @contextmanager
