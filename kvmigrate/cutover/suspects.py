@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from kvmigrate.cutover.fences import PAGE_KEYS
 from kvmigrate.cutover.sides import Sides
+from kvmigrate.model import Version
 from kvmigrate.target.live_base import Control
 
 MOST_SUSPECTS = 200_000
@@ -14,9 +15,9 @@ MOST_SUSPECTS = 200_000
 
 def touch_suspects(sides: Sides, control: Control, epoch: int) -> bool:
     """Mark the keys whose newest mirrored write the store may have lost; return whether that is all of them."""
-    since = min(control.safe_n.values())
+    safe = min(control.safe_n.values())
     touched = 0
-    for page in sides.target.keys_since(since):
+    for page in sides.target.keys_since(Version(safe.epoch, safe.n + 1)):
         touched += len(page)
         if touched > MOST_SUSPECTS:
             return False

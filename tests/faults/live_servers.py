@@ -187,6 +187,11 @@ class LiveServers:
             else:
                 return
 
+    def crash_postgres(self) -> None:
+        """Kill PostgreSQL's first process with SIGKILL, and start it again: it recovers from its log."""
+        self.stop_postgres(kill=True)
+        self.start_postgres()
+
     def restart_redis(self) -> None:
         """Kill Redis, and start it again from its append-only file."""
         self.redis.restart()
@@ -197,16 +202,29 @@ class LiveServers:
         self.redis.restore(snapshot)
         self.redis_proxy.drop()
 
-    def fail_over_redis(self) -> None:
-        """Let a replica that has everything take the place of Redis."""
+    def redis_replica(self) -> OwnRedis:
+        """Start a replica with the same password; whoever starts it closes it, or fails over to it."""
         replica = OwnRedis(self._folder / f"replica-{secrets.token_hex(4)}", password=self.redis.password)
         replica.follow(self.redis)
+        return replica
+
+    def fail_over_to(self, replica: OwnRedis) -> None:
+        """Let a replica take the place of Redis with what it has: less, if it was promoted before."""
+        with self.redis_proxy.paused():
+            self._replace_redis(replica)
+
+    def fail_over_redis(self) -> None:
+        """Let a replica that has everything take the place of Redis."""
+        replica = self.redis_replica()
         with self.redis_proxy.paused():
             replica.caught_up(self.redis)
-            replica.promote()
-            before, self.redis = self.redis, replica
-            self.redis_proxy.move(replica.url)
-            self.redis_proxy.drop()
+            self._replace_redis(replica)
+
+    def _replace_redis(self, replica: OwnRedis) -> None:
+        replica.promote()
+        before, self.redis = self.redis, replica
+        self.redis_proxy.move(replica.url)
+        self.redis_proxy.drop()
         before.close()
 
     def standby(self) -> Standby:
