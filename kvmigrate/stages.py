@@ -262,7 +262,7 @@ class WatchStep:
             _log.warning("both sides were brought together again", trouble=found.trouble.value)
         elif found.resumed:
             _log.warning("a move between stages was gone on with")
-        return 0.0 if found.is_mended else at_leisure(WATCH_S, time.monotonic() - begun)
+        return 0.0 if found.is_mended else at_leisure(WATCH_S, time.monotonic() - begun, times=3)
 
     def close(self) -> None:
         """Release connections."""

@@ -25,13 +25,12 @@ FAILING_S = 15.0
 """A task that has not succeeded for so long is failing: longer than a failover usually takes."""
 
 
-LEISURE = 10
-"""A look at all shards that finds nothing takes at most so small a part of the time: of a cluster there are 16384."""
+def at_leisure(pause_s: float, took_s: float, *, times: int = 10) -> float:
+    """Return how long to wait, at least *pause_s*, behind a look that took so long and found nothing to do.
 
-
-def at_leisure(pause_s: float, took_s: float) -> float:
-    """Return how long to wait, at least *pause_s*, behind a look that took so long and found nothing to do."""
-    return max(pause_s, LEISURE * took_s)
+    So a look at all shards, of which a cluster has 16384, takes a small part of the time.
+    """
+    return max(pause_s, times * took_s)
 
 
 class Step(Protocol):

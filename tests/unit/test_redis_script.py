@@ -19,6 +19,7 @@ NAMES = [
     "observe",
     "observe_at",
     "read",
+    "pass_unfenced",
     "ack",
     "touch",
     "reverse",
