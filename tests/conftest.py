@@ -11,6 +11,7 @@ from tests.need import MISSING_SERVER
 pytest_plugins = [
     "tests.fix_cli",
     "tests.fix_cluster",
+    "tests.fix_fenced",
     "tests.fix_live",
     "tests.fix_live_faults",
     "tests.fix_migration",

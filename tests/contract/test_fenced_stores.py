@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 
 import pytest
 
 from kvmigrate.errors import ConfigError, FenceMissingError, SealedError, SourceError, StaleError
 from kvmigrate.model import ADDRESS_SEPARATOR, Authority, Fence, Item, ItemKind, Logging, MarkedKey, Version
 from kvmigrate.stores.fence_base import KeyPage, Swap
-from tests.fenced_stand import KINDS, OPEN, Stand, open_stand, text_item
+from tests.fenced_stand import OPEN, Stand, text_item
 
 ODD_KEYS = ["", " ", "a b", "a\nb", "é", "日本", "😀", "k" * 2000, "{tag}x", "x{"]
 ODD_VALUES = [b"", b"\0", b"\xff\xfe\r\n", b"$-1\r\n", bytes(range(256)), b"x" * 100_000]
 FIELD = f"basket:1{ADDRESS_SEPARATOR}apple"
 SEALED = Fence(2, Authority.SEALED, Logging.MIRROR)
 TABLES = Fence(2, Authority.TABLES)
-
-
-@pytest.fixture(params=KINDS)
-def stand(request: pytest.FixtureRequest) -> Iterator[Stand]:
-    """An empty store of each kind, without a fence."""
-    with ExitStack() as stack:
-        yield open_stand(request.param, request, stack)
-
-
-@pytest.fixture
-def begun(stand: Stand) -> Stand:
-    """A store that is open at epoch 1 and logs."""
-    stand.begin()
-    return stand
 
 
 @pytest.fixture

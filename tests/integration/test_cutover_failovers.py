@@ -57,7 +57,7 @@ def noted(moving: Moving, *, replicas: int = 0) -> None:
 
 def looked_again(moving: Moving) -> list[Trouble]:
     """Poll until nothing is wrong; return what was."""
-    found: list[str] = []
+    found: list[Trouble] = []
     for _ in range(10):
         watched = moving.watch()
         assert "" == watched.alarm
