@@ -80,6 +80,7 @@ def recorded() -> Iterator[list[Said]]:
 
     execute, execute_many = psycopg.Cursor.execute, psycopg.Cursor.executemany
     copy, command = psycopg.Cursor.copy, psycopg.Connection._exec_command
+    declare = psycopg.ServerCursor.execute
 
     def say(cursor: Any, query: Any, values: Any = None, **options: Any) -> Any:
         session, statement = number(cursor.connection), literal(cursor, query, values)
@@ -104,14 +105,22 @@ def recorded() -> Iterator[list[Said]]:
             yield written.through(opened)
         said.append(Said(session, literal(cursor, query, values), cursor.statusmessage or "", written.data))
 
-    def say_command(connection: Any, text: bytes, *rest: Any) -> Any:
-        said.append(Said(number(connection), text.decode() if isinstance(text, bytes) else str(text), ""))
-        return (yield from command(connection, text, *rest))
+    def say_command(connection: Any, text: Any, *rest: Any, **options: Any) -> Any:
+        # What a cursor of the server fetches is said where it is declared, as one query.
+        spelled = text.decode() if isinstance(text, bytes) else text.as_string(None)
+        if not spelled.startswith(("DECLARE", "FETCH", "CLOSE", "MOVE")):
+            said.append(Said(number(connection), spelled, ""))
+        return (yield from command(connection, text, *rest, **options))
+
+    def say_declared(cursor: Any, query: Any, values: Any = None, **options: Any) -> Any:
+        said.append(Said(number(cursor.connection), literal(cursor, query, values), ""))
+        return declare(cursor, query, values, **options)
 
     with (
         patch.object(psycopg.Cursor, "execute", say),
         patch.object(psycopg.Cursor, "executemany", say_many),
         patch.object(psycopg.Cursor, "copy", say_copy),
+        patch.object(psycopg.ServerCursor, "execute", say_declared),
         patch.object(psycopg.Connection, "_exec_command", say_command),
     ):
         yield said
