@@ -46,7 +46,9 @@ from kvmigrate.transform.lens import Lens
 
 
 class _Closable(Protocol):
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release connections."""
+        ...
 
 
 C = TypeVar("C", bound=_Closable)

@@ -41,9 +41,12 @@ def health_server(address: tuple[str, int], read: Callable[[], Readings], scope:
     """
 
     class Handler(BaseHTTPRequestHandler):
+        """Answers from what the relay read last."""
+
         server_version, sys_version = "kvmigrate", ""
 
         def do_GET(self) -> None:
+            """Answer one request."""
             answer = answer_to(self.path, read, scope)
             self.send_response(answer[0])
             self.send_header("Content-Type", answer[1])

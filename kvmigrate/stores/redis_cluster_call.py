@@ -58,6 +58,7 @@ class ClusterCaller:
         """
 
         def ask(caller: RedisCaller, *, is_asking: bool) -> Any:
+            """Ask one node."""
             return caller.call(script, *rest, is_write=is_write, is_asking=is_asking)
 
         return self._routed(_slot_of(rest[1]), ask)
@@ -70,6 +71,7 @@ class ClusterCaller:
         """
 
         def ask(caller: RedisCaller, *, is_asking: bool) -> Any:
+            """Ask one node."""
             return caller.run(*command, is_asking=is_asking)
 
         return self._routed(_slot_of(command[1]), ask)

@@ -56,6 +56,7 @@ class AsyncClusterCaller:
         """
 
         async def ask(caller: AsyncRedisCaller, *, is_asking: bool) -> Any:
+            """Ask one node."""
             return await caller.call(script, *rest, is_write=is_write, is_asking=is_asking)
 
         return await self._routed(_slot_of(rest[1]), ask)
@@ -68,6 +69,7 @@ class AsyncClusterCaller:
         """
 
         async def ask(caller: AsyncRedisCaller, *, is_asking: bool) -> Any:
+            """Ask one node."""
             return await caller.run(*command, is_asking=is_asking)
 
         return await self._routed(_slot_of(command[1]), ask)

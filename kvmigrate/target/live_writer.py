@@ -124,6 +124,7 @@ class LiveWriter:
             calls = self._known(connection)
 
         def carefully() -> Version | None:
+            """Write by the careful merge, in what is left of the time."""
             # By now, as others had their turn before.
             left = max(end - time.monotonic(), 0.001)
             return self._careful.put(item, key, calls.scope, epoch=epoch, condition=condition, seconds=left)
