@@ -24,14 +24,12 @@ class Echo:
     """Answers with what it was asked; keeps book of the order of all steps."""
 
     def __init__(self) -> None:
-        """Begin with nothing held up."""
         self.steps: list[str] = []
         self.held = threading.Event()
         self.held.set()
         self.begun = threading.Semaphore(0)
 
     def begin(self, message: bytes) -> Callable[[], object]:
-        """Note the first step; fail where the message says so."""
         if message.startswith(b"bad"):
             raise SourceError("the store is gone", hint="look for it")
         name = message[:1].decode()
@@ -48,7 +46,6 @@ class Echo:
         return finish
 
     def close(self) -> None:
-        """Note the end."""
         self.steps.append("close")
 
 
@@ -56,15 +53,12 @@ class Talk:
     """Both ends of a worker that runs in a thread."""
 
     def __init__(self, out: IO[bytes], answers: io.FileIO) -> None:
-        """Keep both ends."""
         self.out, self.answers = out, answers
 
     def ask(self, message: bytes) -> None:
-        """Send a message."""
         write_frame(self.out, message)
 
     def answer(self) -> Any:
-        """Read the next answer; ``None`` at the end."""
         body = read_frame(self.answers)
         return None if body is None else msgspec.msgpack.decode(body)
 
@@ -73,20 +67,19 @@ class Talk:
 def talking(work: Echo) -> Iterator[Talk]:
     """Serve *work* until the block ends."""
     (there, out), (back, answers) = os.pipe(), os.pipe()
-    said, heard, incoming = os.fdopen(answers, "wb"), io.FileIO(back), io.FileIO(there)
+    with io.FileIO(there) as incoming, io.FileIO(out, "w") as asked, io.FileIO(back) as heard:
 
-    def serve() -> None:
-        with said:
-            serve_ahead(lambda: work, MESSAGES, incoming, said)
+        def serve() -> None:
+            with io.FileIO(answers, "w") as said:
+                serve_ahead(lambda: work, MESSAGES, incoming, io.BufferedWriter(said))
 
-    thread = threading.Thread(target=serve)
-    thread.start()
-    with os.fdopen(out, "wb") as asked:
-        yield Talk(asked, heard)
-    thread.join(10)
-    assert not thread.is_alive()
-    heard.close()
-    incoming.close()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        writer = io.BufferedWriter(asked)
+        yield Talk(writer, heard)
+        writer.close()
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_large_messages_and_answers_do_not_wait_for_each_other() -> None:
