@@ -20,7 +20,7 @@ from kvmigrate.backfill.progress import Progress, counted
 from kvmigrate.backfill.quarantine import QuarantineStore, ReplayReport
 from kvmigrate.backfill.report import BackfillReport
 from kvmigrate.backfill.runner import PAGE_KEYS, run_backfill
-from kvmigrate.backfill.share_work import SHARES_IN_HAND, BackfillSetup, Done
+from kvmigrate.backfill.share_work import BackfillSetup, Done
 from kvmigrate.backfill.undo import UndoReport, run_undo
 from kvmigrate.backfill.where import read_where
 from kvmigrate.config import Settings, mask_url, read_settings
@@ -166,7 +166,7 @@ class Migration:
             target = self.target if live is None else self._target_as_of(stack, as_of or Version(live.epoch, 0))
             count = self._processes(processes) if limit_keys is None and (live is None or live.is_loading) else 1
             setup = BackfillSetup(*self._opened(), as_of=as_of)
-            crew = stack.enter_context(Crew(setup, count, Done, in_hand=SHARES_IN_HAND)) if count > 1 else None
+            crew = stack.enter_context(Crew(setup, count, Done)) if count > 1 else None
             return run_backfill(
                 self.source,
                 target,

@@ -5,11 +5,11 @@ Each kind of work imports what it needs and no more: that is most of what its st
 
 from __future__ import annotations
 
-import io
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import IO
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,10 +17,17 @@ from kvmigrate.errors import ConfigError
 from kvmigrate.model import Version
 from kvmigrate.processes.frames import Setup, read_frame
 from kvmigrate.processes.rare_collections import rare_collections
-from kvmigrate.processes.serve import Work, WorkAhead, serve, serve_ahead
+from kvmigrate.processes.serve import Work, serve
 from kvmigrate.stores.open import open_source
 from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.mapping import Mapping
+
+if TYPE_CHECKING:
+    from kvmigrate.backfill.share_work import ShareWork
+    from kvmigrate.consistency.share_work import CompareWork
+
+_Kind = tuple[Callable[[], Work], msgspec.msgpack.Decoder[Any]]
+"""How the work is opened, and what reads its messages."""
 
 
 class _Tag(msgspec.Struct):
@@ -33,16 +40,15 @@ def main() -> None:
     """Do what comes in until nothing more comes."""
     # Ctrl-C is for the run; it says when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Unbuffered: a thread that waits for more when the process ends must hold no lock.
-    incoming, outgoing = io.FileIO(sys.stdin.fileno(), closefd=False), sys.stdout.buffer
-    body = read_frame(incoming)
+    body = read_frame(sys.stdin.buffer)
     if body is not None:
         kinds = {"backfill": _backfill, "verify": _verify}
+        open_work, messages = kinds[msgspec.msgpack.decode(body, type=_Tag).kind](body)
         with rare_collections():
-            kinds[msgspec.msgpack.decode(body, type=_Tag).kind](body, incoming, outgoing)
+            serve(open_work, messages, sys.stdin.buffer, sys.stdout.buffer)
 
 
-def _backfill(body: bytes, incoming: io.FileIO, outgoing: IO[bytes]) -> None:
+def _backfill(body: bytes) -> _Kind:
     from kvmigrate.backfill.share_work import MESSAGES, BackfillSetup, ShareWork
     from kvmigrate.stores.base import divisible
     from kvmigrate.target.postgres import PostgresTarget
@@ -50,7 +56,7 @@ def _backfill(body: bytes, incoming: io.FileIO, outgoing: IO[bytes]) -> None:
 
     setup = msgspec.msgpack.decode(body, type=BackfillSetup)
 
-    def open_work() -> WorkAhead:
+    def open_work() -> ShareWork:
         lens = compile_mapping(_mapping(setup))
         source = divisible(open_source(setup.source))
         if source is None:
@@ -58,10 +64,10 @@ def _backfill(body: bytes, incoming: io.FileIO, outgoing: IO[bytes]) -> None:
         as_of = Version(*setup.as_of) if setup.as_of else None
         return ShareWork(source, PostgresTarget(setup.target, lens, as_of=as_of), lens)
 
-    serve_ahead(open_work, MESSAGES, incoming, outgoing)
+    return open_work, MESSAGES
 
 
-def _verify(body: bytes, incoming: io.FileIO, outgoing: IO[bytes]) -> None:
+def _verify(body: bytes) -> _Kind:
     from kvmigrate.consistency.json_exact import loads_column
     from kvmigrate.consistency.share_work import MESSAGES, CompareWork, VerifySetup
     from kvmigrate.consistency.verify import Verification
@@ -69,7 +75,7 @@ def _verify(body: bytes, incoming: io.FileIO, outgoing: IO[bytes]) -> None:
 
     setup = msgspec.msgpack.decode(body, type=VerifySetup)
 
-    def open_work() -> Work:
+    def open_work() -> CompareWork:
         mapping, opened = _mapping(setup), ExitStack()
         source = open_source(setup.source)
         opened.callback(source.close)
@@ -79,7 +85,7 @@ def _verify(body: bytes, incoming: io.FileIO, outgoing: IO[bytes]) -> None:
         )
         return CompareWork(run, opened.close)
 
-    serve(open_work, MESSAGES, incoming, outgoing)
+    return open_work, MESSAGES
 
 
 def _mapping(setup: Setup) -> Mapping:

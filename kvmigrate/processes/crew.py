@@ -40,13 +40,8 @@ class Handed(enum.Enum):
 class Crew(Generic[A]):
     """Worker processes of one run. A context manager: leaving it ends them."""
 
-    def __init__(self, setup: Setup, count: int, answers: type[A], *, in_hand: int = 1) -> None:
-        """Start *count* workers, who give such *answers*; they open their connections while this one goes on.
-
-        *in_hand* is how many messages each may have. More than one only where it takes them in
-        while it writes: one that writes a long answer would else not read, and nobody would read the answer.
-        """
-        self._in_hand = in_hand
+    def __init__(self, setup: Setup, count: int, answers: type[A]) -> None:
+        """Start *count* workers, who give such *answers*; they open their connections while this one goes on."""
         decoder = msgspec.msgpack.Decoder(cast("Any", answers) | Failed)
         self._workers = [_Worker[A](setup, decoder) for _ in range(count)]
         self._selector = selectors.DefaultSelector()
@@ -93,9 +88,11 @@ class Crew(Generic[A]):
             worker.wait()
 
     def _hand_out(self, waiting: Iterator[object | None]) -> Handed:
-        """Give every worker what it may have in hand, idle ones first, as far as there is something now."""
-        free = [(n, worker) for worker in self._workers for n in range(worker.in_hand, self._in_hand)]
-        for _, worker in sorted(free, key=lambda each: each[0]):
+        """Give every idle worker a task, as far as there is something now.
+
+        Never a second one: a worker that writes a long answer would not read it, and nobody would read the answer.
+        """
+        for worker in (each for each in self._workers if not each.in_hand):
             try:
                 task = next(waiting)
             except StopIteration:
