@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kvmigrate.cutover.decide import place
 from kvmigrate.cutover.draining import drain_forward
 from kvmigrate.cutover.fences import highest, open_store
@@ -40,6 +42,8 @@ def open_tables(sides: Sides, control: Control) -> None:
             f"{backlog.left} marked keys were not in the tables {limits.drain_s:g} s after the seal",
             hint="see that `kvmigrate relay` runs and keeps up, then type the same command again",
         )
+    # No marks means drained only if none was lost with the seal, or dropped, meanwhile.
+    check_store(sides, control, sealed_at=control.epoch + 1)
     sides.did("drained")
     changes = {
         "epoch": control.epoch + 1,
@@ -52,9 +56,10 @@ def open_tables(sides: Sides, control: Control) -> None:
 
 
 def check_store(sides: Sides, control: Control, *, sealed_at: int) -> None:
-    """Check that the store is in the life that the control row knows, and sealed. Raises `CheckFailedError`.
+    """Check that the store is in the life that the control row knows, sealed, and lost no marks.
 
-    After the seal was replicated: a failover before it that is noticed late would lose writes.
+    After the seal was replicated, as a failover before it that is noticed late would lose writes; and once more when
+    nothing is marked any more. Raises `CheckFailedError`.
     """
     life = sides.store.incarnation()
     if life != control.store_incarnation:
@@ -62,8 +67,14 @@ def check_store(sides: Sides, control: Control, *, sealed_at: int) -> None:
             "the store was restarted or failed over since the control row last knew it",
             hint="`kvmigrate relay` brings both sides together again; then type the same command again",
         )
-    if any(place(fence) != (sealed_at, Authority.SEALED) for fence in sides.store.fences().values()):
+    fences = sides.store.fences().values()
+    if any(place(fence) != (sealed_at, Authority.SEALED) for fence in fences):
         raise CheckFailedError("a shard of the store is not sealed any more", hint="type the same command again")
+    if any(fence is not None and fence.owes_all for fence in fences):
+        raise CheckFailedError(
+            "marks were lost since the gate was passed",
+            hint="`kvmigrate relay` compares everything; then type the same command again",
+        )
 
 
 def abort_flip(sides: Sides, control: Control) -> bool:
@@ -71,8 +82,14 @@ def abort_flip(sides: Sides, control: Control) -> bool:
 
     Marks stay. Returns whether the control row was still there to be taken back.
     """
-    epoch = max(control.epoch + 2, highest(control, sides.store.fences()) + 1)
-    changes = {"epoch": epoch, "phase": phase_without_intent(control)}
+    fences = sides.store.fences()
+    changes: dict[str, Any] = {
+        "epoch": max(control.epoch + 2, highest(control, fences) + 1),
+        "phase": phase_without_intent(control),
+    }
+    if None in fences.values():
+        # The marks are gone with the fence.
+        changes["owes_all"] = True
     # Not alone: a mirror of the epoch before may still commit, as nothing of the store was lost; and whoever held
     # the tables up for too long would hold this up, too, with the store sealed.
     if not sides.row.swap(epoch=control.epoch, authority=Authority.STORE, changes=changes, alone=False):
