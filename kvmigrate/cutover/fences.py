@@ -8,6 +8,7 @@ from itertools import islice
 from kvmigrate.cutover.decide import Fences, logging_of, place
 from kvmigrate.cutover.intent import read_intent
 from kvmigrate.cutover.sides import Sides
+from kvmigrate.errors import CheckFailedError
 from kvmigrate.model import Authority, Fence, Logging, Stage, Version
 from kvmigrate.stores.fence_base import Swap
 from kvmigrate.target.live_base import Control
@@ -26,7 +27,8 @@ def open_store(sides: Sides, control: Control, *, log: Logging | None = None, ow
     """Bring every shard below the control row's epoch, or closed at it, to that epoch, open.
 
     A shard without a fence gets a closed one first; it is opened only if the control row is still where it was, as
-    a flip may have gone through meanwhile.
+    a flip may have gone through meanwhile. Its marks are gone with the fence, so that it owes everything, unless
+    nothing was logged before.
 
     Args:
         sides: Both sides.
@@ -45,8 +47,8 @@ def open_store(sides: Sides, control: Control, *, log: Logging | None = None, ow
     fences = store.fences()
     missing = [shard for shard in shards if fences[shard] is None]
     if missing:
-        life = control.store_incarnation
-        store.create(missing, Fence(control.epoch, Authority.SEALED, wanted_log, life, owes_all or control.owes_all))
+        owes = owes_all or control.owes_all or log is None
+        store.create(missing, Fence(control.epoch, Authority.SEALED, wanted_log, control.store_incarnation, owes))
         sides.did("create")
         now = sides.row.read()
         if (now.epoch, now.authority, now.phase) != (control.epoch, control.authority, control.phase):
@@ -71,12 +73,21 @@ def follow_tables(sides: Sides, control: Control, authority: Authority, fences: 
 
     Where the epoch rises while the tables are open, the database may have lost writes that the store was given:
     those keys are owed anew, and what the store remembers of their versions is void.
+
+    Raises:
+        CheckFailedError: a shard lost its fence with all that it had, and nobody said yet that everything is owed.
     """
     store = sides.store
     fences = store.fences() if fences is None else fences
     wanted = Fence(control.epoch, authority, Logging.NONE, control.store_incarnation)
     missing = [shard for shard, fence in fences.items() if fence is None]
     if missing:
+        intent = read_intent(control)
+        if authority is Authority.TABLES and not (intent and intent.owing):
+            raise CheckFailedError(
+                f"{len(missing)} shards of the store have no fence: it was emptied",
+                hint="type the same command again: they get one, and all that the tables have",
+            )
         store.create(missing, wanted)
         sides.did("create")
     raised = [shard for shard, fence in fences.items() if fence is not None and fence.epoch < control.epoch]

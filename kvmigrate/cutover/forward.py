@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kvmigrate.cutover.decide import Fences, place
 from kvmigrate.cutover.draining import drain_forward
 from kvmigrate.cutover.fences import highest, open_store
@@ -45,6 +47,8 @@ def open_tables(sides: Sides, control: Control) -> Fences:
             f"{backlog.left} marked keys were not in the tables {limits.drain_s:g} s after the seal",
             hint="see that `kvmigrate relay` runs and keeps up, then type the same command again",
         )
+    # No marks means drained only if none was lost with the seal, or dropped, meanwhile.
+    check_store(sides, control, sealed_at=control.epoch + 1)
     sides.did("drained")
     changes = {
         "epoch": control.epoch + 1,
@@ -58,11 +62,10 @@ def open_tables(sides: Sides, control: Control) -> Fences:
 
 
 def check_store(sides: Sides, control: Control, *, sealed_at: int) -> Fences:
-    """Check that the store is in the life that the control row knows, and sealed; return its fences.
+    """Check that the store is in the life that the control row knows, sealed, and lost no marks; return its fences.
 
-    Raises `CheckFailedError`.
-
-    After the seal was replicated: a failover before it that is noticed late would lose writes.
+    After the seal was replicated, as a failover before it that is noticed late would lose writes; and once more when
+    nothing is marked any more. Raises `CheckFailedError`.
     """
     life = sides.store.incarnation()
     if life != control.store_incarnation:
@@ -73,6 +76,11 @@ def check_store(sides: Sides, control: Control, *, sealed_at: int) -> Fences:
     fences = sides.store.fences()
     if any(place(fence) != (sealed_at, Authority.SEALED) for fence in fences.values()):
         raise CheckFailedError("a shard of the store is not sealed any more", hint="type the same command again")
+    if any(fence is not None and fence.owes_all for fence in fences.values()):
+        raise CheckFailedError(
+            "marks were lost since the gate was passed",
+            hint="`kvmigrate relay` compares everything; then type the same command again",
+        )
     return fences
 
 
@@ -81,8 +89,14 @@ def abort_flip(sides: Sides, control: Control) -> bool:
 
     Marks stay. Returns whether the control row was still there to be taken back.
     """
-    epoch = max(control.epoch + 2, highest(control, sides.store.fences()) + 1)
-    changes = {"epoch": epoch, "phase": phase_without_intent(control)}
+    fences = sides.store.fences()
+    changes: dict[str, Any] = {
+        "epoch": max(control.epoch + 2, highest(control, fences) + 1),
+        "phase": phase_without_intent(control),
+    }
+    if None in fences.values():
+        # The marks are gone with the fence.
+        changes["owes_all"] = True
     # Not alone: a mirror of the epoch before may still commit, as nothing of the store was lost; and whoever held
     # the tables up for too long would hold this up, too, with the store sealed.
     if not sides.row.swap(epoch=control.epoch, authority=Authority.STORE, changes=changes, alone=False):

@@ -257,6 +257,8 @@ class PostgresRowReader:
         # A connection of its own, so that pages can be looked up while this one streams.
         connection = self._stream.run(lambda connection: connection)
         with _house_errors(), connection.transaction(), connection.cursor(name="kvmigrate_owners") as cursor:
+            # Tables that were filled a moment ago have no statistics yet: a join by nested loops would take for ever.
+            connection.execute("SET LOCAL enable_nestloop = off")
             cursor.execute(query)
             while page := cursor.fetchmany(page_rows):
                 yield page

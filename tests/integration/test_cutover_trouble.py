@@ -4,6 +4,7 @@ import datetime as dt
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import psycopg
 import pytest
@@ -28,6 +29,17 @@ def at_step(wanted: str, act: Callable[[], object]) -> Callable[[str], None]:
         if step == wanted and not done:
             done.append(step)
             act()
+
+    return hook
+
+
+def marked_then(moving: Moving, wanted: str, act: Callable[[], object]) -> Callable[[str], None]:
+    """Return a hook that lets a key be marked when the flip has begun, and acts after the first step of that name."""
+    write, then = at_step("begin", lambda: moving.write("client:1", "late")), at_step(wanted, act)
+
+    def hook(step: str) -> None:
+        write(step)
+        then(step)
 
     return hook
 
@@ -214,6 +226,44 @@ def test_an_emptied_store_gets_a_new_fence_and_owes_everything(moving: Moving) -
     [shard] = moving.sides.store.shards()
     moving.sides.store.touch(shard, ["client:1", "client:2"], epoch=2)
     moving.check_same()
+
+
+@pytest.mark.parametrize("step", ["begin", "seal", "replicated", "checked", "drained", "tables open", "follow tables"])
+def test_a_store_that_is_emptied_in_a_flip(moving: Moving, step: str) -> None:
+    """No marks are left then, which is not as if they were drained: everything is owed, or the tables have all."""
+    live(moving)
+
+    with suppress(CheckFailedError):
+        moving.controller(hook=marked_then(moving, step, moving.redis.flushall)).advance()
+    moving.rest()
+
+    control = moving.control()
+    if control.authority is Authority.TABLES:
+        assert step in {"drained", "tables open", "follow tables"}
+        moving.check_same()
+        return
+    [fence] = moving.sides.store.fences().values()
+    assert fence is not None
+    assert (control.epoch, Authority.STORE) == fence[:2]
+    assert control.owes_all or fence.owes_all
+    with pytest.raises(CheckFailedError, match="marks were lost"):
+        moving.controller().advance()
+
+
+@pytest.mark.parametrize("step", ["seal", "replicated", "checked"])
+def test_marks_that_are_dropped_in_a_flip(moving: Moving, step: str) -> None:
+    """The note that everything is owed is looked at when nothing is marked any more, and stops the flip."""
+    live(moving)
+    [shard] = moving.sides.store.shards()
+
+    def drop() -> None:
+        assert moving.both().store.drop_marks(shard, over=0)
+
+    with pytest.raises(CheckFailedError, match="marks were lost since the gate was passed"):
+        moving.controller(hook=marked_then(moving, step, drop)).advance()
+
+    [fence] = moving.sides.store.fences().values()
+    assert (Stage.LIVE, True) == (moving.stage(), fence is not None and fence.owes_all)
 
 
 def test_an_emptied_store_is_filled_from_the_open_tables(moving: Moving) -> None:
