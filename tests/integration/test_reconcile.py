@@ -12,6 +12,7 @@ from kvmigrate.backfill.findings import Findings
 from kvmigrate.backfill.progress import Meter
 from kvmigrate.backfill.report import BackfillReport
 from kvmigrate.config import Settings
+from kvmigrate.dualwrite.cap import MarksCap
 from kvmigrate.errors import AbsentItemsError, StaleError
 from kvmigrate.migration import Migration
 from kvmigrate.model import Authority, Fence, Logging
@@ -418,3 +419,22 @@ def test_waiting_items_stay_while_everything_is_owed(mirrored: Mirrored) -> None
     assert ["product:w"] == mirrored.live.column("SELECT key FROM kvmigrate.waiting")
     assert 1 == applier.retry_waiting(at_once=True, compared=True)
     assert [] == mirrored.live.column("SELECT key FROM kvmigrate.waiting")
+
+
+def test_too_many_marks_become_one_debt_that_is_paid(mirrored: Mirrored) -> None:
+    """They are dropped when there are more than may be, everything is owed, and a reconcile finds what changed."""
+    cap = MarksCap(mirrored.follow.open_store, most=3)
+    cap.open()
+    mirrored.follow.set({f"client:{number}": {"name": "new"} for number in range(3)})
+    cap.step()
+    assert 3 == mirrored.follow.store.marks()
+
+    mirrored.follow.set({f"client:{number}": {"name": "new"} for number in range(10)})
+    cap.step()
+    cap.close()
+
+    assert 0 == mirrored.follow.store.marks()
+    report = mirrored.backfill()
+    assert 10 == report.touched
+    assert {"new"} == {mirrored.names()[str(number)] for number in range(10)}
+    assert (0, False) == mirrored.control()
