@@ -79,6 +79,8 @@ class Bulk:
         left: Sequence[int] = range(len(slots))
         for _ in range(_ROUNDS):
             left = self._round(slots, left, pack, answers)
+            if left:
+                self._nodes.doubt()
             # A call by itself teaches its node the function, and finds out where its slot is.
             first = {self._nodes.slots().owners[slots[number]]: number for number in reversed(left)}
             for number in first.values():

@@ -18,6 +18,9 @@ from kvmigrate.stores.redis_call_async import AsyncRedisCaller
 from kvmigrate.stores.redis_clients_async import Address, AsyncClusterPlace
 from kvmigrate.stores.redis_refusal import refusal
 
+_MOST_MOVES = 5
+"""After so many slots that are elsewhere it is quicker to look all of them up again."""
+
 
 class Slots(NamedTuple):
     """Which master has which slot, as a node told it.
@@ -46,6 +49,8 @@ class AsyncRedisNodes:
         self.place = place
         self._opened: dict[Address, tuple[AsyncRedisCaller, Redis]] = {}
         self._known: Slots | None = None
+        self._teacher: Address | None = None
+        self._moves = 0
 
     @property
     def name(self) -> str:
@@ -79,9 +84,15 @@ class AsyncRedisNodes:
         return known if known is not None else await self.learn()
 
     async def learn(self) -> Slots:
-        """Ask the first node that answers. Raises `SourceError` where none does."""
+        """Ask the first node that answers, before all others the last one that was given a slot.
+
+        Raises:
+            SourceError: none answers.
+        """
         failure: SourceError | None = None
-        for address in dict.fromkeys([*self._opened, *self.place.seeds]):
+        self._moves = 0
+        teachers = [] if self._teacher is None else [self._teacher]
+        for address in dict.fromkeys([*teachers, *self._opened, *self.place.seeds]):
             try:
                 self._known = told = await self.told_by(address)
             except SourceError as exc:
@@ -109,9 +120,12 @@ class AsyncRedisNodes:
 
     def moved(self, slot: int, told: AskError, asked: Address) -> Address:
         """Note where a node says that a slot is; return it."""
-        address = self.sent_to(told, asked)
+        address = self._teacher = self.sent_to(told, asked)
+        self._moves += 1
         known = self._known
-        if known is not None:
+        if self._moves >= _MOST_MOVES:
+            self.doubt()
+        elif known is not None:
             known.owners[slot] = address
         return address
 

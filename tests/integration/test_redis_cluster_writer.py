@@ -137,6 +137,26 @@ def test_scripts_do_where_functions_are_refused(cluster: Cluster, url: str) -> N
             node.run("ACL", "DELUSER", "plain")
 
 
+def test_the_rights_that_the_page_names_are_enough(cluster: Cluster, url: str) -> None:
+    """For writes, and for a walk through all keys."""
+    password = secrets.token_hex(8)
+    rights = ("+fcall", "+function|load", "+time", "+@read", "+@write", "+cluster|slots", "+cluster|nodes", "+asking")
+    for node in cluster.masters:
+        node.run("ACL", "SETUSER", "shop", "reset", "on", f">{password}", "~kvm:*", "~k*", *rights)
+        node.run("FUNCTION", "FLUSH")
+    try:
+        with closing(RedisWriter(url.replace(f":{cluster.password}@", f"shop:{password}@"), scope="shop")) as writer:
+            assert 20 == len(writer.put_many([text_item(f"k{number}") for number in range(20)], epoch=1))
+            page = writer.keys(prefix="k")
+            while page.position:
+                page = writer.keys(prefix="k", position=page.position)
+            with pytest.raises(SourceError):
+                writer.put(text_item("other"), epoch=1)
+    finally:
+        for node in cluster.masters:
+            node.run("ACL", "DELUSER", "shop")
+
+
 def test_a_slot_that_moved_is_found_and_written_once(own: Cluster) -> None:
     """The old master answers that it has it no more, so that nothing was done there."""
     source, target = own.masters[0], own.masters[2]
