@@ -155,6 +155,7 @@ class Migration:
         process. The default is one for each processor, and this process alone for small stores.
         """
         self.check_entities(only)
+        _ = self.source  # a source that is not one is told first
         with ExitStack() as stack:
             live = self._live(stack)
             if live is not None and (where or limit_keys is not None):

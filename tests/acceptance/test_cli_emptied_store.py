@@ -97,7 +97,7 @@ def test_an_emptied_store_waits_for_a_word(cli: CommandLine, pg: PgConnection, r
     with relaying(cli, pg) as relayed:
         before = relayed.clients()
         relayed.store.flushall()
-        relayed.until(lambda: relayed.health()[0] == 503)
+        relayed.until(lambda: relayed.health()[0] == 503 and relayed.health()[1]["owes_all"])
 
         health = relayed.health()[1]
         assert "items that were migrated are not in redis://" in health["last_error"]

@@ -58,12 +58,12 @@ def test_the_example_of_the_help_runs(cli: CommandLine, path: tuple[str, ...]) -
     if path != ("demo",):
         cli.put({"gift:7": {"client": 1}})  # nothing waits, so that an export is complete
         cli.backfill()
-    if path == ("quarantine", "keep"):
-        assert 0 == cli("stage", "advance", *cli.sides).code
         with psycopg.connect(cli.target, autocommit=True) as connection:
             # A server for tests forgets what it confirmed, and the doctor finds that.
             name = sql.Identifier(connection.info.dbname)
             connection.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = on").format(name))
+    if path == ("quarantine", "keep"):
+        assert 0 == cli("stage", "advance", *cli.sides).code
     lines = example_lines(cli(*path, "--help").out)
 
     for line in lines:

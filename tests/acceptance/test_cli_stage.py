@@ -67,7 +67,7 @@ def test_the_whole_way_there_and_back(cli: CommandLine, repository: Path, pg: Pg
     assert (6, 0) == (exported["exported"], exported["read"])
     assert b"N/A" in (cli.folder / "tables.ndjson").read_bytes()
     shown = typed(cli, repository, "show")
-    assert [{"shard": "", "epoch": 2, "authority": "T", "log": 0}] == [{**shown["fences"][0], "shard": ""}]
+    assert [{"shard": "", "shards": 1, "epoch": 2, "authority": "T", "log": 0}] == [{**shown["fences"][0], "shard": ""}]
     assert (1, 0, 0, 0) == tuple(shown[name] for name in ("kept", "quarantined", "waiting", "owed"))
 
     assert "complete" == typed(cli, repository, "advance", "--confirm", "shop")["stage"]
