@@ -11,11 +11,16 @@ from kvmigrate.dualwrite.leadership import Leadership, Told
 from kvmigrate.dualwrite.readings import Health, Readings
 from kvmigrate.dualwrite.steps import Applying, Gauging, Reversing, Sides, Sweeping
 from kvmigrate.dualwrite.tasks import Step, Task
+from kvmigrate.errors import FenceError, StaleError
 
 STOP_S = 60.0
 """So long a step under way may take to end when the relay is stopped."""
 
 EVERY_S = 1.0
+
+
+AGAIN_S = 0.5
+"""A drain that met another epoch looks again so soon."""
 
 
 class Relay:
@@ -67,9 +72,21 @@ class Relay:
     def drain(self, *, seconds: float) -> tuple[Readings, Drained]:
         """Bring both ways to where they were when it began, in this thread, and end.
 
+        Where an epoch begins meanwhile, what was read before is dropped, and read again.
+
         Raises:
             KVMigrateError: whatever fails; what was done stays.
         """
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                return self._drained(end - time.monotonic())
+            except (FenceError, StaleError):
+                if time.monotonic() + AGAIN_S >= end:
+                    raise
+                time.sleep(AGAIN_S)
+
+    def _drained(self, seconds: float) -> tuple[Readings, Drained]:
         steps = (self._gauging, self._applying, self._reversing)
         try:
             for step in steps:
