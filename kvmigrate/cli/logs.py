@@ -22,5 +22,6 @@ def configure_logs(*, verbose: bool, as_json: bool) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # Asked for at each line: the stream of now may be another one than that of the command's beginning.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
