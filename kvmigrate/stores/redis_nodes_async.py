@@ -84,22 +84,32 @@ class AsyncRedisNodes:
         return known if known is not None else await self.learn()
 
     async def learn(self) -> Slots:
-        """Ask the first node that answers, before all others the last one that was given a slot.
+        """Ask one node after another, before all others the last one that was given a slot.
+
+        The first that knows a master for every slot is believed: one that was taken out of the cluster knows of none.
 
         Raises:
             SourceError: none answers.
         """
         failure: SourceError | None = None
+        partial: Slots | None = None
         self._moves = 0
         teachers = [] if self._teacher is None else [self._teacher]
         for address in dict.fromkeys([*teachers, *self._opened, *self.place.seeds]):
             try:
-                self._known = told = await self.told_by(address)
+                told = await self.told_by(address)
             except SourceError as exc:
                 failure = exc
-            else:
+                continue
+            if None not in told.owners:
+                self._known = told
                 return told
-        raise failure or SourceError(f"{self.name}: no node is named")
+            if partial is None or len(told.masters) > len(partial.masters):
+                partial = told
+        if partial is None:
+            raise failure or SourceError(f"{self.name}: no node is named")
+        self._known = partial
+        return partial
 
     async def told_by(self, address: Address) -> Slots:
         """Return what one node says. Raises `SourceError`."""

@@ -302,6 +302,19 @@ def test_a_master_that_is_gone_is_an_error_and_the_others_are_written() -> None:
                 all_shards()
 
 
+def test_a_node_that_left_the_cluster_is_not_believed(cluster: Cluster, url: str) -> None:
+    """It answers, and knows of no slots."""
+    with ExitStack() as stack:
+        alone = start_node(stack, cluster.password)
+        named = url.replace("@", f"@127.0.0.1:{alone.port},")
+        writer = stack.enter_context(closing(RedisWriter(named, scope="shop")))
+        store = stack.enter_context(closing(RedisFencedStore(named, scope="shop")))
+
+        assert writer.put(text_item("a"), epoch=1) is not None
+        assert {OPEN} == set(store.fences().values())
+        assert 1 == store.marks()
+
+
 def test_replicas_of_every_master_confirm(followed: Cluster) -> None:
     """As many as there are."""
     begun(followed)
