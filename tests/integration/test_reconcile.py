@@ -110,14 +110,13 @@ def test_rows_that_somebody_deleted_come_back(mirrored: Mirrored) -> None:
 def test_few_marks_are_outstanding(mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is touched is applied before more is."""
     monkeypatch.setattr(reconcile.Reconciler.__init__, "__kwdefaults__", {"only": (), "most_marks": 7})
-    most, touch = [0], mirrored.follow.store.__class__.touch
+    most, touch_all = [0], mirrored.follow.store.__class__.touch_all
 
-    def counted(store: Any, shard: str, keys: Any, *, epoch: int) -> int:
-        n = touch(store, shard, keys, epoch=epoch)
+    def counted(store: Any, keys: Any, *, epoch: int) -> None:
+        touch_all(store, keys, epoch=epoch)
         most[0] = max(most[0], store.marks())
-        return n
 
-    monkeypatch.setattr(mirrored.follow.store.__class__, "touch", counted)
+    monkeypatch.setattr(mirrored.follow.store.__class__, "touch_all", counted)
 
     report = mirrored.backfill(rewrite=True)
 
