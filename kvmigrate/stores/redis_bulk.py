@@ -141,7 +141,7 @@ class Bulk:
             else:
                 refused = refused or answer
         if refused is not None:
-            raise refusal(self._nodes.name, refused) from refused
+            raise refusal(self._nodes.name, refused, of_cluster=True) from refused
         return left
 
 

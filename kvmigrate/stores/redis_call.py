@@ -76,7 +76,7 @@ class RedisCaller:
         except ResponseError as exc:
             if self._place.is_node and isinstance(exc, ELSEWHERE):
                 raise
-            raise refusal(self._place.name, exc) from exc
+            raise refusal(self._place.name, exc, of_cluster=self._place.is_node) from exc
 
     def scan(self, position: str, pattern: str, limit: int) -> tuple[str, list[bytes]]:
         """Return about *limit* keys behind *position* that match, and where it goes on: "" behind the last."""
@@ -146,7 +146,7 @@ class RedisCaller:
         elif is_without_functions(exc):
             self._by_function = False
         else:
-            raise refusal(self._place.name, exc) from exc
+            raise refusal(self._place.name, exc, of_cluster=self._place.is_node) from exc
 
     def _can_load(self) -> bool:
         """Give the server the library; return whether it takes libraries."""
@@ -154,6 +154,6 @@ class RedisCaller:
             self._exchange((b"FUNCTION", b"LOAD", library()), is_write=False)
         except ResponseError as exc:
             if is_passing(exc):
-                raise refusal(self._place.name, exc) from exc
+                raise refusal(self._place.name, exc, of_cluster=self._place.is_node) from exc
             return "already exists" in str(exc)
         return True

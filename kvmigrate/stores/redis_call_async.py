@@ -77,7 +77,7 @@ class AsyncRedisCaller:
         except ResponseError as exc:
             if self._place.is_node and isinstance(exc, ELSEWHERE):
                 raise
-            raise refusal(self._place.name, exc) from exc
+            raise refusal(self._place.name, exc, of_cluster=self._place.is_node) from exc
 
     async def scan(self, position: str, pattern: str, limit: int) -> tuple[str, list[bytes]]:
         """Return about *limit* keys behind *position* that match, and where it goes on: "" behind the last."""
@@ -149,7 +149,7 @@ class AsyncRedisCaller:
         elif is_without_functions(exc):
             self._by_function = False
         else:
-            raise refusal(self._place.name, exc) from exc
+            raise refusal(self._place.name, exc, of_cluster=self._place.is_node) from exc
 
     async def _can_load(self) -> bool:
         """Give the server the library; return whether it takes libraries."""
@@ -157,6 +157,6 @@ class AsyncRedisCaller:
             await self._exchange((b"FUNCTION", b"LOAD", library()), is_write=False)
         except ResponseError as exc:
             if is_passing(exc):
-                raise refusal(self._place.name, exc) from exc
+                raise refusal(self._place.name, exc, of_cluster=self._place.is_node) from exc
             return "already exists" in str(exc)
         return True

@@ -145,7 +145,7 @@ class ClusterCaller:
             if pause:
                 time.sleep(pause)
         assert last is not None  # noqa: S101 - a lost node is asked once, and then raises
-        raise refusal(nodes.name, last) from last
+        raise refusal(nodes.name, last, of_cluster=True) from last
 
     def _successor(self, slot: int, lost: Address) -> Address | None:
         """Return who has the slot of a node that does not answer; that node itself where nobody says otherwise."""

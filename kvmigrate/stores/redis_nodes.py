@@ -118,7 +118,7 @@ class RedisNodes:
         try:
             found = self.caller(address).run(b"CLUSTER", b"SLOTS")
         except ClusterDownError as exc:
-            raise refusal(self.name, exc) from exc
+            raise refusal(self.name, exc, of_cluster=True) from exc
         owners: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         for first, last, master, *_ in found:
             host, port = master[0], master[1]

@@ -51,8 +51,11 @@ def is_undone(exc: ResponseError) -> bool:
     return isinstance(exc, ELSEWHERE) or is_unknown(exc) or is_without_functions(exc)
 
 
-def refusal(name: str, exc: ResponseError) -> KVMigrateError:
-    """Return the error of the house for an answer of the server *name*; nothing was written."""
+def refusal(name: str, exc: ResponseError, *, of_cluster: bool = False) -> KVMigrateError:
+    """Return the error of the house for an answer of the server *name*, or of a node of the cluster *name*.
+
+    Nothing was written.
+    """
     code, _, rest = str(exc).partition(" ")
     match code:
         case "KVMSTALE":
@@ -65,9 +68,9 @@ def refusal(name: str, exc: ResponseError) -> KVMigrateError:
             return SourceError(f"{name}: the fence is of protocol {rest.split()[0]}, this is {PROTO}", hint=hint)
         case "KVMEPOCH":
             return SourceError(f"{name}: {rest}", hint="choose a higher epoch")
-    if isinstance(exc, ClusterCrossSlotError):
+    if of_cluster and isinstance(exc, ClusterCrossSlotError):
         return SourceError(f"{name}: the keys are in several slots", hint="name keys of one slot")
-    if isinstance(exc, AskError):
+    if not of_cluster and isinstance(exc, (AskError, ClusterCrossSlotError)):
         return ConfigError(f"{name}: this is one node of a cluster", hint="redis+cluster://host:6379,host2:6379")
     # Rights that are missed inside a function have no code of their own.
     is_forbidden = isinstance(exc, NoPermissionError) or "user executing the script" in str(exc)

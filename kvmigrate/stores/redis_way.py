@@ -191,10 +191,10 @@ class SlotsWay:
             except ELSEWHERE as exc:
                 last = exc
             except ResponseError as exc:
-                raise refusal(self.name, exc) from exc
+                raise refusal(self.name, exc, of_cluster=True) from exc
             except (RedisError, OSError) as exc:
                 raise SourceError(f"{self.name}: {self._nodes.place.scrub(exc)}") from exc
-        raise refusal(self.name, last or ResponseError("no slot")) from last
+        raise refusal(self.name, last or ResponseError("no slot"), of_cluster=True) from last
 
 
 def _life(caller: RedisCaller, name: str) -> str:
