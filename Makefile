@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PACKAGE_FILES := pyproject.toml setup.py constraints.txt $(wildcard kvmigrate/transform/lens/emit/*.[ch])
 
-.PHONY: help setup servers lint test demo bench schema clean
+.PHONY: help setup servers lint test soak demo bench schema clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo 'make setup    the development environment, in .venv'
 	@echo 'make servers  what the tests need beyond Python packages'
 	@echo 'make lint     ruff, mypy, import-linter, interrogate'
+	@echo 'make soak     faults of every kind under load, again and again: ROUNDS=10 SEEDS="1 2 3"'
 	@echo 'make bench    benchmarks with their peers'
 	@echo 'make schema   sql/schema.sql again, after a change of the example or of the DDL'
 	@echo 'make clean    remove what the above made'
@@ -50,6 +51,16 @@ lint: setup
 
 test: servers lint
 	$(BIN)/python -m pytest -n auto
+
+ROUNDS ?= 10
+SEEDS  ?= 1 2 3
+
+soak: servers
+	@for seed in $(SEEDS); do \
+	  echo "seed $$seed, $(ROUNDS) rounds"; \
+	  KVMIGRATE_SOAK_ROUNDS=$(ROUNDS) KVMIGRATE_SOAK_SEED=$$seed $(BIN)/python -m pytest -s -p no:randomly --durations=0 \
+	    tests/faults tests/acceptance/test_whole_migration.py -k "live or whole" || exit 1; \
+	done
 
 demo: $(VENV)/.demo
 	$(BIN)/kvmigrate demo

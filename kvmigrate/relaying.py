@@ -18,7 +18,6 @@ from kvmigrate.backfill.live import Left
 from kvmigrate.backfill.progress import Meter
 from kvmigrate.backfill.reconcile import Reconciler
 from kvmigrate.dualwrite.applier import Applier
-from kvmigrate.dualwrite.cap import MarksCap
 from kvmigrate.dualwrite.leadership import Leadership
 from kvmigrate.dualwrite.pointers import MaintainedPointers
 from kvmigrate.dualwrite.relay import Relay
@@ -121,7 +120,7 @@ class Opener:
 
     def relay(self, stop: threading.Event, steps: Mapping[str, Step]) -> Relay:
         """Return a relay that *stop* ends; its leader does *steps* besides."""
-        leader: dict[str, Step] = {"reconcile": OwedReconcile(self, stop.is_set), "cap": MarksCap(self.store), **steps}
+        leader: dict[str, Step] = {"reconcile": OwedReconcile(self, stop.is_set), **steps}
         return Relay(self.sides(), self.leadership(), leader, stop)
 
 

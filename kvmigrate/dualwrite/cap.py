@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
-from kvmigrate.model import Logging
+from kvmigrate.model import Authority, Logging
 from kvmigrate.stores.fence_base import FencedStore
 
 _log = structlog.get_logger("kvmigrate")
@@ -22,7 +22,9 @@ class MarksCap:
     """Drops the marks where there are too many, in the step that notes that everything is owed. A `Step`.
 
     Losing marks is allowed when it is recorded: the reconcile that is owed finds every key that differs. While a first
-    load runs they stay, as it would begin anew.
+    load runs they stay, as it would begin anew; while the store is sealed they stay, as the flip drains them.
+
+    For every relay, not for its leader alone: while the database is away, which is when marks become many, none leads.
     """
 
     def __init__(self, store: Callable[[], FencedStore], *, most: int = MOST_MARKS) -> None:
@@ -38,7 +40,7 @@ class MarksCap:
         """Look how many there are."""
         assert self._store is not None  # noqa: S101 - it was opened
         count = self._store.marks()
-        if count > self._most and self._is_logging(self._store):
+        if count > self._most and self._is_mirrored(self._store):
             most = self._most // len(self._store.shards())
             dropped = [shard for shard in self._store.shards_with_marks() if self._store.drop_marks(shard, over=most)]
             _log.warning(
@@ -52,5 +54,6 @@ class MarksCap:
             self._store.close()
         self._store = None
 
-    def _is_logging(self, store: FencedStore) -> bool:
-        return all(fence is not None and fence.log is Logging.MIRROR for fence in store.fences().values())
+    def _is_mirrored(self, store: FencedStore) -> bool:
+        mirrored = (Authority.STORE, Logging.MIRROR)
+        return all(fence is not None and (fence.authority, fence.log) == mirrored for fence in store.fences().values())

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from kvmigrate.dualwrite.applier import Drained
+from kvmigrate.dualwrite.cap import MarksCap
 from kvmigrate.dualwrite.leadership import Leadership, Told
 from kvmigrate.dualwrite.readings import Health, Readings
 from kvmigrate.dualwrite.steps import Applying, Gauging, Reversing, Sides, Sweeping
@@ -46,6 +47,7 @@ class Relay:
             Task("lease", leadership, self._stop),
             Task("applier", self._applying, self._stop),
             Task("gauge", self._gauging, self._stop),
+            Task("cap", MarksCap(sides.store), self._stop),
             self._led("reverse applier", self._reversing),
             self._led("sweeper", self._sweeping),
             *(self._led(name, step) for name, step in leader.items()),

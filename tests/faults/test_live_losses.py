@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import threading
 import time
 from collections.abc import Callable
 
+from psycopg import sql
+
+from kvmigrate.model import Authority
+from kvmigrate.target.control_row import PostgresControlRow
 from tests.faults.live_books import Written
 from tests.faults.live_rows import read_rows
 from tests.faults.live_stand import LiveStand
-from tests.faults.live_work import CLIENTS, own_client
-from tests.fix_live_faults import told
+from tests.faults.live_work import CLIENTS, Wanted, own_client
+from tests.fix_live_faults import NewStand, told
 
 
 def flip(stand: LiveStand) -> None:
@@ -143,3 +149,44 @@ def test_a_standby_that_lacks_writes_takes_over_while_the_tables_lead(live_stand
     assert frozenset() == before.unsettled
     told(f"{len(before.values)} items were known")
     stand.check(counts=since(lost), before=before.values)
+
+
+def test_a_write_around_the_fence_while_the_tables_lead(live_stand: LiveStand) -> None:
+    """It is lost with the next write of its key; until then the comparison names it."""
+    stand = live_stand
+    flip(stand)
+    stand.stop_writers()
+    stand.run("relay", "--once")
+    with stand.servers.redis.client() as client:
+        client.set("order:1", json.dumps({"client": "1", "writer": "around", "lines": 0, "items": []}))
+
+    found = stand.refused("verify")
+    assert (5, 1) == (found.code, found.report["different"] + found.report["missing"])
+    stand.write(Wanted("order:1", {"client": "2", "writer": "through", "lines": 0, "items": []}))
+    stand.check()
+
+
+def test_the_control_row_waits_for_the_standby(new_stand: NewStand) -> None:
+    """Whatever the database commits without its standbys, who may write is not among it."""
+    stand = new_stand(writers=0)
+    stand.move("advance", "dualwrite")
+    url = stand.servers.database
+    with stand.servers.connection() as connection:
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(name))
+        row = PostgresControlRow(url, "live")
+        change = {"epoch": 1, "authority": Authority.STORE, "changes": {"owes_all": True}}
+        swapping = threading.Thread(target=lambda: row.swap(**change))  # type: ignore[arg-type]
+        try:
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+            connection.execute("SELECT pg_reload_conf()")
+            swapping.start()
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            stand.wait_for(lambda: connection.execute(waiting).fetchall() == [(1,)], "it waits", seconds=30)
+        finally:
+            connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            connection.execute("SELECT pg_reload_conf()")
+    swapping.join(30)
+    row.close()
+    assert not swapping.is_alive()
+    assert stand.place().owes_all
