@@ -117,6 +117,7 @@ def test_faults_while_the_store_leads(live_stand: LiveStand) -> None:
 def flip(stand: LiveStand, way: str, to: str) -> None:
     """Move the authority under load: at first by a controller that is killed somewhere, then by one that is not."""
     stand.killed_controller(way, to, after_s=stand.chance.uniform(0.05, 0.6))
+    stand.forget_controller()
     for _ in range(20):
         stand.check_single()
         try:

@@ -175,8 +175,14 @@ def test_the_control_row_waits_for_the_standby(new_stand: NewStand) -> None:
         name = sql.Identifier(connection.info.dbname)
         connection.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(name))
         row = PostgresControlRow(url, "live")
-        change = {"epoch": 1, "authority": Authority.STORE, "changes": {"owes_all": True}}
-        swapping = threading.Thread(target=lambda: row.swap(**change))  # type: ignore[arg-type]
+        seen = threading.Event()
+
+        def swap() -> None:
+            # Until it waits: the setting takes a moment.
+            while not seen.is_set():
+                row.swap(epoch=1, authority=Authority.STORE, changes={"owes_all": True})
+
+        swapping = threading.Thread(target=swap)
         try:
             connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
             connection.execute("SELECT pg_reload_conf()")
@@ -184,6 +190,7 @@ def test_the_control_row_waits_for_the_standby(new_stand: NewStand) -> None:
             waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
             stand.wait_for(lambda: connection.execute(waiting).fetchall() == [(1,)], "it waits", seconds=30)
         finally:
+            seen.set()
             connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
             connection.execute("SELECT pg_reload_conf()")
     swapping.join(30)
