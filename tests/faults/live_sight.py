@@ -78,6 +78,10 @@ class LiveSight:
         return {int(epoch) for _, _, after in self.moves() for epoch in re.findall(r"\bT at (\d+)", after)}
 
     def owes_nothing(self) -> bool:
-        """Whether nothing has to be compared again, and no move is under way."""
-        place = self.place()
-        return not (place.owes_all or place.phase) and self.fence().get("full") == "0"
+        """Whether nothing has to be compared again, no move is under way, and the store's life is the one known."""
+        place, fence = self.place(), self.fence()
+        if place.owes_all or place.phase or fence.get("full") != "0":
+            return False
+        with redis.Redis.from_url(self.servers.redis.url, decode_responses=True) as client:
+            told = client.info()
+        return fence["inc"] == f"{told['run_id']} {told['master_replid']}"
