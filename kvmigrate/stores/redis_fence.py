@@ -253,8 +253,10 @@ class RedisFencedStore:
     def mark_safe(self) -> Mapping[str, Version]:
         """Write into each shard's clock what it says, and return that."""
         clocks = self.clocks()
-        texts = {self._keys(shard).clock: f"{version.epoch} {version.n}".encode() for shard, version in clocks.items()}
-        self._way.same(None, list(clocks), lambda keys: (b"HSET", keys.clock, b"safe", texts[keys.clock]))
+        # Most of a cluster's shards rest between two calls.
+        told = self.safe()
+        moved = [(self._keys(shard).clock, at) for shard, at in clocks.items() if told.get(shard) != at]
+        self._way.many(None, [(b"HSET", clock, b"safe", f"{at.epoch} {at.n}".encode()) for clock, at in moved])
         return clocks
 
     def safe(self) -> Mapping[str, Version]:

@@ -11,7 +11,9 @@ import redis
 from tests.faults.live_servers import LiveServers
 
 _FENCE, _MARKS = "kvm:f:{kvm}:live", "kvm:d:{kvm}:live"
-_CONTROL = "SELECT stage, authority, epoch, phase, owes_all FROM kvmigrate.control WHERE scope = 'live'"
+_CONTROL = (
+    "SELECT stage, authority, epoch, phase, owes_all, store_incarnation FROM kvmigrate.control WHERE scope = 'live'"
+)
 _MOVES = "SELECT what, before, after FROM kvmigrate.change_log ORDER BY id"
 
 
@@ -23,6 +25,7 @@ class Place(NamedTuple):
     epoch: int
     phase: str
     owes_all: bool
+    store_life: str
 
 
 class LiveSight:
@@ -79,9 +82,9 @@ class LiveSight:
 
     def owes_nothing(self) -> bool:
         """Whether nothing has to be compared again, no move is under way, and the store's life is the one known."""
-        place, fence = self.place(), self.fence()
-        if place.owes_all or place.phase or fence.get("full") != "0":
+        place = self.place()
+        if place.owes_all or place.phase or self.fence().get("full") != "0":
             return False
         with redis.Redis.from_url(self.servers.redis.url, decode_responses=True) as client:
             told = client.info()
-        return fence["inc"] == f"{told['run_id']} {told['master_replid']}"
+        return place.store_life == f"{told['run_id']} {told['master_replid']}"

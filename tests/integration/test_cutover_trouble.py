@@ -187,6 +187,7 @@ def test_two_controllers_without_a_lease_are_harmless(moving: Moving, monkeypatc
         moving.check_single()
         moving.rest()
         if moving.stage() is Stage.LIVE:
+            moving.reconciled()
             moving.controller().advance()
         moving.check_same()
         moving.write("client:1", f"after {len(found)}")
