@@ -11,9 +11,7 @@ import redis
 from tests.faults.live_servers import LiveServers
 
 _FENCE, _MARKS = "kvm:f:{kvm}:live", "kvm:d:{kvm}:live"
-_CONTROL = (
-    "SELECT stage, authority, epoch, phase, owes_all, store_incarnation FROM kvmigrate.control WHERE scope = 'live'"
-)
+_CONTROL = "SELECT stage, authority, epoch, phase, owes_all, redis_inc FROM kvmigrate.control WHERE scope = 'live'"
 _MOVES = "SELECT what, before, after FROM kvmigrate.change_log ORDER BY id"
 
 
