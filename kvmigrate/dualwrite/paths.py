@@ -60,7 +60,7 @@ class Paths:
                 results.append(self._through_tables(write, fence))  # noqa: PERF401 - so that there is a twin
             return results
         if len(writes) == 1:
-            return [self._through_store(writes[0], fence.epoch)]
+            return [self.through_store(writes[0], fence.epoch)]
         return self._together(writes, fence.epoch)
 
     def _together(self, writes: Sequence[Write], epoch: int) -> list[WriteResult | None]:
@@ -71,7 +71,8 @@ class Paths:
             results.append(self._mirrored(write, put, until))
         return results
 
-    def _through_store(self, write: Write, epoch: int) -> WriteResult | None:
+    def through_store(self, write: Write, epoch: int) -> WriteResult | None:
+        """Write into the store, and mirror that; as `write`."""
         put: Put | None
         if write.item is None:
             put = self._store.delete(write.key, epoch=epoch, expect=write.expect)

@@ -59,7 +59,7 @@ class AsyncPaths:
                 results.append(await self._through_tables(write, fence))  # noqa: PERF401 - so that there is a twin
             return results
         if len(writes) == 1:
-            return [await self._through_store(writes[0], fence.epoch)]
+            return [await self.through_store(writes[0], fence.epoch)]
         return await self._together(writes, fence.epoch)
 
     async def _together(self, writes: Sequence[Write], epoch: int) -> list[WriteResult | None]:
@@ -70,7 +70,8 @@ class AsyncPaths:
             results.append(await self._mirrored(write, put, until))
         return results
 
-    async def _through_store(self, write: Write, epoch: int) -> WriteResult | None:
+    async def through_store(self, write: Write, epoch: int) -> WriteResult | None:
+        """Write into the store, and mirror that; as `write`."""
         put: Put | None
         if write.item is None:
             put = await self._store.delete(write.key, epoch=epoch, expect=write.expect)

@@ -242,7 +242,7 @@ class Store:
             after = page[-1]
 
     def _write(self, write: Write) -> WriteResult | None:
-        [result] = self._way().write([write])
+        result = self._way().write_one(write)
         if result is not None:
             self._last.set(result)
         return result

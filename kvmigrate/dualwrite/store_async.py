@@ -240,7 +240,7 @@ class AsyncStore:
             after = page[-1]
 
     async def _write(self, write: Write) -> WriteResult | None:
-        [result] = await self._way().write([write])
+        result = await self._way().write_one(write)
         if result is not None:
             self._last.set(result)
         return result

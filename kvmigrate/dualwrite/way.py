@@ -36,6 +36,7 @@ _SEALED_HINT = (
     "nothing was written. `kvmigrate stage show` tells who may write; a flip that was cut short `kvmigrate relay` ends"
 )
 _AMBIGUOUS_HINT = "read the key, then decide whether to write again"
+_STORE = Authority.STORE
 _SLOWEST_FLIP_S = 1.0
 """A seal that stands for longer is looked at: it may be one that nobody is going to open."""
 
@@ -69,8 +70,24 @@ class Way:
         )
         self.companion.heard = self.view.hear
 
-    def write(self, writes: Sequence[Write]) -> list[WriteResult | None]:
+    def write_one(self, write: Write) -> WriteResult | None:
+        """Write as `write` does, and raise as that: the short way of what nearly every write is."""
+        known, met = self.view.known, None
+        if known is not None and known.fence.authority is _STORE:
+            try:
+                return self._paths.through_store(write, known.fence.epoch)
+            except (Overtaken, StaleError, FenceError, FenceMissingError) as exc:
+                met = exc
+        [result] = self.write([write], met)
+        return result
+
+    def write(self, writes: Sequence[Write], met: Exception | None = None) -> list[WriteResult | None]:
         """Write on the path that is open, waiting for one up to `Patience.wait_s`; results as of `Paths.write`.
+
+        Args:
+            writes: At least one; of several none has a condition.
+
+            met: What a first try was refused with.
 
         Raises:
             SealedError, StaleError, FenceError: none was open in time; nothing was written.
@@ -83,6 +100,8 @@ class Way:
         begun, tries = monotonic(), 0
         while True:
             try:
+                if met is not None:
+                    raise met
                 known = self.view.known
                 if known is None:
                     known = self.view.refresh(key)
@@ -103,7 +122,7 @@ class Way:
                 # One stale belief costs one refused round trip, and no pause.
                 if tries or isinstance(exc, SealedError):
                     _pause()
-            tries += 1
+            tries, met = tries + 1, None
 
     def _give_up_late(self, begun: float, exc: KVMigrateError) -> None:
         """Forget what was believed; raise what was met once there is no time left."""

@@ -228,11 +228,28 @@ local function put(keys, args)
   return {tonumber(n), tonumber(found[3]), change(key, args, 2, now)}
 end
 
+-- Whether what stands under a key lets the change at this place of args be made.
+local function fits(key, args, at)
+  local what, kind = args[at], redis.call('TYPE', key)['ok']
+  if what == 'FIELD' or what == 'NOFIELD' then
+    return kind == 'hash' or kind == 'none'
+  end
+  return what ~= 'JSON' or kind == 'ReJSON-RL' or kind == 'none'
+end
+
 -- KEYS fence clock marks key...; ARGV epoch, then a change for each key. Returns n, log, then the expiry of each.
 local function put_many(keys, args)
   local found = redis.call('HMGET', keys[1], 'e', 'a', 'log', 'proto')
   if found[1] ~= args[1] or found[2] ~= 'K' or found[4] ~= PROTO then
     return refusal(found)
+  end
+  local at = 2
+  for place = 4, #keys do
+    -- What a script did before it fails stays, so that all of them are looked at before the first is made.
+    if not fits(keys[place], args, at) then
+      return redis.error_reply('WRONGTYPE nothing was written: another type of value stands under ' .. keys[place])
+    end
+    at = at + 4 + args[at + 3]
   end
   local n, now = '0', now_us()
   if found[3] ~= '0' then
@@ -241,7 +258,8 @@ local function put_many(keys, args)
       return redis.error_reply('KVMNOFENCE')
     end
   end
-  local reply, at = {tonumber(n), tonumber(found[3])}, 2
+  local reply = {tonumber(n), tonumber(found[3])}
+  at = 2
   for place = 4, #keys do
     if n ~= '0' then
       redis.call('ZADD', keys[3], n, member(keys[place], args, at))

@@ -447,6 +447,22 @@ def test_a_command_that_fails_says_what_the_server_says(url: str) -> None:
         assert b"x" == client.get("s")
 
 
+def test_many_writes_of_one_shard_are_all_made_or_none(url: str) -> None:
+    """Also where a key that comes late holds another type of value."""
+    field = Item(f"basket:1{ADDRESS_SEPARATOR}sku", b"1")
+    with (
+        redis.Redis.from_url(url) as client,
+        closing(RedisWriter(url, scope="shop")) as writer,
+        closing(RedisFencedStore(url, scope="shop")) as store,
+    ):
+        client.set("basket:1", "no hash")
+
+        with pytest.raises(SourceError, match="WRONGTYPE nothing was written: .* stands under basket:1$"):
+            writer.put_many([text_item("a"), field], epoch=1)
+
+        assert (None, 0) == (client.get("a"), store.marks())
+
+
 def test_without_log_a_command_marks_nothing(seven: str) -> None:
     """But is fenced."""
     with (
