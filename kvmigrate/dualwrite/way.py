@@ -7,7 +7,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple, NoReturn
 
@@ -132,9 +131,17 @@ class Way:
             raise exc
 
     def _open_left_sealed(self, keys: Sequence[str]) -> None:
+        if not self._fences.lets(monotonic()):
+            return
         for key in keys:
-            with suppress(KVMigrateError):
+            try:
                 open_left_sealed(self.store, self.tables, key)
+            except (TargetError, DeadlineError):
+                self._fences.failed(monotonic())
+                return
+            except KVMigrateError:
+                continue
+        self._fences.succeeded()
 
     def _without_fence(self, writes: Sequence[Write], missing: FenceMissingError) -> list[WriteResult | None] | None:
         """Have the fence made again; with the tables out of reach too, write unmarked where that is surely safe.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple, NoReturn
 
@@ -130,9 +129,17 @@ class AsyncWay:
             raise exc
 
     async def _open_left_sealed(self, keys: Sequence[str]) -> None:
+        if not self._fences.lets(monotonic()):
+            return
         for key in keys:
-            with suppress(KVMigrateError):
+            try:
                 await open_left_sealed(self.store, self.tables, key)
+            except (TargetError, DeadlineError):
+                self._fences.failed(monotonic())
+                return
+            except KVMigrateError:
+                continue
+        self._fences.succeeded()
 
     async def _without_fence(
         self, writes: Sequence[Write], missing: FenceMissingError

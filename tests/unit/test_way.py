@@ -402,6 +402,27 @@ def test_a_flip_begun_meanwhile_keeps_a_new_fence_sealed(shop: MemoryMigration) 
     assert Authority.SEALED is fence.authority
 
 
+def test_a_sealed_store_asks_lost_tables_seldom() -> None:
+    """Each try may take seconds, and the writer waits for none of them behind its own patience."""
+    shop = MemoryMigration(MAPPING, Stage.DUALWRITE, SHORT._replace(wait_s=1.5))
+    asked: list[str] = []
+
+    def before(operation: str, *_: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            asked.append(operation)
+            raise TargetError("down")
+
+    shop.memory.swap([SHARD], epochs=[1], authorities=[Authority.STORE], to=Swap(Fence(1, Authority.SEALED)))
+    shop.tables.before = before
+
+    with pytest.raises(SealedError):
+        shop.store.put("client:1", {})
+
+    shop.store.close()
+    assert {"control"} == set(asked)
+    assert len(asked) <= 3
+
+
 def test_without_fence_and_tables_a_write_passes_unmarked(shop: MemoryMigration) -> None:
     """Only where this process was heard of lately, and never knew that the authority may move."""
     companion = companion_of(shop)
