@@ -6,7 +6,7 @@ import enum
 from array import array
 from collections.abc import Iterable, Sequence
 
-from kvmigrate.backfill.names import Names, name_of, packed, with_content
+from kvmigrate.backfill.names import Names, name_of, names_of, packed, with_contents
 
 
 class Place(enum.IntEnum):
@@ -51,7 +51,7 @@ class Census:
     def is_matched(self, key: str) -> bool:
         """Return whether *key* was noted as matched."""
         name = name_of(key)
-        return name in self._seen[Place.MATCHED] or name in self._late
+        return name in self._late or self._seen[Place.MATCHED].has_all([name])[0]
 
     def counts(self) -> dict[Place, int]:
         """Return the number of distinct keys of each place; each key is in one."""
@@ -90,7 +90,9 @@ class KnownContents:
 
     def add(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Note pairs of key and content hash."""
-        self.add_names(packed(with_content(name_of(key), content) for key, content in items))
+        pairs = list(items)
+        names = names_of([key for key, _ in pairs])
+        self.add_names(packed(with_contents(names, [content for _, content in pairs])))
 
     def add_names(self, names: bytes) -> None:
         """Note names of keys with their contents, as `packed` has them."""
@@ -104,10 +106,12 @@ class KnownContents:
         """Note names of keys that were touched again, as `packed` has them."""
         self._doubtful.update(array("Q", names))
 
-    def has(self, key: str, content: bytes) -> bool:
-        """Return whether the ledger holds the item with this content."""
-        found = with_content(name_of(key), content) in self._names
-        return found and not (self._doubtful and name_of(key) in self._doubtful)
+    def has_all(self, names: Sequence[int], contents: Iterable[bytes]) -> list[bool]:
+        """Return for each key, by its name, whether the ledger holds the item with this content hash."""
+        found = self._names.has_all(with_contents(names, contents))
+        if not self._doubtful:
+            return found
+        return [is_known and name not in self._doubtful for is_known, name in zip(found, names, strict=True)]
 
     def to_bytes(self) -> bytes:
         """Return the names, for another process."""

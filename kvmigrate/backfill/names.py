@@ -28,15 +28,8 @@ def names_of(keys: Iterable[str]) -> list[int]:
     return list(map(xxhash.xxh3_64_intdigest, map(str.encode, keys)))
 
 
-def with_content(name: int, content: bytes) -> int:
-    """Return the 64-bit hash of a key with a content: of the key's name and a content hash."""
-    eight: int
-    (eight,) = _EIGHT_BYTES.unpack(content)
-    return name ^ eight
-
-
 def with_contents(names: Iterable[int], contents: Iterable[bytes]) -> list[int]:
-    """Return what `with_content` returns for each name with its content."""
+    """Return the 64-bit hash of each key with its content: of the key's name and a content hash."""
     eights = _EIGHT_BYTES.iter_unpack(b"".join(contents))
     return [name ^ eight for name, (eight,) in zip(names, eights, strict=True)]
 
@@ -74,13 +67,16 @@ class Names:
                 start = stop
         self._buckets[-1].extend(found[start:])
 
-    def __contains__(self, name: int) -> bool:
-        """Whether *name* was added. Sorts what is there on first use."""
+    def has_all(self, names: Iterable[int]) -> list[bool]:
+        """Return for each of *names* whether it was added. Sorts what is there on first use."""
         if not self._is_sorted:
             self.sort()
-        bucket = self._buckets[name >> _SHIFT]
-        position = bisect_left(bucket, name)
-        return position < len(bucket) and bucket[position] == name
+        buckets, found = self._buckets, list[bool]()
+        for name in names:
+            bucket = buckets[name >> _SHIFT]
+            position = bisect_left(bucket, name)
+            found.append(position < len(bucket) and bucket[position] == name)
+        return found
 
     def sort(self) -> None:
         """Put the names in order, so that looking one up is fast."""

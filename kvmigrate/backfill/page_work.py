@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -19,6 +19,7 @@ from kvmigrate.transform.keys.route import RouteKind
 from kvmigrate.transform.lens import Lens, PageRows
 from kvmigrate.transform.values.content_hash import content_hash
 
+_NO_CONTENT = bytes(16)
 _CLASHING_OR_OWNED = frozenset({RouteKind.ENTITY, RouteKind.AMBIGUOUS})
 
 
@@ -93,7 +94,7 @@ class PageWork:
             del items[key]
         vanished = [key for key in page.vanished if chosen(key)]
         keys = len(items) + len(too_long) + len(vanished) + len(page.unreadable)
-        to_write = list(items.values()) if self._sweep.loading else self._changed(items.values())
+        to_write = list(items.values()) if self._sweep.loading else self._changed(items)
         rows = self._lens.page(to_write, staged=not self._sweep.loading)
         matched = _written(rows)
         names = names_of(matched)
@@ -150,17 +151,20 @@ class PageWork:
     def _wants(self, key: str) -> bool:
         return self._lens.wants(key) and self.is_chosen(key)
 
-    def _changed(self, items: Iterable[Item]) -> list[Item]:
-        has = self._known.has
+    def _changed(self, items: Mapping[str, Item]) -> list[Item]:
+        contents = [_NO_CONTENT if item.kind is ItemKind.UNREAD else content_hash(item) for item in items.values()]
+        known = self._known.has_all(names_of(items), contents)
+        # The ledger may know a key from another mapping.
+        owned = items.keys() if self._lens.owns_all(list(items)) else set(filter(self._is_ours, items))
         return [
             item
-            for item in items
-            if item.kind is ItemKind.UNREAD or not has(item.key, content_hash(item)) or not self._is_ours(item.key)
+            for item, is_known in zip(items.values(), known, strict=True)
+            if not (is_known and item.key in owned) or item.kind is ItemKind.UNREAD
         ]
 
     def _is_ours(self, key: str) -> bool:
-        """Whether the key still belongs to an entity: the ledger may know it from another mapping."""
-        return self._lens.route(key).kind in _CLASHING_OR_OWNED
+        """Whether the key belongs to an entity, or to several."""
+        return self._lens.entity_of(key) is not None or self._lens.route(key).kind in _CLASHING_OR_OWNED
 
 
 def _by_key(items: Sequence[Item]) -> dict[str, Item]:

@@ -81,7 +81,11 @@ class Lens:
 
     def wants_all(self, keys: list[str]) -> bool:
         """Return what `wants` says of all these keys together."""
-        return (self._emitter is not None and self._emitter.takes(keys)) or all(map(self.wants, keys))
+        return self.owns_all(keys) or all(map(self.wants, keys))
+
+    def owns_all(self, keys: list[str]) -> bool:
+        """Whether every key is a usual one of an entity; ``False`` says nothing, only that each must be asked about."""
+        return self._emitter is not None and self._emitter.takes(keys)
 
     @property
     def has_exploding(self) -> bool:
