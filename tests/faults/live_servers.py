@@ -53,7 +53,11 @@ class OwnRedis:
             client.config_set("masterauth", other.password)
             client.execute_command("REPLICAOF", "127.0.0.1", other.port)
             end = time.monotonic() + _UP_S
-            while client.info("replication").get("master_link_status") != "up":
+            # Until its file of what it was given is written it would not end when it is asked to.
+            while (
+                client.info("replication").get("master_link_status") != "up"
+                or client.info("persistence")["aof_rewrite_in_progress"]
+            ):
                 assert time.monotonic() < end, "the replica does not come up"
                 time.sleep(_POLL_S)
 
@@ -110,6 +114,7 @@ class OwnRedis:
         config.write_text(
             f'bind 127.0.0.1\nport {self.port}\ndir "{self._folder}"\nrequirepass {self.password}\n'
             f'save ""\nappendonly {"yes" if appendonly else "no"}\nappendfsync always\nprotected-mode no\n'
+            "repl-diskless-sync-delay 0\n"
         )
         process = GuardedProcess(
             [str(self._program), str(config)], log=self._folder / "server.log", stop=signal.SIGTERM, junk=None
