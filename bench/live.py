@@ -33,7 +33,7 @@ SCENARIOS: dict[str, Callable[[LiveStand, Callable[[int], int], int], str]] = {
 def main(arguments: list[str] | None = None) -> None:
     """Run the scenarios one after the other."""
     options = parse(arguments)
-    with LiveStand.start() as stand:
+    with LiveStand.start(options.store) as stand:
         print(f"live dual write, scale {options.scale:g}")
         print(stand.describe(), flush=True)
         for name in options.scenarios:
@@ -46,6 +46,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
     parser.add_argument("--scale", type=float, default=1.0, help="times the size of each scenario; see README.md")
     parser.add_argument("--rounds", type=int, default=3, help="for put, mirror and applier")
+    parser.add_argument(
+        "--store", help="URL of a Redis or cluster of your own, which is emptied; a cluster for flip alone"
+    )
     return parser.parse_args(arguments)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import redis
@@ -38,6 +39,7 @@ from kvmigrate.migration import Migration
 from kvmigrate.model import Stage
 from kvmigrate.relaying import Opener
 from kvmigrate.stores.open import open_async_writer, open_fenced, open_writer
+from kvmigrate.stores.redis_clients import cluster_at
 from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.live_writer_async import AsyncLiveWriter
 from kvmigrate.target.process_row import PostgresProcessRow, process_id
@@ -56,6 +58,14 @@ MARK_ONLY = Patience(mirror_s=0.0)
 
 _WAIT_S = 120.0
 _POLL_S = 0.01
+
+
+def client_of(url: str) -> Any:
+    """Return a bare client of a server, or of a cluster by the first node that its URL names."""
+    if cluster_at(url) is None:
+        return redis.Redis.from_url(url)
+    first = urlsplit(url.split(",", maxsplit=1)[0])
+    return redis.RedisCluster(host=first.hostname or "", port=first.port or 6379, password=first.password)
 
 
 def quiet() -> None:
@@ -80,20 +90,25 @@ class LiveStand:
 
     @classmethod
     @contextmanager
-    def start(cls) -> Iterator[LiveStand]:
-        """Start the servers."""
+    def start(cls, store: str | None = None) -> Iterator[LiveStand]:
+        """Start the servers, but for the *store* where a URL is given."""
         quiet()
         with ExitStack() as stack:
             postgres = stack.enter_context(PostgresServer.start(settings=SETTINGS))
-            url = stack.enter_context(RedisServer.start()).url
+            url = store or stack.enter_context(RedisServer.start()).url
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="kvmigrate-bench-"))
-            yield cls(postgres, url, Meter(postgres.url, url), pathlib.Path(folder))
+            meter = Meter(postgres.url, None if cluster_at(url) else url)
+            yield cls(postgres, url, meter, pathlib.Path(folder))
 
     def describe(self) -> str:
         """Return two lines: the machine, and the servers with their settings."""
         settings = ", ".join(f"{name} {value}" for name, value in SETTINGS.items())
-        version = RedisServer.at(self.redis_url).version
-        return f"{describe_machine()}\nPostgreSQL {self.postgres.version} ({settings}), Redis {version}"
+        with _closing(client_of(self.redis_url)) as client:
+            told = client.info("server")
+        # A cluster answers for each of its nodes.
+        nodes = [told] if "redis_version" in told else list(told.values())
+        store = f"Redis {nodes[0]['redis_version']}" + (f", a cluster of {len(nodes)}" if len(nodes) > 1 else "")
+        return f"{describe_machine()}\nPostgreSQL {self.postgres.version} ({settings}), {store}"
 
     def checkpoint(self) -> None:
         """Write everything out, so that nobody pays for what came before."""
@@ -115,11 +130,12 @@ class LiveStand:
         self.names += 1
         name = f"live_{self.names}"
         url = self.postgres.create_database(name)
-        with redis.Redis.from_url(self.redis_url) as client:
+        with _closing(client_of(self.redis_url)) as client:
+            put = client.mset_nonatomic if isinstance(client, redis.RedisCluster) else client.mset
             client.flushall()
-            client.mset(shop.parents())
+            put(shop.parents())
             for page in shop.pages():
-                client.mset(page)
+                put(page)
         live = Live(self, Settings(self.redis_url, url, MAPPING), name)
         try:
             live.reach_live()
@@ -143,7 +159,7 @@ class Live:
         self.stand, self.settings, self.name = stand, settings, name
         self._stack = ExitStack()
         self.migration = self._stack.enter_context(Migration.open(settings))
-        self.client: Any = self._stack.enter_context(redis.Redis.from_url(self.source))
+        self.client: Any = self._stack.enter_context(_closing(client_of(self.source)))
         self.fenced = self._stack.enter_context(_closing(open_fenced(self.source, scope=self.scope)))
 
     @property

@@ -69,4 +69,7 @@ class AsyncMirror:
             # The control row was lost or set back: for the controller to settle.
             self._breaker.failed(monotonic())
             return Mirrored.LEFT
+        if (control.authority, control.epoch) == (Authority.SEALED, version.epoch):
+            # The way back has opened the key's shard, which is never undone, and says so once all shards are open.
+            return Mirrored.LEFT
         return Mirrored.OVERTAKEN

@@ -402,6 +402,22 @@ def test_a_flip_begun_meanwhile_keeps_a_new_fence_sealed(shop: MemoryMigration) 
     assert Authority.SEALED is fence.authority
 
 
+def test_a_shard_that_the_way_back_opened_takes_writes(shop: MemoryMigration) -> None:
+    """Also before the control row says so: with many shards that is seconds later. The mark brings it to the tables."""
+    shop.move(Stage.RAMPDOWN)
+    shop.move(Stage.LIVE)
+    control = shop.tables.control()
+    assert control is not None
+    shop.tables.change({"authority": Authority.SEALED, "stage": Stage.RAMPDOWN, "phase": f"to live at {control.epoch}"})
+
+    begun = time.monotonic()
+    result = shop.store.put("client:1", {"n": 1})
+
+    assert (False, control.epoch) == (result.mirrored, result.version and result.version.epoch)
+    assert time.monotonic() - begun < 0.3
+    assert ["client:1"] == [mark.key for mark in shop.memory.marked(SHARD, limit=9)]
+
+
 def test_a_sealed_store_asks_lost_tables_seldom() -> None:
     """Each try may take seconds, and the writer waits for none of them behind its own patience."""
     shop = MemoryMigration(MAPPING, Stage.DUALWRITE, SHORT._replace(wait_s=1.5))
