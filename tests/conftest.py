@@ -19,6 +19,7 @@ pytest_plugins = [
     "tests.fix_pgbouncer",
     "tests.fix_postgres",
     "tests.fix_proxy",
+    "tests.fix_reads",
     "tests.fix_redis",
     "tests.fix_roles",
     "tests.fix_sentinel",
