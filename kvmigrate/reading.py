@@ -48,7 +48,7 @@ def open_flags(settings: Settings, scope: str) -> FlagSource:
     return FileFlags(Path(settings.flags), scope)
 
 
-def rollback_places(settings: Settings, scope: str, *, seconds: float = 2.0) -> list[RollbackPlace]:
+def rollback_places(settings: Settings, scope: str, *, who: str, seconds: float = 2.0) -> list[RollbackPlace]:
     """Return every place that the settings name: the store, the target, the folder of this machine.
 
     Raises:
@@ -60,7 +60,7 @@ def rollback_places(settings: Settings, scope: str, *, seconds: float = 2.0) -> 
     if settings.source:
         places.append(RedisRollbacks(settings.source, scope=scope))
     if settings.target:
-        places.append(PostgresReadRow(settings.target, scope, role="rollback", seconds=seconds))
+        places.append(PostgresReadRow(settings.target, scope, role="rollback", seconds=seconds, who=who))
     return places
 
 

@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _KV, _TABLES = int(Side.KV), int(Side.TABLES)
 _VALUE, _NULL, _MISS = int(Outcome.VALUE), int(Outcome.NULL), int(Outcome.MISS)
-_ERROR = int(Outcome.ERROR)
+_ERROR, _STALE = int(Outcome.ERROR), int(Outcome.STALE)
 
 
 class _FallBack:
@@ -97,7 +97,9 @@ def _from_tables(state: EndpointState, args: Arguments, kwargs: dict[str, Any]) 
     except Exception as exc:
         outcome, reason = _outcome_of(exc)
         counts.took(_TABLES, perf_counter() - begun, outcome)
-        state.has_failed(reason if outcome != _ERROR else f"{reason}: {type(exc).__name__}")
+        if outcome != _STALE:
+            # Stale is no fault: the session is ahead of tables that are well.
+            state.has_failed(reason if outcome != _ERROR else f"{reason}: {type(exc).__name__}")
         if not plan.falls_back:
             raise
         counts.fell_back(reason)
@@ -118,5 +120,5 @@ def _outcome_of(exc: Exception) -> tuple[int, str]:
     if isinstance(exc, TimeoutError | DeadlineError):
         return int(Outcome.TIMEOUT), "timeout"
     if isinstance(exc, StaleReadError):
-        return int(Outcome.STALE), "stale"
+        return _STALE, "stale"
     return _ERROR, "error"

@@ -86,8 +86,24 @@ class PostgresReadRow:
     Every method raises `TargetError` where PostgreSQL does not answer within *seconds*, or refuses.
     """
 
-    def __init__(self, url: str, scope: str, *, role: str = "reads", seconds: float = 2.0) -> None:
-        """Connect to nothing yet; *scope* is the mapping's name. Raises `TargetError` where the URL cannot be read."""
+    def __init__(self, url: str, scope: str, *, role: str = "reads", seconds: float = 2.0, who: str = "") -> None:
+        """Connect to nothing yet.
+
+        Args:
+            url: The target.
+
+            scope: The mapping's name.
+
+            role: How the connection is named.
+
+            seconds: For each question; connecting takes 2 more at most.
+
+            who: Stands in the change log where a rollback ends.
+
+        Raises:
+            TargetError: the URL cannot be read.
+        """
+        self._who = who
         self._url, self._scope, self._role, self._seconds = url, scope, role, seconds
         self.name = safe_name(url)
         self._connection: TimedConnection | None = None
@@ -110,11 +126,11 @@ class PostgresReadRow:
             raise never_migrated(self.name, self._scope)
         self._ask(_LOG, [rollback.who, f"reads {slug}", "as flags say", "rolled back", rollback.why, self._scope])
 
-    def clear(self, slug: str, *, who: str = "", why: str = "") -> bool:
+    def clear(self, slug: str) -> bool:
         """As `RollbackPlace`."""
         found = self._ask(_CLEAR, [self._scope, slug])
         if found:
-            self._ask(_LOG, [who, f"reads {slug}", "rolled back", "as flags say", why, self._scope])
+            self._ask(_LOG, [self._who, f"reads {slug}", "rolled back", "as flags say", "", self._scope])
         return bool(found)
 
     def document(self) -> Any:
