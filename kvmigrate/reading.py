@@ -16,6 +16,7 @@ from kvmigrate.flags.base import FlagSource, RollbackPlace
 from kvmigrate.flags.file import FileFlags
 from kvmigrate.flags.row import RowFlags
 from kvmigrate.flags.state_folder import StateFolder
+from kvmigrate.flags.unleash import SCHEMES, UnleashFlags
 from kvmigrate.intent import FlagState
 from kvmigrate.reads.poll import Poller
 from kvmigrate.reads.router import Router
@@ -43,8 +44,11 @@ def open_flags(settings: Settings, scope: str) -> FlagSource:
     """
     if not settings.flags:
         return RowFlags(PostgresReadRow(settings.need_target(), scope, role="flags"), scope)
-    if "://" in settings.flags:
-        raise ConfigError(f"flags: {settings.flags.partition('://')[0]}:// is no source of flags", hint="name a file")
+    scheme, is_url, _ = settings.flags.partition("://")
+    if is_url:
+        if scheme not in SCHEMES:
+            raise ConfigError(f"flags: {scheme}:// is no source of flags", hint=f"a file, or {SCHEMES[1]}://host/api")
+        return UnleashFlags(settings.flags, scope)
     return FileFlags(Path(settings.flags), scope)
 
 

@@ -25,6 +25,7 @@ pytest_plugins = [
     "tests.fix_sentinel",
     # Those that use fixtures of others come after them.
     "tests.fix_cutover",
+    "tests.fix_flags",
     "tests.fix_follow",
 ]
 

@@ -80,9 +80,11 @@ def init(
 
     if not endpoint:
         raise ConfigError("no endpoint is named", hint='add --endpoint "GET /clients/{id}", once for each')
-    if (unleash or output) and as_json:
+    if unleash and as_json:
         raise ConfigError("--unleash prints definitions, and no report", hint="leave --json away")
-    if unleash or output:
+    if output and not unleash:
+        raise ConfigError("--output is for definitions", hint="add --unleash, or name a file with --flags")
+    if unleash:
         settings = settings_of(mapping=mapping, config=config)
         text = export_text(load_mapping(settings.need_mapping()).name, endpoint, sticky=sticky or "")
         if output:

@@ -42,8 +42,9 @@ def choice_of(plan: Plan, life: Life, find: Finder) -> Choice:
             return forced.get() == "tables" and monotonic() < life.until
 
         return only_forced
-    share, prefix, allow, block = plan.share, f"{plan.group}:", plan.allow, plan.block
-    has_lists = bool(allow or block)
+    prefix, allow, block = f"{plan.group}:", plan.allow, plan.block
+    whole, rest = divmod(plan.share, 100)
+    has_lists, place = bool(allow or block), getattr(find, "place", 99)
 
     def choose(args: Arguments, kwargs: dict[str, Any]) -> bool:
         if monotonic() >= life.until:
@@ -51,7 +52,7 @@ def choice_of(plan: Plan, life: Life, find: Finder) -> Choice:
         wanted = forced.get()
         if wanted is not None:
             return wanted == "tables"
-        value = find(args, kwargs)
+        value = args[place] if len(args) > place else find(args, kwargs)
         if value is None:
             return False
         if has_lists:
@@ -62,7 +63,8 @@ def choice_of(plan: Plan, life: Life, find: Finder) -> Choice:
                 return True
         # As `kvmigrate.flags.bucket.position`, without the call.
         hashed = murmur3(f"{prefix}{value}", 0, False)  # noqa: FBT003 - the seed, and unsigned: the driver's
-        return hashed % 100 * 100 + hashed // 100 % 100 < share
+        percent: int = hashed % 100
+        return percent < whole or (percent == whole and hashed // 100 % 100 < rest)
 
     return choose
 

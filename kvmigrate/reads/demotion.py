@@ -17,6 +17,8 @@ class Demotion:
     differences; then lets one read try, after a pause that grows. While all is well nothing is locked.
 
     Attributes:
+        is_calm: Nothing failed lately, so that nothing is to be asked or told. Read it first: it costs nothing.
+
         why: What opened it last.
 
         opened: How often it opened.
@@ -41,6 +43,7 @@ class Demotion:
         self._newest = 0
         self._again_at: float | None = None
         self._lock = Lock()
+        self.is_calm = True
         self.why = ""
         self.opened = 0
 
@@ -66,16 +69,18 @@ class Demotion:
 
     def succeeded(self) -> None:
         """Note a read that went well."""
-        if self._newest or self._again_at is not None:
+        if not self.is_calm:
             with self._lock:
                 self._in_row = 0
                 self._newest = self._newest << 1 & (1 << WINDOW) - 1
                 if self._again_at is not None:
                     self._again_at, self._rounds, self._newest, self._differences = None, 0, 0, 0
+                self.is_calm = self._newest == 0
 
     def failed(self, now: float, why: str) -> bool:
         """Note one that did not; return whether that opened it."""
         with self._lock:
+            self.is_calm = False
             self._in_row += 1
             self._newest = (self._newest << 1 | 1) & (1 << WINDOW) - 1
             if self._again_at is not None:
@@ -104,8 +109,10 @@ class Demotion:
         with self._lock:
             self._in_row = self._rounds = self._differences = self._newest = 0
             self._again_at = None
+            self.is_calm = True
 
     def _open(self, now: float, why: str) -> bool:
+        self.is_calm = False
         self._again_at = now + self._pause()
         self._rounds += 1
         self.opened += 1

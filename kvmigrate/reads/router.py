@@ -173,9 +173,9 @@ class Router:
             self.known,
             self.rollback_of(state.slug),
             scope=self.scope,
-            has_tables=state.tables is not None,
+            has_tables=state.has_tables,
         )
-        if plan.leads and state.tables is None:
+        if plan.leads and not state.has_tables:
             plan = plan._replace(leads=False, may=False)
         state.follow(plan, choice_of(plan, self.life, state.find(intent.sticky)))
 

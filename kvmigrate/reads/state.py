@@ -45,7 +45,7 @@ class EndpointState:
     Attributes:
         kv: The reader of the store, as it was decorated.
 
-        tables: The reader of the tables; ``None`` where there is none.
+        tables: The reader of the tables, where `has_tables`.
 
         compare: Whether both sides said the same.
 
@@ -60,7 +60,7 @@ class EndpointState:
         self.name, self.slug, self.sticky, self.compare = name, slug, sticky, compare
         self.counts, self.demotion = Counts(), demotion
         self.kv: Callable[..., Any] = _no_reader
-        self.tables: Callable[..., Any] | None = None
+        self.tables: Callable[..., Any] = _no_reader
         self.find: Callable[[str], Finder] = _no_finder
         self.plan = Plan(0, "", why="the control row was not seen yet")
         self.choose: Choice = _not_yet
@@ -69,10 +69,15 @@ class EndpointState:
         self.deadline_s = 0.25
         self.consistency: Consistency = "eventual"
 
+    @property
+    def has_tables(self) -> bool:
+        """Whether there is a reader of the tables."""
+        return self.tables is not _no_reader
+
     def follow(self, plan: Plan, choose: Choice) -> None:
         """Do from now on what *plan* says."""
         self.plan, self.choose = plan, choose
-        self.sample = plan.shadow / FULL if self.tables is not None else 0.0
+        self.sample = plan.shadow / FULL if self.has_tables else 0.0
 
     def has_failed(self, why: str) -> None:
         """Note that the tables did not answer, and say so where that ends their reads for a while."""

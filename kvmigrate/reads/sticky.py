@@ -29,6 +29,8 @@ def finder(reader: Callable[..., Any], name: str) -> Finder:
     def argument(args: Arguments, kwargs: dict[str, Any]) -> object:
         return args[place] if len(args) > place else kwargs.get(name, default)
 
+    # For callers that look there by themselves first.
+    argument.place = place  # type: ignore[attr-defined]
     return argument
 
 

@@ -113,6 +113,7 @@ def test_explain_says_why(live: CommandLine, repository: Path) -> None:
         ["flags", "set", "x", "--percent", "0.001"],
         ["flags", "set", "/", "--percent", "1"],
         ["flags", "init"],
+        ["flags", "init", "--endpoint", "a", "-o", "x"],
         ["flags", "init", "--endpoint", "a b", "--endpoint", "a.b"],
         ["flags", "show", "--flags", "none.yaml"],
         ["flags", "init", "--endpoint", "a", "--unleash"],
@@ -160,3 +161,16 @@ def test_definitions_for_unleash_are_one_group(live: CommandLine) -> None:
     assert ["kvm.shop.read.get.clients.id", "kvm.shop.read.get.gifts"] == [each["name"] for each in made["features"]]
     expected = {"rollout": "0", "stickiness": "client", "groupId": "shop"}
     assert [expected, expected] == [each["parameters"] for each in made["featureStrategies"]]
+
+
+def test_flags_of_the_example_are_what_init_makes(bare_cli: CommandLine, repository: Path) -> None:
+    """Those for an import, and those of the file provider."""
+    mapping = repository / "examples" / "celebration" / "mapping.yaml"
+    names = ("GET /clients/{id}", "GET /catalogs/{id}/gifts", "GET /gifts")
+    typed = ["flags", "init", "--sticky", "client", "--mapping", mapping]
+    typed += [word for name in names for word in ("--endpoint", name)]
+
+    assert 0 == bare_cli(*typed, "--unleash", "-o", "unleash.json").code
+    assert 0 == bare_cli(*typed, "--flags", "file.json").code
+    for made, kept in (("unleash.json", "celebration.unleash.json"), ("file.json", "celebration.json")):
+        assert (repository / "flags" / kept).read_text() == (bare_cli.folder / made).read_text()
