@@ -18,6 +18,7 @@ from kvmigrate.model import Stage
 from kvmigrate.reading import open_flags, rollback_places
 from kvmigrate.reads.bounds import Known, Plan, closed_because, plan_of
 from kvmigrate.reads.explain import explained
+from kvmigrate.reads.totals import Totals, totals
 from kvmigrate.target.read_row import Looked, PostgresReadRow
 
 ROLLBACK_S = 0.9
@@ -110,6 +111,16 @@ class Steering:
             plan = plan_of(intent, known, rollback, scope=self._scope, has_tables=True)
             views.append(EndpointView(slug, intent, plan, rollback))
         return ReadsView(self.source.name, looked.control.stage if looked.control else None, views, unread)
+
+    def status(self) -> tuple[ReadsView, Mapping[str, Totals]]:
+        """Return how all flags stand, and what all processes counted of each endpoint.
+
+        Raises:
+            TargetError: the target does not answer. ConfigError: it is not named, or the flags cannot be read.
+        """
+        row = PostgresReadRow(self._settings.need_target(), self._scope, role="flags")
+        self._stack.callback(row.close)
+        return self.show(), totals(row.counts())
 
     def lint(self) -> list[Finding]:
         """Return what is wrong, or not as it seems: wishes that nothing allows, groups that split people.

@@ -23,6 +23,7 @@ from kvmigrate.cli import (
     rollback,
     schema,
     stage,
+    status,
     undo,
     verify,
 )
@@ -69,6 +70,7 @@ app.add_typer(stage.app, name="stage", epilog=stage.EPILOG)
 app.add_typer(flags.app, name="flags", epilog=flags.EPILOG)
 app.command("rollback", epilog=rollback.EPILOG)(rollback.rollback)
 app.command("explain", epilog=explain.EPILOG)(explain.explain)
+app.command("status", epilog=status.EPILOG)(status.status)
 app.command("verify", epilog=verify.EPILOG)(verify.verify)
 app.add_typer(quarantine.app, name="quarantine", epilog=quarantine.EPILOG)
 app.add_typer(control.app, name="control", epilog=control.EPILOG)

@@ -88,4 +88,6 @@ class Counts:
             "tables": dict(zip(names, self.outcomes[Side.TABLES], strict=True)),
             "fallbacks": dict(self.fallbacks),
             "compared": dict(self.compared),
+            "times": {"kv": list(self.times[Side.KV]), "tables": list(self.times[Side.TABLES])},
+            "seconds": {"kv": self.seconds[Side.KV], "tables": self.seconds[Side.TABLES]},
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kvmigrate.report.document import Document, Facts, Grid, Line, Tone
+from kvmigrate.report.document import Document, Facts, Grid, Line, Tone, number
 from kvmigrate.report.ending import ending
 
 _DONE = {True: Tone.GOOD, False: Tone.BAD}
@@ -88,6 +88,32 @@ def _explain(report: Mapping[str, Any]) -> Document:
     return document
 
 
+def _status(report: Mapping[str, Any]) -> Document:
+    share = report["reads_on_tables_pct"]
+    said = "no reads were counted" if share is None else f"{_percent(share)} of all reads were on tables"
+    document = Document(f"{report['scope']}: stage {report['stage'] or 'unknown'}, {said}")
+    rows = [
+        [
+            each["endpoint"],
+            _percent(each["allowed_pct"]),
+            "" if each["served_pct"] is None else _percent(each["served_pct"]),
+            number(each["requests"]),
+            number(sum(each["fallbacks"].values())),
+            number(each["different"]),
+            _milliseconds(each["p95_ms"]),
+            each["why"],
+        ]
+        for each in report["endpoints"]
+    ]
+    names = ["endpoint", "is given>", "served>", "reads>", "fallbacks>", "different>", "p95 store, tables>", "why"]
+    document.add(Grid(names, rows) if rows else Line("no flags"))
+    return document
+
+
+def _milliseconds(sides: Mapping[str, float | None]) -> str:
+    return ", ".join("-" if sides[side] is None else f"{sides[side]:g} ms" for side in ("kv", "tables"))
+
+
 def _percent(value: float) -> str:
     return f"{value:g} %"
 
@@ -100,4 +126,5 @@ _DESCRIBED: Mapping[str, Callable[[Mapping[str, Any]], Document]] = {
     "flags history": _history,
     "rollback": _rollback,
     "explain": _explain,
+    "status": _status,
 }

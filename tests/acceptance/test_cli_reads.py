@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from kvmigrate import Migration
 from kvmigrate.model import Stage
 from tests.fix_cli import CommandLine, Done, check_schema
-from tests.reads_world import GET, SLUG, ReadsWorld
+from tests.reads_world import GET, SLUG, ReadsWorld, until
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ def live(bare_cli: CommandLine, reads_world: ReadsWorld) -> CommandLine:
     return bare_cli
 
 
-def told(repository: Path, name: str, done: Done, code: int = 0) -> dict[str, object]:
+def told(repository: Path, name: str, done: Done, code: int = 0) -> dict[str, Any]:
     """What a command printed, after its schema was checked."""
     assert code == done.code, done
     check_schema(repository, name, done.json)
@@ -36,9 +38,9 @@ def test_a_flag_from_nothing_to_its_history(live: CommandLine, repository: Path)
     done = live("flags", "set", SLUG, "--percent", "12.5", "--allow", "7", "--sticky", "id", "--why", "canary", *target)
     told(repository, "flags-set", done)
 
-    [shown] = told(repository, "flags-show", live("flags", "show", *target))["endpoints"]  # type: ignore[misc]
+    [shown] = told(repository, "flags-show", live("flags", "show", *target))["endpoints"]
     assert (12.5, 12.5, ["7"], "") == tuple(shown[name] for name in ("intent_pct", "allowed_pct", "allow", "why"))
-    newest, oldest = told(repository, "flags-history", live("flags", "history", *target))["changes"]  # type: ignore[misc]
+    newest, oldest = told(repository, "flags-history", live("flags", "history", *target))["changes"]
     assert ("0 %, shadow 10 %", "12.5 %, shadow 10 %, by id, allow 1", "canary") == (
         newest["before"],
         newest["after"],
@@ -64,12 +66,12 @@ def test_lint_proves_that_readers_are_written(live: CommandLine, reads_world: Re
     assert [] == told(repository, "flags-lint", live("flags", "lint", *target))["findings"]
     reads_world.row.note({"backfilled_epoch": None})
 
-    [found] = told(repository, "flags-lint", live("flags", "lint", *target), 3)["findings"]  # type: ignore[misc]
+    [found] = told(repository, "flags-lint", live("flags", "lint", *target), 3)["findings"]
     assert "error" == found["level"]
     assert "no backfill" in found["what"]
     reads_world.row.note({"backfilled_epoch": 0})
     reads_world.move(Stage.SHADOW)
-    [found] = told(repository, "flags-lint", live("flags", "lint", *target))["findings"]  # type: ignore[misc]
+    [found] = told(repository, "flags-lint", live("flags", "lint", *target))["findings"]
     assert "warning" == found["level"]
 
 
@@ -81,7 +83,7 @@ def test_a_rollback_needs_one_place(live: CommandLine, repository: Path, side: s
     typed = [word for name in sides for word in (f"--{name}", sides[name] if name == side else gone[name])]
 
     done = told(repository, "rollback", live("rollback", "--why", "slow", *typed, "--json"))
-    assert [side == "source", side == "target"] == [each["done"] for each in done["places"]]  # type: ignore[attr-defined]
+    assert [side == "source", side == "target"] == [each["done"] for each in done["places"]]
     told(repository, "rollback", live("rollback", "--clear", *typed, "--json"), 1)
     told(repository, "rollback", live("rollback", "--clear", *live.sides, "--json"))
     assert 1 == live("rollback", "--source", gone["source"]).code
@@ -167,10 +169,36 @@ def test_flags_of_the_example_are_what_init_makes(bare_cli: CommandLine, reposit
     """Those for an import, and those of the file provider."""
     mapping = repository / "examples" / "celebration" / "mapping.yaml"
     names = ("GET /clients/{id}", "GET /catalogs/{id}/gifts", "GET /gifts")
-    typed = ["flags", "init", "--sticky", "client", "--mapping", mapping]
+    typed: list[str | Path] = ["flags", "init", "--sticky", "client", "--mapping", mapping]
     typed += [word for name in names for word in ("--endpoint", name)]
 
     assert 0 == bare_cli(*typed, "--unleash", "-o", "unleash.json").code
     assert 0 == bare_cli(*typed, "--flags", "file.json").code
     for made, kept in (("unleash.json", "celebration.unleash.json"), ("file.json", "celebration.json")):
         assert (repository / "flags" / kept).read_text() == (bare_cli.folder / made).read_text()
+
+
+def test_status_adds_up_what_processes_counted(live: CommandLine, reads_world: ReadsWorld, repository: Path) -> None:
+    """Two of them, after they ended: as many reads as there were calls, and who answered."""
+    reads_world.flag(percent=100)
+    for calls in (3, 4):
+        with Migration.open(reads_world.settings) as migration:
+
+            @migration.endpoint(GET, sticky="id", key="client:{id}", deadline_s=5)
+            def client(id: str) -> object:  # noqa: A002 - as the route has it
+                return reads_world.read_kv(f"client:{id}")
+
+            assert migration.reads.router.wait(20)
+            state = client.state
+            until(lambda state=state: bool(state.plan.share))
+            for _ in range(calls):
+                client("1")
+            client("none")
+    typed = ["status", "--target", live.target, "--flags", reads_world.settings.flags, "--json"]
+    until(lambda: live(*typed).json["endpoints"][0]["requests"] == 9)
+    found = told(repository, "status", live(*typed))
+
+    [endpoint] = found["endpoints"]
+    assert ({"miss": 2}, 100.0, 77.78) == (endpoint["fallbacks"], endpoint["allowed_pct"], endpoint["served_pct"])
+    assert endpoint["p50_ms"]["tables"] > 0
+    assert 77.78 == found["reads_on_tables_pct"]
