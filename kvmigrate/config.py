@@ -7,6 +7,8 @@ source         ``KVMIGRATE_SOURCE``         ``source``          none
 target         ``KVMIGRATE_TARGET``         ``target``          none
 mapping        ``KVMIGRATE_MAPPING``        ``mapping``         ``mapping.yaml``, where it exists
 wait-replicas  ``KVMIGRATE_WAIT_REPLICAS``  ``wait_replicas``   0
+flags          ``KVMIGRATE_FLAGS``          ``flags``           ``flags.yaml``, where it exists
+state          ``KVMIGRATE_STATE``          ``state``           none
 =============  ===========================  ==================  =================================
 """
 
@@ -30,8 +32,11 @@ CONFIG_FILE = "kvmigrate.toml"
 MAPPING_FILE = "mapping.yaml"
 """The mapping, when nothing names another."""
 
+FLAGS_FILE = "flags.yaml"
+"""The flags, when nothing names others."""
+
 _WAIT_REPLICAS = "wait_replicas"
-_KEYS = ("source", "target", "mapping", _WAIT_REPLICAS)
+_KEYS = ("source", "target", "mapping", _WAIT_REPLICAS, "flags", "state")
 _VARIABLES = {key: f"KVMIGRATE_{key.upper()}" for key in _KEYS}
 _SHOWN_OPTIONS = re.compile(r"(?:^|&)((?:table|key_column|value_column|expires_column|sslmode)=[^&]*)")
 
@@ -52,6 +57,11 @@ class Settings:
         config: The file of settings, where one was named.
 
         wait_replicas: So many replicas of the store must have what decides who may write, before it counts.
+
+        flags: Who says how much of which endpoint shall read the tables: a file, the URL of a flag server, or "" for
+            the row in the target.
+
+        state: A folder of this machine for what the next start should know, or ``None``.
     """
 
     source: str = field(default="", repr=False)
@@ -60,6 +70,8 @@ class Settings:
     came_from: Mapping[str, str] = field(default_factory=dict)
     config: Path | None = None
     wait_replicas: int = 0
+    flags: str = field(default="", repr=False)
+    state: Path | None = None
 
     def __repr__(self) -> str:
         shown = f"source={mask_url(self.source)!r}, target={mask_url(self.target)!r}"
@@ -88,7 +100,7 @@ def read_settings(
     """Return the settings, each from the first place that has it.
 
     Args:
-        options: What the command line gave: source, target, mapping, wait_replicas.
+        options: What the command line gave: source, target, mapping, wait_replicas, flags, state.
 
         config: A file in place of ``kvmigrate.toml`` of the current folder; it must exist.
 
@@ -114,9 +126,13 @@ def read_settings(
                 break
     if "mapping" not in values and (folder / MAPPING_FILE).is_file():
         values["mapping"], came_from["mapping"] = str(folder / MAPPING_FILE), "the current folder"
+    if "flags" not in values and (folder / FLAGS_FILE).is_file():
+        values["flags"], came_from["flags"] = str(folder / FLAGS_FILE), "the current folder"
     mapping = Path(values["mapping"]) if "mapping" in values else None
+    state = Path(values["state"]) if "state" in values else None
     replicas = _number(values.get(_WAIT_REPLICAS, "0"), came_from.get(_WAIT_REPLICAS, ""))
-    return Settings(values.get("source", ""), values.get("target", ""), mapping, came_from, config, replicas)
+    sides = values.get("source", ""), values.get("target", "")
+    return Settings(*sides, mapping, came_from, config, replicas, flags=values.get("flags", ""), state=state)
 
 
 def is_ci() -> bool:
@@ -170,9 +186,10 @@ def _read_file(file: Path, *, must_exist: bool) -> dict[str, str]:
         # The text of the error names line and column, and never a value.
         raise ConfigError(f"{file}: not TOML: {exc}", hint='a line looks like source = "redis://..."') from exc
     values = {name: _checked(file, name, value) for name, value in members.items()}
-    if "mapping" in values:
-        # Relative to the file, so that it means the same wherever the command is typed.
-        values["mapping"] = str(file.parent / values["mapping"])
+    for name in ("mapping", "flags", "state"):
+        if name in values and "://" not in values[name]:
+            # Relative to the file, so that it means the same wherever the command is typed.
+            values[name] = str(file.parent / values[name])
     return values
 
 

@@ -10,6 +10,7 @@
     +-- TargetError            PostgreSQL failed or refused
     |   +-- FenceError         the control row forbids this write now
     |   +-- SchemaError        tables differ from what the mapping wants
+    +-- FlagsError             a flag server failed or refused
     +-- LensError              rows that no blob can correspond to
     +-- ServerError            an embedded server could not be started
     +-- CheckFailedError       a gate, check or budget was not met          (exit 3)
@@ -96,6 +97,12 @@ class SchemaError(TargetError):
     """The tables are missing or differ from what the mapping wants."""
 
     code = "schema"
+
+
+class FlagsError(KVMigrateError):
+    """A flag server failed or refused. Reads go on by what was known last."""
+
+    code = "flags"
 
 
 class LensError(KVMigrateError):

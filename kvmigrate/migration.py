@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, ParamSpec, Self, TypeVar, Unpack
 
 import structlog
 
@@ -38,6 +38,10 @@ from kvmigrate.export.source import export_source
 from kvmigrate.export.target import TargetExport
 from kvmigrate.model import Authority, Item, ItemKind, Version
 from kvmigrate.processes.crew import Crew
+from kvmigrate.reading import router_of
+from kvmigrate.reads.endpoint import Read
+from kvmigrate.reads.options import EndpointOptions
+from kvmigrate.reads.reads import Reads
 from kvmigrate.relaying import LiveScope, Opener, read_control
 from kvmigrate.stages import Stages, leader_steps
 from kvmigrate.stores.base import KVSource, divisible
@@ -61,6 +65,9 @@ from kvmigrate.transform.values.json_text import load_jsonb
 
 _LINES = Lines(write_item, write_unreadable)
 _log = structlog.get_logger("kvmigrate")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 WORTH_PROCESSES_KEYS = 50_000
 """A store with fewer keys is read before worker processes have started."""
@@ -135,6 +142,23 @@ class Migration:
         store = Store(self.lens, connect)
         self._open.callback(store.close)
         return store
+
+    @cached_property
+    def reads(self) -> Reads:
+        """The endpoints, whose reads move to the tables one by one. For all threads and forks. See `Reads`.
+
+        Raises:
+            ConfigError: no store or target is named, or the flags cannot be read from what is named.
+        """
+        router = router_of(self.settings, self.mapping.name)
+        tables = LiveWriter(self.settings.need_target(), self.lens)
+        reads = Reads(router, tables, self.store.last_write)
+        self._open.callback(reads.close)
+        return reads
+
+    def endpoint(self, name: str, **options: Unpack[EndpointOptions]) -> Callable[[Callable[P, T]], Read[P, T]]:
+        """Decorate the reader of an endpoint; see `Reads.endpoint`."""
+        return self.reads.endpoint(name, **options)
 
     def backfill(
         self,

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import cached_property
 from types import TracebackType
-from typing import Self
+from typing import ParamSpec, Self, TypeVar, Unpack
 
 from kvmigrate.config import Settings, read_settings
 from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.store_async import AsyncStore
 from kvmigrate.dualwrite.way_async import AsyncConnections
+from kvmigrate.reading import router_of
+from kvmigrate.reads.endpoint_async import AsyncRead
+from kvmigrate.reads.options import EndpointOptions
+from kvmigrate.reads.reads_async import AsyncReads
 from kvmigrate.stores.open import open_async_writer, open_fenced
 from kvmigrate.target.live_writer_async import AsyncLiveWriter
 from kvmigrate.target.process_row import PostgresProcessRow, process_id
 from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, compile_mapping
 from kvmigrate.transform.mapping import Mapping as MappingFile
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class AsyncMigration:
@@ -64,8 +72,26 @@ class AsyncMigration:
 
         return AsyncStore(self.lens, connect)
 
+    @cached_property
+    def reads(self) -> AsyncReads:
+        """The endpoints, whose reads move to the tables one by one. See `AsyncReads`.
+
+        Raises:
+            ConfigError: no store or target is named, or the flags cannot be read from what is named.
+        """
+        router = router_of(self.settings, self.mapping.name)
+        return AsyncReads(router, AsyncLiveWriter(self.settings.need_target(), self.lens), self.store.last_write)
+
+    def endpoint(
+        self, name: str, **options: Unpack[EndpointOptions]
+    ) -> Callable[[Callable[P, Awaitable[T]]], AsyncRead[P, T]]:
+        """Decorate the reader of an endpoint; see `AsyncReads.endpoint`."""
+        return self.reads.endpoint(name, **options)
+
     async def close(self) -> None:
-        """Finish what the store has under way, and close its connections. Safe to call twice."""
+        """Finish what the store and the reads have under way, and close their connections. Safe to call twice."""
+        if "reads" in self.__dict__:
+            await self.reads.close()
         if "store" in self.__dict__:
             await self.store.close()
 

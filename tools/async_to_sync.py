@@ -17,6 +17,10 @@ TWINS: tuple[str, ...] = (
     "kvmigrate/dualwrite/paths_async.py",
     "kvmigrate/dualwrite/store_async.py",
     "kvmigrate/dualwrite/way_async.py",
+    "kvmigrate/reads/by_key_async.py",
+    "kvmigrate/reads/endpoint_async.py",
+    "kvmigrate/reads/examine_async.py",
+    "kvmigrate/reads/reads_async.py",
     "kvmigrate/stores/redis_call_async.py",
     "kvmigrate/stores/redis_clients_async.py",
     "kvmigrate/stores/redis_cluster_call_async.py",
@@ -31,6 +35,8 @@ TWINS: tuple[str, ...] = (
 
 BY_HAND = (
     "kvmigrate/migration_async.py",
+    "kvmigrate/reads/shadow_async.py",
+    "kvmigrate/reads/within_async.py",
     "kvmigrate/stores/redis_turns_async.py",
     "kvmigrate/target/timed_async.py",
 )
@@ -41,6 +47,7 @@ RULES: tuple[tuple[str, str], ...] = (
     (r"async with ", "with "),
     (r"async for ", "for "),
     (r"await ", ""),
+    (r"Awaitable\[(\w+)\]", r"\1"),
     (r"aclose", "close"),
     (r"redis\.asyncio", "redis"),
     (r"asyncio\.sleep\b", "time.sleep"),

@@ -26,6 +26,13 @@ ConfigOption = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="A file of settings (default: kvmigrate.toml).")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
+FlagsOption = Annotated[
+    str | None,
+    typer.Option("--flags", metavar="FILE", help="The flags (default: flags.yaml, else the row in the target)."),
+]
+StateOption = Annotated[
+    Path | None, typer.Option("--state", metavar="FOLDER", help="A folder of this machine that services look at.")
+]
 ReplicasOption = Annotated[
     int | None,
     typer.Option(
@@ -63,9 +70,12 @@ def settings_of(
     target: str | None = None,
     config: Path | None = None,
     replicas: int | None = None,
+    flags: str | None = None,
+    state: Path | None = None,
 ) -> Settings:
     """Return the settings of a command: its options before environment and file. See `read_settings`."""
     options = {"mapping": mapping, "source": source, "target": target, "wait_replicas": replicas}
+    options |= {"flags": flags, "state": state}
     return read_settings(options, config=config)
 
 
@@ -77,12 +87,13 @@ def next_command(settings: Settings, command: str, *sides: str) -> str:
 
         command: Without ``kvmigrate``.
 
-        sides: Which of source and target it needs.
+        sides: Which of source, target and flags it needs.
     """
     values = {
         "mapping": str(settings.mapping),
         "source": mask_url(settings.source),
         "target": mask_url(settings.target),
+        "flags": mask_url(settings.flags) if "://" in settings.flags else settings.flags,
     }
     words = [program(), command]
     for name in ("mapping", *sides):

@@ -97,7 +97,7 @@ class LiveWriter(Protocol):
         """Return the tables' clock, in milliseconds since 1970: what expires there goes by it."""
         ...
 
-    def version(self, key: str) -> Version | None:
+    def version(self, key: str, *, deadline_s: float = 5.0) -> Version | None:
         """Return as of which version the tables hold the key; ``None`` where they never did. Raises `TargetError`."""
         ...
 

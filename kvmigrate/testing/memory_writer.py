@@ -136,8 +136,9 @@ class MemoryLiveWriter:
         self._tables.before("now_ms", deadline_s)
         return self._tables.now_ms()
 
-    def version(self, key: str) -> Version | None:
+    def version(self, key: str, *, deadline_s: float = 5.0) -> Version | None:
         """As the seam."""
+        del deadline_s
         return self._tables.version(key)
 
     def begin_epoch(self) -> Control:

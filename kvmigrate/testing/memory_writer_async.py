@@ -134,8 +134,9 @@ class AsyncMemoryLiveWriter:
         self._tables.before("now_ms", deadline_s)
         return self._tables.now_ms()
 
-    async def version(self, key: str) -> Version | None:
+    async def version(self, key: str, *, deadline_s: float = 5.0) -> Version | None:
         """As the seam."""
+        del deadline_s
         return self._tables.version(key)
 
     async def begin_epoch(self) -> Control:
