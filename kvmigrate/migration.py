@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, NamedTuple, Self
 
 import structlog
 
@@ -24,9 +24,13 @@ from kvmigrate.backfill.share_work import BackfillSetup, Done
 from kvmigrate.backfill.undo import UndoReport, run_undo
 from kvmigrate.backfill.where import read_where
 from kvmigrate.config import Settings, mask_url, read_settings
+from kvmigrate.consistency.bounds import CONFIDENCE
 from kvmigrate.consistency.json_exact import loads_column
 from kvmigrate.consistency.report import VerifyReport
+from kvmigrate.consistency.sample import Wanted, new_seed, run_sample
+from kvmigrate.consistency.sample_report import SampleReport
 from kvmigrate.consistency.share_work import Compared, VerifySetup, run_shared_verify
+from kvmigrate.consistency.sight import FencedSight, Sight
 from kvmigrate.consistency.verify import run_verify
 from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.relay import Relay
@@ -39,11 +43,13 @@ from kvmigrate.export.target import TargetExport
 from kvmigrate.model import Authority, Item, ItemKind, Version
 from kvmigrate.processes.crew import Crew
 from kvmigrate.relaying import LiveScope, Opener, read_control
+from kvmigrate.repairing import Repair
 from kvmigrate.stages import Stages, leader_steps
 from kvmigrate.stores.base import KVSource, divisible
 from kvmigrate.stores.export_format import write_item, write_unreadable
 from kvmigrate.stores.open import open_fenced, open_source, open_writer
 from kvmigrate.target.base import QuarantineEntry
+from kvmigrate.target.evidence import SAMPLE, Evidence
 from kvmigrate.target.live_base import Control
 from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.postgres import PostgresTarget
@@ -67,6 +73,20 @@ WORTH_PROCESSES_KEYS = 50_000
 
 MOST_PROCESSES = 8
 """Worker processes at most, unless more are asked for: each has its own connections to store and database."""
+
+
+class Sampled(NamedTuple):
+    """A sample, and what became of it.
+
+    Attributes:
+        unkept: Why it could not be kept as evidence, or "".
+
+        unfinished: The tables are those of a backfill that did not come to its end.
+    """
+
+    report: SampleReport
+    unkept: str
+    unfinished: bool
 
 
 class Migration:
@@ -299,10 +319,11 @@ class Migration:
             reader = stack.enter_context(PostgresRowReader.open(url, self.mapping, json_loads=loads_column))
             finished = reader.is_backfill_finished()
             count = self._processes(processes) if limit_keys is None else 1
+            sight = self._sight(stack)
             if count > 1:
-                setup = VerifySetup(*self._opened(), entity, show_values)
+                setup = VerifySetup(*self._opened(), entity, show_values, is_live=sight is not None)
                 crew = stack.enter_context(Crew(setup, count, Compared))
-                found = run_shared_verify(source, reader, self.mapping, crew, entity=entity, progress=told)
+                found = run_shared_verify(source, reader, self.mapping, crew, entity=entity, progress=told, sight=sight)
             else:
                 found = run_verify(
                     source,
@@ -312,9 +333,59 @@ class Migration:
                     show_values=show_values,
                     limit=limit_keys,
                     entity=entity,
+                    sight=sight,
                 )
         found.unfinished = not finished
         return found
+
+    def sample(
+        self,
+        wanted: Wanted,
+        *,
+        seed: int | None = None,
+        confidence: float = CONFIDENCE,
+        entity: str | None = None,
+        show_values: bool = False,
+        progress: Progress | None = None,
+    ) -> Sampled:
+        """Compare some keys of both sides, drawn by chance, and keep what was found as evidence. See `run_sample`."""
+        self.check_entities([entity] if entity else [])
+        source, url, told = self.source, self.settings.need_target(), counted(progress)
+        report = SampleReport(new_seed() if seed is None else seed, confidence)
+        with ExitStack() as stack:
+            reader = stack.enter_context(PostgresRowReader.open(url, self.mapping, json_loads=loads_column))
+            run_sample(
+                source,
+                reader,
+                self.mapping,
+                wanted,
+                report,
+                sight=self._sight(stack),
+                entity=self.mapping.entity(entity) if entity else None,
+                show_values=show_values,
+                progress=told,
+            )
+            finished = reader.is_backfill_finished()
+            evidence = stack.enter_context(Evidence(url, self.mapping.name))
+            facts = {**report.evidence(), "whole": entity is None}
+            unkept = evidence.try_add(SAMPLE, facts, mapping=self.mapping.fingerprint)
+        return Sampled(report, unkept, not finished)
+
+    def repairs(self) -> Repair:
+        """Return what repairs single items of this mapping, from the side that leads. See `Repair`."""
+        return Repair(self.settings, self.lens, self._control())
+
+    def _sight(self, stack: ExitStack) -> Sight | None:
+        """Return what sees marks in the store; ``None`` where this mapping is not live."""
+        try:
+            control = read_control(self.settings.need_target(), self.lens)
+        except SchemaError:
+            return None  # of a version that knew no live migration
+        if control is None or not control.epoch:
+            return None
+        store = open_fenced(self.settings.need_source(), scope=self.mapping.name)
+        stack.callback(store.close)
+        return FencedSight(store)
 
     def export_from_source(
         self,

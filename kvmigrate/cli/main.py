@@ -10,7 +10,21 @@ from typing import Annotated
 
 import typer
 
-from kvmigrate.cli import backfill, control, demo, doctor, export, quarantine, relay, schema, stage, undo, verify
+from kvmigrate.cli import (
+    backfill,
+    control,
+    demo,
+    doctor,
+    export,
+    quarantine,
+    relay,
+    repair,
+    sample,
+    schema,
+    stage,
+    undo,
+    verify,
+)
 from kvmigrate.cli.group import KVMigrateGroup
 from kvmigrate.cli.logs import configure_logs
 from kvmigrate.cli.options import example
@@ -52,6 +66,8 @@ app.command("backfill", epilog=backfill.EPILOG)(backfill.backfill)
 app.command("relay", epilog=relay.EPILOG)(relay.relay)
 app.add_typer(stage.app, name="stage", epilog=stage.EPILOG)
 app.command("verify", epilog=verify.EPILOG)(verify.verify)
+app.command("sample", epilog=sample.EPILOG)(sample.sample)
+app.command("repair", epilog=repair.EPILOG)(repair.repair)
 app.add_typer(quarantine.app, name="quarantine", epilog=quarantine.EPILOG)
 app.add_typer(control.app, name="control", epilog=control.EPILOG)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)

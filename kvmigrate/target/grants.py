@@ -35,6 +35,7 @@ CONTROL_RIGHTS: Mapping[str, Mapping[Part, str]] = {
     "process": {Part.SERVICE: _WRITE, Part.RELAY: _WRITE},
     "lease": {Part.RELAY: _WRITE},
     "change_log": {Part.RELAY: _ADD},
+    "evidence": {Part.RELAY: _WRITE},
 }
 """Rights in each table of the control schema; a reader reads all of them. A new table gets its line here."""
 
