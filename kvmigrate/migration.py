@@ -32,6 +32,7 @@ from kvmigrate.consistency.sample_report import SampleReport
 from kvmigrate.consistency.share_work import Compared, VerifySetup, run_shared_verify
 from kvmigrate.consistency.sight import FencedSight, Sight
 from kvmigrate.consistency.verify import run_verify
+from kvmigrate.cutover.divergence import Wish
 from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.relay import Relay
 from kvmigrate.dualwrite.store import Store
@@ -49,7 +50,7 @@ from kvmigrate.stores.base import KVSource, divisible
 from kvmigrate.stores.export_format import write_item, write_unreadable
 from kvmigrate.stores.open import open_fenced, open_source, open_writer
 from kvmigrate.target.base import QuarantineEntry
-from kvmigrate.target.evidence import SAMPLE, Evidence
+from kvmigrate.target.evidence import SAMPLE, VERIFY, Evidence
 from kvmigrate.target.live_base import Control
 from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.postgres import PostgresTarget
@@ -253,7 +254,10 @@ class Migration:
     def stages(self) -> Stages:
         """Return what moves this mapping from stage to stage. See `Stages`."""
         settings = self.settings
-        return Stages(settings.need_source(), settings.need_target(), self.lens, replicas=settings.wait_replicas)
+        wish = Wish(settings.max_divergence_pct, settings.min_samples)
+        return Stages(
+            settings.need_source(), settings.need_target(), self.lens, replicas=settings.wait_replicas, wish=wish
+        )
 
     def retune(self, changes: Mapping[str, Any]) -> RunState:
         """Change knobs of the backfill of this mapping that runs now, wherever it runs; see `Knobs`.
@@ -335,7 +339,11 @@ class Migration:
                     entity=entity,
                     sight=sight,
                 )
-        found.unfinished = not finished
+            found.unfinished = not finished
+            if found.complete and entity is None:
+                evidence = stack.enter_context(Evidence(url, self.mapping.name))
+                if unkept := evidence.try_add(VERIFY, found.evidence(), mapping=self.mapping.fingerprint):
+                    _log.debug("the verification was not kept", why=unkept)
         return found
 
     def sample(

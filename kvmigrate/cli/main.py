@@ -16,6 +16,7 @@ from kvmigrate.cli import (
     demo,
     doctor,
     export,
+    gate,
     quarantine,
     relay,
     repair,
@@ -65,6 +66,7 @@ app.command("schema", epilog=schema.EPILOG)(schema.schema)
 app.command("backfill", epilog=backfill.EPILOG)(backfill.backfill)
 app.command("relay", epilog=relay.EPILOG)(relay.relay)
 app.add_typer(stage.app, name="stage", epilog=stage.EPILOG)
+app.command("gate", epilog=gate.EPILOG)(gate.gate)
 app.command("verify", epilog=verify.EPILOG)(verify.verify)
 app.command("sample", epilog=sample.EPILOG)(sample.sample)
 app.command("repair", epilog=repair.EPILOG)(repair.repair)

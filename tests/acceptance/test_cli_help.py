@@ -37,7 +37,7 @@ def test_every_verb_is_known() -> None:
     """The verbs are the documented ones; those that are not built are absent."""
     verbs = {path[0] for path in COMMANDS if path}
 
-    expected = "demo schema backfill stage verify sample repair quarantine relay undo export control doctor"
+    expected = "demo schema backfill stage verify sample repair gate quarantine relay undo export control doctor"
     assert set(expected.split()) == verbs
 
 
