@@ -97,7 +97,7 @@ def test_a_key_whose_write_is_under_way_is_pending(
     """Neither equal nor divergent, for the sweep, the sample and the repair; a relay settles it."""
     go_live(cli, repository)
     [clock] = redis_client.keys("kvm:c:*")
-    marks = clock.replace(b"kvm:c:", b"kvm:d:")
+    marks = bytes(clock).replace(b"kvm:c:", b"kvm:d:")
     redis_client.set("client:1", json.dumps({"name": "not mirrored yet"}))
     redis_client.zadd(marks, {"client:1": 1.0})
 
