@@ -265,7 +265,7 @@ class LastMeasured:
         facts = found.facts
         counts = facts["n"], facts["population"], facts["divergent"]
         shares = facts["lower_pct"], facts["upper_pct"], facts["worst_pct"]
-        return Measurement(found.kind, *counts, *shares, found.age_s, is_current)
+        return Measurement(found.kind, *counts, *shares, found.age_s, is_current, found.unmended)
 
 
 class WatchStep:

@@ -21,6 +21,8 @@ class Measurement(NamedTuple):
         worst_pct: The upper bound if every key that could not be compared diverges.
 
         is_current: It was made in this epoch and by this mapping.
+
+        unmended: Divergent keys that an earlier one found, and that neither a repair nor a verification has settled.
     """
 
     kind: str
@@ -32,6 +34,7 @@ class Measurement(NamedTuple):
     worst_pct: float
     age_s: float
     is_current: bool = True
+    unmended: int = 0
 
     @property
     def is_usable(self) -> bool:
@@ -77,6 +80,9 @@ def shortcoming(found: Measurement | None, wish: Wish) -> tuple[str, str, int]:
         if found.divergent:
             what = f"{found.divergent} of {found.n} keys diverged in the last {found.kind}"
             return "fail", f"{what}: `kvmigrate repair`, and measure again", 0
+        if found.unmended:
+            what = f"an earlier measurement found {found.unmended} divergent keys, and nothing has mended them since"
+            return "fail", f"{what}: `kvmigrate repair --all`, or `kvmigrate verify`", 0
     elif found.lower_pct > limit:
         why = f"at least {found.lower_pct:.3g} % of all keys diverge: `kvmigrate repair`, and measure again"
         return "fail", why, 0

@@ -175,7 +175,7 @@ def _divergence(measured: Measurement | None, wish: Wish) -> Iterator[Check]:
     value: float | None = None
     limit, unit = (0.0, "keys") if wish.max_pct is None else (wish.max_pct, "% of keys")
     if measured is not None:
-        value = measured.divergent if wish.max_pct is None else measured.upper_pct
+        value = (measured.divergent or measured.unmended) if wish.max_pct is None else measured.upper_pct
     yield Check("divergence", Verdict(verdict), value, "<=", limit, unit, n, n + needed, why)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple, Self
 
@@ -30,9 +30,18 @@ WHERE c.scope = %s AND e.scope = c.id AND e.keep_until < now()
 """
 
 _LATEST = """
-SELECT e.kind, e.at, extract(epoch FROM clock_timestamp() - e.at)::float8, e.epoch, e.authority, e.mapping, e.facts
+SELECT e.kind, e.at, extract(epoch FROM clock_timestamp() - e.at)::float8, e.epoch, e.authority, e.mapping, e.facts,
+    coalesce((
+        SELECT max((b.facts ->> 'divergent')::bigint) FROM kvmigrate.evidence AS b
+        WHERE b.scope = e.scope AND b.kind IN ('sample', 'verify') AND (b.epoch, b.mapping) = (e.epoch, e.mapping)
+            AND b.id > coalesce((
+                SELECT max(m.id) FROM kvmigrate.evidence AS m
+                WHERE m.scope = e.scope
+                    AND (m.kind = 'repair' OR m.kind = 'verify' AND (m.facts ->> 'divergent')::bigint = 0)
+            ), 0)
+    ), 0)
 FROM kvmigrate.evidence AS e JOIN kvmigrate.control AS c ON c.id = e.scope
-WHERE c.scope = %s AND e.kind = ANY(%s) AND coalesce((e.facts ->> 'whole')::boolean, true)
+WHERE c.scope = %s AND e.kind IN ('sample', 'verify') AND coalesce((e.facts ->> 'whole')::boolean, true)
 ORDER BY e.id DESC LIMIT 1
 """
 
@@ -46,6 +55,9 @@ class Measured(NamedTuple):
         mapping: Fingerprint of the mapping that was compared by.
 
         facts: ``n``, ``population``, ``divergent``, ``upper_pct``, ``worst_pct`` and more.
+
+        unmended: The most divergent keys that this one, or one like it, found since the last repair or clean
+            verification: a sample that happens to miss them does not make them good.
     """
 
     kind: str
@@ -55,6 +67,7 @@ class Measured(NamedTuple):
     authority: str
     mapping: str
     facts: Mapping[str, Any]
+    unmended: int
 
 
 class Evidence:
@@ -87,9 +100,9 @@ class Evidence:
             return str(exc)
         return ""
 
-    def latest(self, kinds: Sequence[str] = (SAMPLE, VERIFY)) -> Measured | None:
+    def latest(self) -> Measured | None:
         """Return the last measurement of all entities; ``None`` where there is none."""
-        rows = self._session.run(lambda connection: connection.execute(_LATEST, [self._scope, list(kinds)]).fetchall())
+        rows = self._session.run(lambda connection: connection.execute(_LATEST, [self._scope]).fetchall())
         return Measured(*rows[0]) if rows else None
 
     def close(self) -> None:

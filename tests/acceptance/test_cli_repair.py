@@ -97,7 +97,8 @@ def test_a_key_whose_write_is_under_way_is_pending(
     """Neither equal nor divergent, for the sweep, the sample and the repair; a relay settles it."""
     go_live(cli, repository)
     [clock] = redis_client.keys("kvm:c:*")
-    marks = bytes(clock).replace(b"kvm:c:", b"kvm:d:")
+    assert isinstance(clock, bytes)
+    marks = clock.replace(b"kvm:c:", b"kvm:d:")
     redis_client.set("client:1", json.dumps({"name": "not mirrored yet"}))
     redis_client.zadd(marks, {"client:1": 1.0})
 
@@ -167,6 +168,12 @@ def test_the_gate_explains_what_was_measured(cli: CommandLine, repository: Path,
     typed(cli, repository, "sample", code=5)
     assert "fail" == typed(cli, repository, "gate", code=3)["verdict"]
     assert 3 == cli("stage", "advance", "--yes", *cli.sides).code
+    # Another sample that happens to miss it changes nothing.
+    typed(cli, repository, "sample", "--entity", "gift")
+    pg.execute("UPDATE clients SET name = 'Bo' WHERE id = 2")
+    typed(cli, repository, "sample")
+    assert "fail" == typed(cli, repository, "gate", code=3)["verdict"]
+    pg.execute("UPDATE clients SET name = 'changed' WHERE id = 2")
     typed(cli, repository, "repair", "--all", "--yes")
     typed(cli, repository, "verify")
     [check] = [

@@ -132,6 +132,7 @@ def divergence(measured: Measurement | None, wish: Wish) -> tuple[str, int] | No
         ({"divergent": 1, "lower_pct": 0.01}, Wish(), "fail"),
         ({"divergent": 1, "lower_pct": 0.01, "age_s": 90_000.0}, Wish(), None),
         ({"divergent": 1, "lower_pct": 0.01, "is_current": False}, Wish(), None),
+        ({"unmended": 2}, Wish(), "fail"),
         ({}, Wish(0.1), "pass"),
         ({}, Wish(0.05), "inconclusive"),
         ({"divergent": 9, "lower_pct": 0.06, "upper_pct": 0.5}, Wish(0.05), "fail"),
