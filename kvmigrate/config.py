@@ -10,6 +10,9 @@ wait-replicas  ``KVMIGRATE_WAIT_REPLICAS``  ``wait_replicas``   0
 flags          ``KVMIGRATE_FLAGS``          ``flags``           ``flags.yaml``, where it exists
 state          ``KVMIGRATE_STATE``          ``state``           none
 =============  ===========================  ==================  =================================
+
+``max_divergence_pct`` and ``min_samples`` (``--max-divergence``, ``--min-samples``), too: what a gate asks of the last
+measurement of divergence; by default nothing, but that no divergence was found.
 """
 
 from __future__ import annotations
@@ -36,7 +39,9 @@ FLAGS_FILE = "flags.yaml"
 """The flags, when nothing names others."""
 
 _WAIT_REPLICAS = "wait_replicas"
-_KEYS = ("source", "target", "mapping", _WAIT_REPLICAS, "flags", "state")
+_MAX_DIVERGENCE, _MIN_SAMPLES = "max_divergence_pct", "min_samples"
+_KEYS = ("source", "target", "mapping", _WAIT_REPLICAS, _MAX_DIVERGENCE, _MIN_SAMPLES, "flags", "state")
+_OPTIONS = {_MAX_DIVERGENCE: "--max-divergence"}
 _VARIABLES = {key: f"KVMIGRATE_{key.upper()}" for key in _KEYS}
 _SHOWN_OPTIONS = re.compile(r"(?:^|&)((?:table|key_column|value_column|expires_column|sslmode)=[^&]*)")
 
@@ -62,6 +67,10 @@ class Settings:
             the row in the target.
 
         state: A folder of this machine for what the next start should know, or ``None``.
+
+        max_divergence_pct: A gate lets at most that share of keys diverge, in per cent, and wants a measurement.
+
+        min_samples: A gate wants so many keys compared.
     """
 
     source: str = field(default="", repr=False)
@@ -72,6 +81,8 @@ class Settings:
     wait_replicas: int = 0
     flags: str = field(default="", repr=False)
     state: Path | None = None
+    max_divergence_pct: float | None = None
+    min_samples: int = 0
 
     def __repr__(self) -> str:
         shown = f"source={mask_url(self.source)!r}, target={mask_url(self.target)!r}"
@@ -91,7 +102,7 @@ class Settings:
 
 
 def read_settings(
-    options: Mapping[str, str | Path | int | None] | None = None,
+    options: Mapping[str, str | Path | float | None] | None = None,
     *,
     config: Path | None = None,
     environment: Mapping[str, str] | None = None,
@@ -100,7 +111,7 @@ def read_settings(
     """Return the settings, each from the first place that has it.
 
     Args:
-        options: What the command line gave: source, target, mapping, wait_replicas, flags, state.
+        options: What the command line gave, by setting, such as source, target, mapping.
 
         config: A file in place of ``kvmigrate.toml`` of the current folder; it must exist.
 
@@ -119,7 +130,10 @@ def read_settings(
     values: dict[str, str] = {}
     came_from: dict[str, str] = {}
     for name in _KEYS:
-        places = [(given.get(name), f"--{name.replace('_', '-')}"), (variables.get(_VARIABLES[name]), _VARIABLES[name])]
+        places = [
+            (given.get(name), _OPTIONS.get(name, f"--{name.replace('_', '-')}")),
+            (variables.get(_VARIABLES[name]), _VARIABLES[name]),
+        ]
         for value, place in [*places, (written.get(name), str(file))]:
             if value:
                 values[name], came_from[name] = value, place
@@ -130,9 +144,22 @@ def read_settings(
         values["flags"], came_from["flags"] = str(folder / FLAGS_FILE), "the current folder"
     mapping = Path(values["mapping"]) if "mapping" in values else None
     state = Path(values["state"]) if "state" in values else None
-    replicas = _number(values.get(_WAIT_REPLICAS, "0"), came_from.get(_WAIT_REPLICAS, ""))
+    replicas, samples = (
+        _number(values.get(name, "0"), came_from.get(name, ""), name) for name in (_WAIT_REPLICAS, _MIN_SAMPLES)
+    )
+    divergence = _percent(values.get(_MAX_DIVERGENCE), came_from.get(_MAX_DIVERGENCE, ""))
     sides = values.get("source", ""), values.get("target", "")
-    return Settings(*sides, mapping, came_from, config, replicas, flags=values.get("flags", ""), state=state)
+    return Settings(
+        *sides,
+        mapping,
+        came_from,
+        config,
+        replicas,
+        flags=values.get("flags", ""),
+        state=state,
+        max_divergence_pct=divergence,
+        min_samples=samples,
+    )
 
 
 def is_ci() -> bool:
@@ -157,10 +184,23 @@ def mask_url(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{'?' if shown else ''}{shown}"
 
 
-def _number(text: str, place: str) -> int:
+def _number(text: str, place: str, name: str) -> int:
     if not (text.isascii() and text.isdecimal()):
-        raise ConfigError(f"{place}: {text!r} is no number of replicas", hint=f"{_WAIT_REPLICAS} = 1")
+        what = "replicas" if name == _WAIT_REPLICAS else "samples"
+        raise ConfigError(f"{place}: {text!r} is no number of {what}", hint=f"{name} = 1")
     return int(text)
+
+
+def _percent(text: str | None, place: str) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 100:
+        raise ConfigError(f"{place}: {text!r} is no share of keys", hint=f"in per cent: {_MAX_DIVERGENCE} = 0.1")
+    return value
 
 
 def _missing(name: str, what: str, example: str) -> str:
@@ -198,7 +238,9 @@ def _checked(file: Path, name: str, value: Any) -> str:
         near = difflib.get_close_matches(name, _KEYS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(_KEYS)}"
         raise ConfigError(f"{file}: unknown key {name!r}", hint=hint)
-    if name == _WAIT_REPLICAS:
+    if name == _MAX_DIVERGENCE and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if name in {_WAIT_REPLICAS, _MIN_SAMPLES}:
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ConfigError(f"{file}: {name} must be a number from 0", hint=f"{name} = 1")
         return str(value)

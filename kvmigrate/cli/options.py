@@ -39,6 +39,16 @@ ReplicasOption = Annotated[
         "--wait-replicas", metavar="N", min=0, help="Replicas of the store that must have a seal before it counts."
     ),
 ]
+DivergenceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-divergence", metavar="PCT", help="At most PCT per cent of the keys may diverge, as measured last."
+    ),
+]
+SamplesOption = Annotated[
+    int | None,
+    typer.Option("--min-samples", metavar="N", min=1, help="So many keys must have been compared, or all of them."),
+]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 LimitOption = Annotated[
     int | None, typer.Option("--limit", metavar="N", min=1, help="Stop after about N keys: for a first look.")
@@ -72,9 +82,12 @@ def settings_of(
     replicas: int | None = None,
     flags: str | None = None,
     state: Path | None = None,
+    max_divergence: float | None = None,
+    min_samples: int | None = None,
 ) -> Settings:
     """Return the settings of a command: its options before environment and file. See `read_settings`."""
-    options = {"mapping": mapping, "source": source, "target": target, "wait_replicas": replicas}
+    options: dict[str, str | Path | float | None] = {"mapping": mapping, "source": source, "target": target}
+    options |= {"wait_replicas": replicas, "max_divergence_pct": max_divergence, "min_samples": min_samples}
     options |= {"flags": flags, "state": state}
     return read_settings(options, config=config)
 

@@ -35,5 +35,7 @@ def gather(sides: Sides, to: Stage) -> Facts:
         processes=sides.row.processes(),
         tells_failovers=not sides.row.incarnation().endswith(_HIDDEN),
         left=sides.left,
+        measured=sides.measured(control) if to in {Stage.LIVE, Stage.RAMPDOWN} else None,
+        wish=sides.wish,
         pointers=None if unbuilt is None else [f"{name} ({why})" for name, why in sorted(unbuilt.items())],
     )

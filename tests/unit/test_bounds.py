@@ -1,102 +1,144 @@
-"""The clamp: what is allowed of a wish, in every stage, and when little is known."""
+"""What the bounds of a sample promise: against exact sums, and against chance with a seed."""
 
-from __future__ import annotations
-
-import datetime as dt
-from typing import Any
+import random
+from collections.abc import Callable
+from fractions import Fraction
+from functools import cache
+from math import comb
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from kvmigrate.intent import FULL, ReadIntent, Rollback
-from kvmigrate.model import Authority, Stage
-from kvmigrate.reads.bounds import Known, Plan, plan_of
-from kvmigrate.target.live_base import Control
+from kvmigrate.consistency.bounds import Bounds, anytime_bounds, fixed_bounds, needed_samples
 
-WISH = ReadIntent(share=FULL, sticky="client", allow=frozenset({"42"}), shadow=500)
-
-
-def control(stage: Stage = Stage.LIVE, **changes: Any) -> Control:
-    """A control row with nothing amiss."""
-    leads = stage in {Stage.RAMPDOWN, Stage.COMPLETE}
-    row = Control(
-        scope=1,
-        epoch=5,
-        authority=Authority.TABLES if leads else Authority.STORE,
-        stage=stage,
-        phase="",
-        backfill_epoch=0,
-        backfilled_epoch=0,
-        owes_all=False,
-        store_incarnation="",
-        target_incarnation="",
-        safe_n={},
-        updated_at=dt.datetime.now(dt.UTC),
-    )
-    return row._replace(**changes)
+KEYS, WRONG, MOST, EVERY, RUNS = 3_000, 60, 600, 10, 150
 
 
-def plan(known: Known, rollback: Rollback | None = None, *, has_tables: bool = True) -> Plan:
-    """What is done of the wish."""
-    return plan_of(WISH, known, rollback, scope="shop", has_tables=has_tables)
+def at_most(divergent: int, n: int, keys: int, wrong: int) -> Fraction:
+    """How likely at most so many of a sample diverge, by whole numbers."""
+    return Fraction(sum(comb(wrong, k) * comb(keys - wrong, n - k) for k in range(divergent + 1)), comb(keys, n))
 
 
-@pytest.mark.parametrize(
-    ("stage", "share", "shadow", "may", "leads"),
-    [
-        (Stage.OFF, 0, 0, False, False),
-        (Stage.DUALWRITE, 0, 0, False, False),
-        (Stage.SHADOW, 0, 500, False, False),
-        (Stage.LIVE, FULL, 500, True, False),
-        (Stage.RAMPDOWN, FULL, 0, True, True),
-        (Stage.COMPLETE, FULL, 0, True, True),
-    ],
-)
-def test_each_stage_bounds_the_wish(stage: Stage, share: int, shadow: int, may: bool, leads: bool) -> None:  # noqa: FBT001 - a table
-    """Tables are compared in shadow, read by flag in live, and lead from rampdown on."""
-    found = plan(Known(control(stage)))
-
-    assert (share, shadow, may, leads) == (found.share, found.shadow, found.may, found.leads)
-    assert (stage is not Stage.COMPLETE) == found.falls_back
+@st.composite
+def samples(draw: st.DrawFn) -> tuple[int, int, int]:
+    """Divergent keys, sample, and all keys: as they may occur together."""
+    keys = draw(st.integers(1, 60))
+    n = draw(st.integers(1, keys))
+    return draw(st.integers(0, n)), n, keys
 
 
-@pytest.mark.parametrize(
-    ("known", "said"),
-    [
-        (Known(), "not seen yet"),
-        (Known(control(backfilled_epoch=None)), "no backfill"),
-        (Known(control(backfill_epoch=2, backfilled_epoch=1)), "no backfill"),
-        (Known(control(owes_all=True)), "marks were lost"),
-        (Known(control(), fence_epoch=5, fence_owes=True), "marks were lost"),
-        (Known(control(), fence_epoch=6), "later epoch"),
-    ],
-)
-def test_tables_that_may_lack_something_are_never_read(known: Known, said: str) -> None:
-    """Whatever the flag says, for everybody and for testers, and with the reason told."""
-    found = plan(known)
+@given(samples(), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
+@settings(max_examples=80, deadline=None)
+def test_the_bounds_of_a_known_number_of_keys_are_exact(sample: tuple[int, int, int], confidence: float) -> None:
+    """They are the outermost numbers of divergent keys with which the sample is not too unlikely."""
+    divergent, n, keys = sample
+    alpha = (1 - Fraction(confidence)) * (1 - Fraction(1, 10**9))
+    possible = range(divergent, keys - n + divergent + 1)
+    most = max(wrong for wrong in possible if at_most(divergent, n, keys, wrong) > alpha)
+    above = (wrong for wrong in possible if not divergent or 1 - at_most(divergent - 1, n, keys, wrong) > alpha)
 
-    assert (0, 0, False, frozenset()) == (found.share, found.shadow, found.may, found.allow)
-    assert said in found.why
+    found = fixed_bounds(divergent, n, population=keys, confidence=confidence)
+
+    assert Bounds(min(above) / keys, most / keys, "hypergeometric") == found
 
 
-def test_a_rollback_ends_reads_of_tables() -> None:
-    """With its name on it; while the tables lead it cannot."""
-    back = Rollback("2026-01-01T00:00:00+00:00", "ada")
+@given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+@settings(max_examples=60, deadline=None)
+def test_the_bounds_of_any_number_of_keys_are_exact(sample: tuple[int, int]) -> None:
+    """At each bound the tail of the binomial distribution is what the confidence leaves."""
+    divergent, n = sample
+    found = fixed_bounds(divergent, n, population=None)
 
-    assert (0, "rolled back by ada at 2026-01-01T00:00:00+00:00") == plan(Known(control()), back)[0::9]
-    assert plan(Known(control(Stage.RAMPDOWN)), back).leads
+    def tail(share: float, low: int, high: int) -> float:
+        one = Fraction(share)
+        return float(sum(comb(n, k) * one**k * (1 - one) ** (n - k) for k in range(low, high + 1)))
+
+    if divergent < n:
+        assert tail(found.upper, 0, divergent) == pytest.approx(0.05, rel=1e-6)
+    if divergent:
+        assert tail(found.lower, divergent, n) == pytest.approx(0.05, rel=1e-6)
+    assert found.lower <= divergent / n <= found.upper
 
 
-@pytest.mark.parametrize("authority", [Authority.TABLES, Authority.RETIRED])
-def test_a_fence_of_a_later_epoch_says_that_the_tables_lead(authority: Authority) -> None:
-    """A process that cannot see the control row must not read a store that nobody writes."""
-    assert plan(Known(control(), fence_epoch=6, fence_authority=authority)).leads
-    assert plan(Known(None, fence_epoch=6, fence_authority=authority)).leads
-    assert not plan(Known(control(), fence_epoch=4, fence_authority=authority)).leads
+@pytest.mark.parametrize("bounds", [fixed_bounds, anytime_bounds])
+@given(samples())
+@settings(max_examples=60, deadline=None)
+def test_bounds_close_in_on_what_is_known(bounds: Callable[..., Bounds], sample: tuple[int, int, int]) -> None:
+    """They enclose the sample's share, and are it once every key was compared; one more divergent key raises them."""
+    divergent, n, keys = sample
+    found = bounds(divergent, n, population=keys)
+
+    possible = Bounds(divergent / keys, (keys - n + divergent) / keys, "")
+    assert possible.lower <= found.lower <= found.upper <= possible.upper
+    whole = bounds(divergent, keys, population=keys)
+    assert (divergent / keys, divergent / keys) == (whole.lower, whole.upper)
+    if divergent < n:
+        more = bounds(divergent + 1, n, population=keys)
+        assert found.lower <= more.lower
+        assert found.upper <= more.upper
 
 
-def test_an_endpoint_without_a_reader_of_tables_stays() -> None:
-    """And says what is missing."""
-    found = plan(Known(control()), has_tables=False)
+def test_many_keys_are_as_good_as_any_number() -> None:
+    """With a sample that is small beside them, both forms of a method give the same."""
+    for bounds in (fixed_bounds, anytime_bounds):
+        for divergent, n in ((0, 1_000), (7, 5_000), (400, 1_000)):
+            one, other = bounds(divergent, n, population=10**9), bounds(divergent, n, population=None)
+            assert (one.lower, one.upper) == pytest.approx((other.lower, other.upper), rel=1e-4, abs=1e-8)
 
-    assert 0 == found.share
-    assert "`.tables`" in found.why
+
+def test_how_many_more_are_needed() -> None:
+    """2,995 keys without a difference for 99.9 % at 95 %; a known number of keys needs fewer, and may be hopeless."""
+    assert 2_995 == needed_samples(0.001, 0, 0, population=None)
+    assert 1_791 == needed_samples(0.001, 0, 1_204, population=None)
+    assert 299 == needed_samples(0.01, 0, 0, population=None)
+    assert 0 == needed_samples(0.01, 0, 299, population=None)
+    assert needed_samples(0.001, 0, 0, population=None, anytime=True) == 8_062
+    assert needed_samples(0.001, 2, 500, population=1_000) is None
+    more = needed_samples(0.01, 1, 100, population=2_000)
+    assert more is not None
+    assert 0.01 >= fixed_bounds(1, 100 + more, population=2_000).upper
+    assert 0.01 < fixed_bounds(1, 99 + more, population=2_000).upper
+
+
+@pytest.mark.parametrize("sample", [(3, 2, None), (0, 5, 4), (-1, 5, 9)])
+def test_numbers_that_contradict_each_other_are_refused(sample: tuple[int, int, int | None]) -> None:
+    """More divergent than drawn, more drawn than there are."""
+    divergent, n, keys = sample
+
+    with pytest.raises(ValueError, match="drawn from"):
+        fixed_bounds(divergent, n, population=keys)
+
+
+def misses(bounds: Callable[..., Bounds], seed: int) -> float:
+    """How often bounds, looked at after every ten keys, exclude the truth at any of the looks."""
+
+    @cache
+    def excludes(divergent: int, n: int) -> bool:
+        found = bounds(divergent, n, population=KEYS)
+        return not found.lower <= WRONG / KEYS <= found.upper
+
+    chance, missed = random.Random(seed), 0
+    for _ in range(RUNS):
+        drawn = [key < WRONG for key in chance.sample(range(KEYS), MOST)]
+        missed += any(excludes(sum(drawn[:n]), n) for n in range(EVERY, MOST + 1, EVERY))
+    return missed / RUNS
+
+
+def test_looking_again_and_again_is_what_anytime_bounds_are_for() -> None:
+    """They miss the truth at any of 60 looks in fewer than 5 % of the runs; bounds of a fixed sample far more often."""
+    assert 0.05 >= misses(anytime_bounds, seed=1)
+    assert 0.2 < misses(fixed_bounds, seed=1)
+
+
+def test_bounds_of_a_fixed_sample_hold_for_one_look() -> None:
+    """Summed over everything that may be drawn, each misses the truth with at most what its confidence leaves."""
+    n, wrong, keys = 40, 9, 200
+    below = above = Fraction(0)
+    for divergent in range(min(n, wrong) + 1):
+        chance = Fraction(comb(wrong, divergent) * comb(keys - wrong, n - divergent), comb(keys, n))
+        found = fixed_bounds(divergent, n, population=keys)
+        below += chance * (found.upper < wrong / keys)
+        above += chance * (found.lower > wrong / keys)
+    assert below <= Fraction(1, 20)
+    assert above <= Fraction(1, 20)
