@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from functools import cached_property
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from kvmigrate.config import Settings, read_settings
+from kvmigrate.dualwrite.command_use import CommandUse
+from kvmigrate.dualwrite.commands_async import AsyncCommands
 from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.store_async import AsyncStore
 from kvmigrate.dualwrite.way_async import AsyncConnections
-from kvmigrate.stores.open import open_async_writer, open_fenced
+from kvmigrate.stores.open import open_async_drop_in, open_async_writer, open_fenced
 from kvmigrate.target.live_writer_async import AsyncLiveWriter
 from kvmigrate.target.process_row import PostgresProcessRow, process_id
 from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, compile_mapping
 from kvmigrate.transform.mapping import Mapping as MappingFile
+
+C = TypeVar("C")
 
 
 class AsyncMigration:
@@ -63,6 +67,17 @@ class AsyncMigration:
             )
 
         return AsyncStore(self.lens, connect)
+
+    def redis(self, client: C) -> C:
+        """Return a client that behaves as *client*, a `redis.asyncio.Redis`, while its data move.
+
+        As `Migration.redis`.
+        """
+        return open_async_drop_in(client, AsyncCommands(self.lens, self.store, self._use), scope=self.mapping.name)
+
+    @cached_property
+    def _use(self) -> CommandUse:
+        return CommandUse()
 
     async def close(self) -> None:
         """Finish what the store has under way, and close its connections. Safe to call twice."""

@@ -12,14 +12,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 TWINS: tuple[str, ...] = (
+    "kvmigrate/dualwrite/commands_async.py",
     "kvmigrate/dualwrite/fence_async.py",
     "kvmigrate/dualwrite/mirror_async.py",
     "kvmigrate/dualwrite/paths_async.py",
+    "kvmigrate/dualwrite/served_async.py",
     "kvmigrate/dualwrite/store_async.py",
     "kvmigrate/dualwrite/way_async.py",
+    "kvmigrate/stores/client_base_async.py",
     "kvmigrate/stores/redis_call_async.py",
+    "kvmigrate/stores/redis_client_calls_async.py",
     "kvmigrate/stores/redis_clients_async.py",
     "kvmigrate/stores/redis_cluster_call_async.py",
+    "kvmigrate/stores/redis_drop_in_async.py",
     "kvmigrate/stores/redis_nodes_async.py",
     "kvmigrate/stores/redis_writer_async.py",
     "kvmigrate/stores/writer_base_async.py",
@@ -41,6 +46,7 @@ RULES: tuple[tuple[str, str], ...] = (
     (r"async with ", "with "),
     (r"async for ", "for "),
     (r"await ", ""),
+    (r"Awaitable\[(\w+)\]", r"\1"),
     (r"aclose", "close"),
     (r"redis\.asyncio", "redis"),
     (r"asyncio\.sleep\b", "time.sleep"),
