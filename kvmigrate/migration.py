@@ -133,6 +133,7 @@ class Migration:
             companion = Companion(
                 lambda: open_fenced(source, scope=scope),
                 lambda: PostgresProcessRow(target, scope, kind="adapter", name=process_id("adapter")),
+                use=self._use,
             )
             return Connections(open_writer(source, scope=scope), LiveWriter(target, self.lens), companion)
 

@@ -61,6 +61,7 @@ class AsyncMigration:
             companion = Companion(
                 lambda: open_fenced(source, scope=scope),
                 lambda: PostgresProcessRow(target, scope, kind="adapter", name=process_id("adapter")),
+                use=self._use,
             )
             return AsyncConnections(
                 open_async_writer(source, scope=scope), AsyncLiveWriter(target, self.lens), companion

@@ -32,13 +32,18 @@ class AsyncCommands:
         self._lens, self._store, self._use = lens, store, use
         self._served = AsyncServed(store)
 
-    def plan(self, args: Sequence[Any], encoder: Encoder) -> Plan | None:
+    @property
+    def surely_in_store(self) -> bool:
+        """As the seam."""
+        return self._store.surely_in_store
+
+    def plan(self, args: Sequence[Any], encoder: Encoder, *, is_piped: bool = False) -> Plan | None:
         """As the seam."""
         command = COMMANDS.get(args[0])
         if command is None:
             args, command = _worded(args)
         kind = command.kind
-        if kind is _FREE or (kind is _READ and command.served and self._store.surely_in_store):
+        if kind is _FREE or (kind is _READ and command.served and not is_piped and self._store.surely_in_store):
             return None
         if not command.keys:
             raise CommandRefusedError(f"{command.name} is refused: {command.why}", command=command.name)
@@ -50,7 +55,7 @@ class AsyncCommands:
             return None
         if not command.served:
             self._use.count(command.name or str(args[0])[:50], [self._entity_name(text) for text in mapped])
-        if kind is _READ and self._store.surely_in_store:
+        if kind is _READ and not is_piped and self._store.surely_in_store:
             return None
         if command.form is Form.REFUSED:
             self._refuse(command, args, mapped[0])
@@ -99,6 +104,10 @@ class AsyncCommands:
             return fence if fence.authority is _STORE else None
 
         return await self._store.way().follow([plan.mapped[0] for plan in plans], act)
+
+    def note_transaction(self, plans: Sequence[Plan]) -> None:
+        """As the seam."""
+        self._use.count("MULTI", dict.fromkeys(self._entity_name(key) for plan in plans for key in plan.mapped))
 
     def forget(self) -> None:
         """As the seam."""
@@ -194,9 +203,11 @@ def _refuse_after(plan: Plan) -> NoReturn:
 
 
 def _refuse_together(plans: Sequence[Plan]) -> NoReturn:
+    if len(plans) == 1 and not plans[0].in_script:
+        _refuse_after(plans[0])
     names = ", ".join(dict.fromkeys(plan.name for plan in plans))
     raise NotAfterCutoverError(
-        f"a transaction with {names} of {plans[0].mapped[0]!r} is refused: the tables are the authority, and each of "
+        f"MULTI with {names} of {plans[0].mapped[0]!r} is refused: the tables are the authority, and each of "
         "their items is written by itself",
         hint=_AFTER,
         command="MULTI",

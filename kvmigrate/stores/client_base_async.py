@@ -18,8 +18,15 @@ AsyncSend = Callable[[Fence], Awaitable[Any]]
 class AsyncCommands(Protocol):
     """Decides which commands of a client are more than they look like, and has them done where the authority is."""
 
-    def plan(self, args: Sequence[Any], encoder: Encoder) -> Plan | None:
+    @property
+    def surely_in_store(self) -> bool:
+        """Whether it was confirmed a moment ago that reads belong to the store."""
+        ...
+
+    def plan(self, args: Sequence[Any], encoder: Encoder, *, is_piped: bool = False) -> Plan | None:
         """Return what a command does to mapped keys; ``None`` where the client may go on as if nothing were.
+
+        *is_piped*: it goes together with others, so that a read may have to be done again behind a write.
 
         Raises:
             CommandRefusedError: it cannot be done through a store that is migrated.
@@ -55,6 +62,10 @@ class AsyncCommands(Protocol):
 
         It is not checked; who writes does.
         """
+        ...
+
+    def note_transaction(self, plans: Sequence[Plan]) -> None:
+        """Count a transaction on mapped keys, as none works while the tables are the authority."""
         ...
 
     def forget(self) -> None:

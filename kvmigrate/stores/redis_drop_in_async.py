@@ -175,16 +175,18 @@ class AsyncMappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
         stack: list[Any] = list(self.command_stack)
         link = self._kvmigrate
         try:
-            plans = [link.commands.plan(args, link.calls.encoder) for args, _ in stack]
-            if not any(plans):
+            plans = [link.commands.plan(args, link.calls.encoder, is_piped=True) for args, _ in stack]
+            is_transaction = self.transaction or self.explicit_transaction
+            if is_transaction and any(plans):
+                link.commands.note_transaction([plan for plan in plans if plan is not None])
+            reads_only = all(plan is None or plan.is_read for plan in plans)
+            if not any(plans) or (reads_only and link.commands.surely_in_store):
                 plain: list[Any] = await super().execute(raise_on_error)
                 return plain
             if self.scripts:
                 await self.load_scripts()
-            if self.transaction or self.explicit_transaction:
-                answers = await self._mapped_transaction(stack, plans)
-            else:
-                answers = await self._mapped_pipeline(stack, plans)
+            work = self._mapped_transaction if is_transaction else self._mapped_pipeline
+            answers = await work(stack, plans)
         except Aborted as exc:
             self.annotate_exception(exc.error, exc.number, stack[exc.number - 1][0])
             raise exc.error from None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import pytest
 import redis
 
 from kvmigrate import Migration
+from kvmigrate.cutover.gate import Verdict
+from kvmigrate.dualwrite.write import Patience
 from kvmigrate.errors import (
     AmbiguousWriteError,
     CommandRefusedError,
@@ -21,6 +25,7 @@ from kvmigrate.errors import (
 )
 from kvmigrate.model import Authority, Fence, Logging, Stage
 from kvmigrate.stores.fence_base import Swap
+from tests.proxy import Proxy
 from tests.store_world import RealWorld, held
 
 MAPPING = """
@@ -375,7 +380,7 @@ def test_a_seal_is_waited_for(world: RealWorld, client: Any) -> None:
 
     assert 2 == client.incr("client:1")
     assert 0.2 < time.monotonic() - begun < 4
-    seal(world)
+    seal(world, epoch=4)
     threading.Timer(0.2, seal, (world, Authority.STORE, 5)).start()
     assert [3, b"3", 1] == client.pipeline(transaction=False).incr("client:1").get("client:1").incr("other").execute()
     seal(world, epoch=6)
@@ -437,46 +442,199 @@ def test_somebody_elses_write_breaks_a_watch(client: Any) -> None:
     assert b"3" == client.get("client:1")
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("FLUSHALL",),
-        ("FLUSHDB",),
-        ("SWAPDB", 0, 1),
-        ("BLPOP", "client:1", 1),
-        ("BLMOVE", "client:1", "other", "LEFT", "RIGHT", 1),
-        ("XREADGROUP", "GROUP", "g", "me", "STREAMS", "client:1", ">"),
-        ("MIGRATE", "host", 1, "client:1", 0, 10),
-        ("BRANDNEW.ADD", "client:1", "x"),
-    ],
-    ids=lambda command: command[0],
-)
-def test_what_cannot_be_fenced_is_refused(plain: Any, client: Any, command: tuple[Any, ...]) -> None:
+REFUSED: list[tuple[Any, ...]] = [
+    ("FLUSHALL",),
+    ("FLUSHDB",),
+    ("SWAPDB", 0, 1),
+    ("BLPOP", "client:1", 1),
+    ("BLMOVE", "client:1", "other", "LEFT", "RIGHT", 1),
+    ("XREADGROUP", "GROUP", "g", "me", "STREAMS", "client:1", ">"),
+    ("MIGRATE", "host", 1, "client:1", 0, 10),
+    ("BRANDNEW.ADD", "client:1", "x"),
+]
+
+
+def test_what_cannot_be_fenced_is_refused(plain: Any, client: Any) -> None:
     """With its name, and before anything is sent."""
     plain.set("client:1", "x")
-    for send in (client.execute_command, client.pipeline().execute_command):
+    for command in REFUSED:
         with pytest.raises(CommandRefusedError, match=command[0]) as caught:
-            send(*command)
-            client.pipeline().execute_command(*command).execute()
+            client.execute_command(*command)
         assert command[0] == caught.value.command
+        with pytest.raises(CommandRefusedError, match=command[0]):
+            client.pipeline().execute_command(*command).execute()
 
     assert b"x" == plain.get("client:1")
 
 
-def test_a_lost_answer_is_told_and_not_sent_again(redis_url: str, migration: Migration, world: RealWorld) -> None:
+def test_a_lost_answer_is_told_and_not_sent_again(
+    redis_url: str, redis_proxy: Proxy, plain: Any, migration: Migration
+) -> None:
     """The client's own error, which is also an `AmbiguousWriteError`; its retries stay away from mapped keys."""
-    address = urlsplit(redis_url)
-    with Proxy((address.hostname or "", address.port or 0)) as proxy:
-        plain = redis.Redis(host="127.0.0.1", port=proxy.port, socket_timeout=0.5)
-        client: Any = migration.redis(plain)
-        client.set("client:1", 0)
-        proxy.hold_answers()
-        for act in (
-            lambda: client.incr("client:1"),
-            lambda: client.pipeline().incr("client:1").execute(),
-            lambda: client.pipeline(transaction=False).incr("client:1").execute(),
-        ):
-            with pytest.raises(redis.TimeoutError) as caught:
-                act()
+    with redis.Redis.from_url(redis_proxy.url(redis_url)) as own:
+        client: Any = migration.redis(own)
+        for act, sight in LOST:
+            client.set("client:1", 0)
+            cut = redis_proxy.cut_reply(sight)
+            with pytest.raises(redis.ConnectionError) as caught:
+                act(client)
+            assert cut.happened.is_set()
             assert isinstance(caught.value, AmbiguousWriteError)
-        plain.close()
+            assert b"1" == plain.get("client:1")
+
+
+LOST: list[tuple[Act, bytes]] = [
+    (lambda c: c.incr("client:1"), b"INCR"),
+    (lambda c: c.pipeline(transaction=False).incr("client:1").execute(), b"INCR"),
+    (lambda c: c.pipeline().incr("client:1").execute(), b"EXEC"),
+    (lambda c: c.eval("return redis.call('INCR', KEYS[1])", 1, "client:1"), b"EXEC"),
+]
+
+
+SERVED: list[Act] = [
+    lambda c: c.set("client:1", b'{"n":1}'),
+    lambda c: c.get("client:1"),
+    lambda c: c.get("client:none"),
+    lambda c: c.set("client:1", b'{"n":2}', nx=True),
+    lambda c: c.set("client:2", b'{"n":2}', xx=True),
+    lambda c: c.set("client:2", b'{"n":2}', nx=True, ex=100),
+    lambda c: c.set("client:2", b'{"n":3}', keepttl=True, get=True),
+    lambda c: c.set("client:2", b'{"n":4}', xx=True, px=100_000),
+    lambda c: c.set("client:3", b'{"n":5}', exat=99_999_999_999),
+    lambda c: c.set("client:3", b'{"n":5}', nx=True, get=True),
+    lambda c: c.set("client:none", b'{"n":5}', xx=True, get=True),
+    lambda c: c.execute_command("SETNX", "client:4", b'{"n":6}'),
+    lambda c: c.execute_command("SETNX", "client:4", b'{"n":6}'),
+    lambda c: c.execute_command("GETSET", "client:4", b'{"n":7}'),
+    lambda c: c.execute_command("SETEX", "client:5", 100, b'{"n":8}'),
+    lambda c: c.execute_command("PSETEX", "client:5", 100_000, b'{"n":9}'),
+    lambda c: c.mget("client:1", "client:none", "client:2"),
+    lambda c: c.exists("client:1", "client:1", "client:none"),
+    lambda c: c.getdel("client:5"),
+    lambda c: c.getdel("client:5"),
+    lambda c: c.delete("client:3", "client:none"),
+    lambda c: c.unlink("client:4"),
+    lambda c: c.pipeline(transaction=False).get("client:1").incr("other").delete("client:1").get("client:1").execute(),
+    lambda c: c.get("other"),
+    lambda c: c.set("client:1", b'{"n":10}'),
+]
+
+
+@pytest.mark.parametrize("settings", [{"protocol": 2}, {"decode_responses": True}], ids=repr)
+def test_the_tables_answer_as_the_store_would(
+    world: RealWorld, migration: Migration, plain: Any, settings: dict[str, Any]
+) -> None:
+    """Once they are the authority; what they hold goes back to the store, and reads never look there."""
+    other = world.settings.source.rsplit("/", 1)[0] + "/9"
+    with (
+        redis.Redis.from_url(other, **settings) as bare,
+        redis.Redis.from_url(world.settings.source, **settings) as own,
+    ):
+        bare.flushdb()
+        client = migration.redis(own)
+        client.set("other", 0)
+        world.move(Stage.RAMPDOWN)
+        bare.set("other", 0)
+        expected, actual = outcomes(bare, SERVED), outcomes(client, SERVED)
+        bare.flushdb()
+
+    assert [(each, type(each)) for each in expected] == [(each, type(each)) for each in actual]
+    assert {"n": 10} == held(world.tables("client:1"))
+    assert b'{"n":10}' == plain.get("client:1")
+    world.move(Stage.COMPLETE)
+    plain.set("client:1", "not read")
+    assert b'{"n":10}' == migration.redis(plain).get("client:1")
+
+
+def test_the_authority_moves_under_a_client(world: RealWorld, client: Any) -> None:
+    """There and back: what it wrote is read on both sides, and the first write that is refused finds the way."""
+    client.set("client:1", b'{"n":1}')
+    world.move(Stage.RAMPDOWN)
+    client.set("client:1", b'{"n":2}')
+    assert b'{"n":2}' == client.get("client:1")
+    pipe = client.pipeline(transaction=False)
+    assert [True, b'{"n":3}'] == pipe.set("client:1", b'{"n":3}').get("client:1").execute()
+    world.move(Stage.LIVE)
+    client.set("client:1", b'{"n":4}')
+    assert b'{"n":4}' == client.get("client:1")
+    assert ["client:1"] == marked(world)
+
+
+AFTER: dict[str, Act] = {
+    "INCRBY": lambda c: c.incr("client:1"),
+    "HGETALL": lambda c: c.hgetall("client:1"),
+    "EXPIRE": lambda c: c.expire("client:1", 10),
+    "EVAL": lambda c: c.eval("return 1", 1, "client:1"),
+    "MULTI": lambda c: c.pipeline().set("client:1", "1").execute(),
+    "WATCH": lambda c: c.pipeline().watch("client:1"),
+    "MGET": lambda c: c.mget("client:1", "other"),
+    "MSET": lambda c: c.mset({"client:1": "1"}),
+}
+
+
+def test_what_the_tables_do_not_know_is_refused(world: RealWorld, plain: Any, client: Any) -> None:
+    """With the command's name and what to do; nothing is written, and other keys are as ever."""
+    client.set("client:1", b'{"n":1}')
+    world.move(Stage.RAMPDOWN)
+
+    for name, act in AFTER.items():
+        with pytest.raises(NotAfterCutoverError, match=name) as caught:
+            act(client)
+        assert name == caught.value.command
+        assert "Migration.store" in caught.value.hint
+        assert b'{"n":1}' == plain.get("client:1") == client.get("client:1")
+    assert 1 == client.incr("other")
+
+
+def test_a_client_of_another_kind_is_refused(migration: Migration, client: Any) -> None:
+    """At once, with what to pass."""
+    for wrong in (object(), client, redis.Redis().pipeline(), redis.asyncio.Redis()):
+        with pytest.raises(ConfigError):
+            migration.redis(wrong)
+
+
+def test_a_forked_process_writes_on(world: RealWorld, client: Any) -> None:
+    """A client that was used before the fork is used behind it, on connections of the child's own."""
+    client.set("client:1", 0)
+    child = multiprocessing.get_context("fork").Process(target=client.incr, args=("client:1",))
+    child.start()
+    child.join(20)
+
+    assert 0 == child.exitcode
+    assert 2 == client.incr("client:1")
+    assert ["client:1"] == marked(world)
+
+
+def test_threads_share_a_client(world: RealWorld, client: Any) -> None:
+    """A counter is exact among them, in scripts, pipelines and transactions, while the fence moves, too."""
+
+    def work(number: int) -> None:
+        if number == 20:
+            seal(world, Authority.STORE, 2)
+        client.incr("client:1")
+        client.pipeline().incr("client:1").execute()
+        client.pipeline(transaction=False).incr("client:1").execute()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(40)))
+    assert b"120" == client.get("client:1")
+
+
+def test_commands_that_will_not_work_are_counted(migration: Migration, client: Any) -> None:
+    """Those that a client used on mapped keys stand in `stage show` and hold the gate, until they are waived."""
+    client.set("client:1", b'{"n":1}')
+    client.get("client:1")
+    client.incr("other")
+    client.expire("client:1", 100)
+    client.strlen("client:1")
+    client.pipeline().append("client:1", " ").strlen("client:1").execute()
+    with migration.stages() as stages:
+        migration.store.close()
+        seen = {(each.command, each.entity, each.uses) for each in stages.show().commands}
+        report = stages.gate(Stage.RAMPDOWN, {"commands": "known"})
+
+    assert {("EXPIRE", "client", 1), ("STRLEN", "client", 2), ("APPEND", "client", 1), ("MULTI", "client", 1)} == seen
+    assert report is not None
+    [check] = [check for check in report.checks if check.name == "commands"]
+    assert (Verdict.FAIL, 4) == (check.verdict, check.value)
+    assert "EXPIRE of client" in check.reason
