@@ -65,14 +65,12 @@ class Command(NamedTuple):
 
         changed: Where those stand that it changes.
 
-        native: The shapes of its reply that RESP 3 has and RESP 2 has not are lost inside a script of RESP 2; where it
-            is false, its reply has the same shape in both, or nulls in a list, which only RESP 2 passes out of scripts.
+        native: Its reply may have a shape that only RESP 3 has, which a script must speak, too. Otherwise there may be
+            nulls in its reply, which only RESP 2 passes out of scripts, or it is the same in both.
 
         served: It works on a mapped key while the tables are the authority, too.
 
         why: The reason of a refusal.
-
-        instead: What to do instead, once the tables are the authority.
     """
 
     name: str
@@ -226,8 +224,7 @@ _BLOCKING = {
     "BZPOPMAX": Where(1, -2),
     "BZPOPMIN": Where(1, -2),
 }
-_WHY_BLOCKING = "it waits inside the server, where no fence can be checked when it goes on; take with the form that "
-"does not wait, and try again"
+_WHY_BLOCKING = "it may wait inside the server, where no fence can be checked; use the form that does not wait"
 
 _READS_ONE = """
     BITCOUNT BITFIELD_RO BITPOS DIGEST DUMP EXPIRETIME GET GETBIT GETRANGE PEXPIRETIME PTTL STRLEN SUBSTR TTL TYPE

@@ -21,7 +21,7 @@ def test_uses_are_told_and_told_once() -> None:
 
     shop.tables.before = fail
     assert not companion._attempt(companion._tell_use, "uses")
-    shop.tables.before = lambda operation, deadline_s: None
+    shop.tables.before = lambda _operation, _deadline_s: None
     assert companion._attempt(companion._tell_use, "uses")
     assert companion._attempt(companion._tell_use, "uses")
 

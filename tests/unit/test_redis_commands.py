@@ -120,7 +120,8 @@ def commands() -> Commands:
     return Commands(shop.lens, shop.store, CommandUse())
 
 
-UTF8 = Encoder("utf-8", "strict", decode_responses=False)
+_Encoder: Any = Encoder
+UTF8 = _Encoder("utf-8", "strict", decode_responses=False)
 
 PLANS: list[tuple[tuple[Any, ...], list[str] | None]] = [
     (("SET", "client:1", "v"), ["client:1"]),
