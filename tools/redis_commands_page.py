@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from kvmigrate.dualwrite.redis_commands import ALWAYS_REFUSED, COMMANDS, Command, Form, Kind
+from kvmigrate.dualwrite.redis_commands import ALWAYS_REFUSED, COMMANDS, Command, Form, Kind  # noqa: E402 - see above
 
 PAGE = ROOT / "docs/reference/redis-commands.md"
 
@@ -27,8 +27,10 @@ Reads pass as they are. Writes, by their form:
 | form | what happens |
 |---|---|
 | one step | fence, mark and command run as one function in the server: one round trip |
-| transaction | the fence is watched, and the command and its marks run in one MULTI: two round trips. So do commands with more than 7000 arguments, and pipelines with `transaction=True` |
+| transaction | the fence is watched, and the command runs with its marks in one MULTI: two round trips |
 | refused | `CommandRefusedError`; nothing is sent |
+
+Pipelines with `transaction=True`, and commands with more than 7000 arguments, run as a transaction.
 
 A hash whose fields are items (`keys: [{hash: ..., field: ...}]`) takes commands that name the fields that they change;
 others are refused, such as DEL or EXPIRE of the hash.

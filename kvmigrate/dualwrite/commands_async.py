@@ -19,7 +19,10 @@ from kvmigrate.transform.lens import Lens
 _MOST_ARGUMENTS = 7000
 """Scripts cannot hand on more."""
 
+_MOST_NAMES = 10_000
+
 _STORE = Authority.STORE
+_SCRIPT, _REFUSED = Form.SCRIPT, Form.REFUSED
 _READ, _FREE, _UNKNOWN = Kind.READ, Kind.FREE, Kind.UNKNOWN
 _AFTER = "write it through `Migration.store`, or take the command out before the authority moves"
 
@@ -31,6 +34,8 @@ class AsyncCommands:
         """Route keys by *lens*, and act through *store*; *use* counts what will not work after the cut-over."""
         self._lens, self._store, self._use = lens, store, use
         self._served = AsyncServed(store)
+        # Most programs use the same keys again and again. Replaced whole, so that threads need no lock.
+        self._names: dict[str, str | None] = {}
 
     @property
     def surely_in_store(self) -> bool:
@@ -43,27 +48,48 @@ class AsyncCommands:
         if command is None:
             args, command = _worded(args)
         kind = command.kind
-        if kind is _FREE or (kind is _READ and command.served and not is_piped and self._store.surely_in_store):
+        if kind is _FREE:
             return None
+        keys: Sequence[str]
+        mapped: Sequence[str]
+        is_single = command.is_single and len(args) > 1
+        if is_single:
+            text = _text(args[1], encoder)
+            if text is None or self._name_of(text) is None:
+                return None
+            keys = mapped = (text,)
+        else:
+            keys, mapped = self._several(command, args, encoder)
+            if not mapped:
+                return None
+        is_read = kind is _READ
+        if not command.served:
+            self._use.count(command.name or str(args[0])[:50], [self._name_of(text) or "" for text in mapped])
+        if is_read and not is_piped and self._store.surely_in_store:
+            return None
+        if command.form is _REFUSED:
+            self._refuse(command, args, mapped[0])
+        encode = encoder.encode
+        raw = [encode(each) for each in args]
+        marks = () if is_read else self._marks(command, raw, mapped, is_single=is_single)
+        in_script = command.form is _SCRIPT and len(raw) <= _MOST_ARGUMENTS
+        return Plan(command.name, raw, keys, mapped, marks, is_read, in_script, command.native)
+
+    def _several(self, command: Command, args: Sequence[Any], encoder: Encoder) -> tuple[Sequence[str], Sequence[str]]:
+        """Return the keys, and those of them that the mapping names."""
         if not command.keys:
             raise CommandRefusedError(f"{command.name} is refused: {command.why}", command=command.name)
         places = list(command.key_places(args))
-        # A command that is not known may name keys anywhere, and most of its arguments are none.
-        texts = {place: _text(args[place], encoder) for place in places if kind is not _UNKNOWN or _may_be(args[place])}
-        mapped = [text for text in texts.values() if text is not None and self._is_mapped(text)]
-        if not mapped:
-            return None
-        if not command.served:
-            self._use.count(command.name or str(args[0])[:50], [self._entity_name(text) for text in mapped])
-        if kind is _READ and not is_piped and self._store.surely_in_store:
-            return None
-        if command.form is Form.REFUSED:
-            self._refuse(command, args, mapped[0])
-        raw = [_bytes(encoder.encode(each)) for each in args]
-        keys = [_address(raw[place]) for place in places]
-        marks = () if kind is _READ else self._marks(command, raw)
-        in_script = command.form is Form.SCRIPT and len(raw) <= _MOST_ARGUMENTS
-        return Plan(command.name, raw, keys, mapped, marks, kind is _READ, in_script, command.native)
+        if command.kind is _UNKNOWN:
+            # It may name keys anywhere, and most of its arguments are none.
+            places = [place for place in places if _may_be(args[place])]
+        keys, mapped = [], []
+        for place in places:
+            text = _text(args[place], encoder)
+            keys.append(_address(encoder.encode(args[place])) if text is None else text)
+            if text is not None and self._name_of(text) is not None:
+                mapped.append(text)
+        return keys, mapped
 
     async def reads_tables(self, plan: Plan) -> bool:
         """As the seam."""
@@ -107,28 +133,35 @@ class AsyncCommands:
 
     def note_transaction(self, plans: Sequence[Plan]) -> None:
         """As the seam."""
-        self._use.count("MULTI", dict.fromkeys(self._entity_name(key) for plan in plans for key in plan.mapped))
+        self._use.count("MULTI", dict.fromkeys(self._name_of(key) or "" for plan in plans for key in plan.mapped))
 
     def forget(self) -> None:
         """As the seam."""
         self._store.way().view.forget()
 
-    def _is_mapped(self, key: str) -> bool:
-        lens = self._lens
-        if lens.entity_of(key) is not None or lens.explodes(key):
-            return True
-        return lens.route(key).kind is RouteKind.ENTITY
+    def _name_of(self, key: str) -> str | None:
+        """Return the entity of a key, or the key where each field is an item; ``None`` where it is not mapped."""
+        names = self._names
+        if key in names:
+            return names[key]
+        route = self._lens.route(key)
+        name = None if route.entity is None or route.kind is not RouteKind.ENTITY else route.entity.name
+        if self._lens.explodes(key):
+            name = key
+        if len(names) >= _MOST_NAMES:
+            self._names = names = {}
+        names[key] = name
+        return name
 
-    def _entity_name(self, key: str) -> str:
-        entity = self._lens.route(key).entity
-        # A hash of records is a key of no entity; its fields are.
-        return key if entity is None else entity.name
-
-    def _marks(self, command: Command, raw: Sequence[bytes]) -> Sequence[str]:
+    def _marks(
+        self, command: Command, raw: Sequence[bytes], mapped: Sequence[str], *, is_single: bool
+    ) -> Sequence[str]:
+        if is_single and not self._lens.has_exploding:
+            return mapped
         marks: dict[str, None] = {}
         for place in command.changed_places(raw):
             key = _text(raw[place], None)
-            if key is None or not self._is_mapped(key):
+            if key is None or self._name_of(key) is None:
                 continue
             if not self._lens.explodes(key):
                 marks[key] = None
@@ -173,7 +206,7 @@ def _may_be(argument: Any) -> bool:
 def _text(key: Any, encoder: Encoder | None) -> str | None:
     """Return a key as the mapping sees it; ``None`` where it can be no key of a mapping."""
     if not (isinstance(key, str) and key.isascii()):
-        raw = _bytes(key if encoder is None else encoder.encode(key))
+        raw = key if encoder is None else encoder.encode(key)
         try:
             key = raw.decode()
         except UnicodeDecodeError:
@@ -187,10 +220,6 @@ def _text(key: Any, encoder: Encoder | None) -> str | None:
 
 def _address(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
-
-
-def _bytes(encoded: Any) -> bytes:
-    return encoded if isinstance(encoded, bytes) else bytes(encoded)
 
 
 def _refuse_after(plan: Plan) -> NoReturn:

@@ -71,6 +71,8 @@ class Command(NamedTuple):
         served: It works on a mapped key while the tables are the authority, too.
 
         why: The reason of a refusal.
+
+        is_single: Its only key is its first argument, which it changes if it changes any.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Command(NamedTuple):
     native: bool = True
     served: bool = False
     why: str = ""
+    is_single: bool = False
 
     def key_places(self, args: Arguments) -> Iterator[int]:
         """Yield the numbers of the arguments that are keys."""
@@ -316,7 +319,11 @@ def _commands() -> Iterator[Command]:
 
 
 COMMANDS: dict[str, Command] = {
-    each.name: each._replace(served=each.name in _SERVED or each.kind is Kind.FREE) for each in _commands()
+    each.name: each._replace(
+        served=each.name in _SERVED or each.kind is Kind.FREE,
+        is_single=each.keys == (_ONE,) and each.name not in _STORING,
+    )
+    for each in _commands()
 }
 """Every command that is known, by its name in capitals."""
 

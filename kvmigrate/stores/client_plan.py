@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 class Encoder(Protocol):
     """How a client turns arguments into bytes."""
 
-    def encode(self, value: Any) -> Any:
+    def encode(self, value: Any) -> bytes:
         """Return them."""
         ...
 

@@ -18,6 +18,7 @@ from redis.exceptions import (
 
 from kvmigrate.errors import FenceMissingError, SealedError, StaleError
 from kvmigrate.model import Authority, Fence, Logging
+from kvmigrate.stores.client_encoder import ClientEncoder
 from kvmigrate.stores.client_errors import lost
 from kvmigrate.stores.client_plan import Plan
 from kvmigrate.stores.redis_call import RedisCaller
@@ -53,7 +54,7 @@ class ClientCalls:
         self._place = place_at(client)
         self._caller = RedisCaller(self._place)
         self._keys = AloneKeys(scope).of(b"")
-        self.encoder: Any = untyped.get_encoder()
+        self.encoder = ClientEncoder(untyped.get_encoder())
         protocol = untyped.connection_pool.connection_kwargs.get("protocol")
         self._resp = 2 if str(protocol) == "2" else 3
 
@@ -156,7 +157,8 @@ class ClientCalls:
         return answers
 
     def _rest(self, plan: Plan, epoch: int) -> Words:
-        keys, members = [to_bytes(key) for key in plan.keys], [to_bytes(mark) for mark in plan.marks]
+        keys = [to_bytes(key) for key in plan.keys]
+        members = keys if plan.marks is plan.keys else [to_bytes(mark) for mark in plan.marks]
         resp = self._resp if plan.is_native else 2
         return (3 + len(keys), *self._keys[:3], *keys, epoch, resp, len(members), *members, *plan.args)
 

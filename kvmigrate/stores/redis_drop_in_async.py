@@ -22,9 +22,10 @@ from kvmigrate.stores.client_base_async import AsyncCommands
 from kvmigrate.stores.client_errors import is_of_scripts, lost, raise_as_client
 from kvmigrate.stores.client_plan import Plan
 from kvmigrate.stores.redis_client_calls_async import Aborted, AsyncClientCalls, answer_in
-from kvmigrate.stores.redis_decode import decoded
 
 C = TypeVar("C")
+
+_NOT_FOR_CALLBACKS = frozenset({"keys", NEVER_DECODE})
 
 # Most of the driver's own classes has no types.
 _Client: Any = Redis
@@ -63,11 +64,12 @@ class AsyncLink(NamedTuple):
 
     async def finished(self, raw: Any, args: Sequence[Any], options: dict[str, Any]) -> Any:
         """Return what the client makes of the server's answer."""
-        options = {name: value for name, value in options.items() if name != "keys"}
-        never = NEVER_DECODE in options
-        options.pop(NEVER_DECODE, None)
-        if not never and self.calls.encoder.decode_responses:
-            raw = decoded(raw, self.calls.encoder)
+        never = False
+        if options:
+            never = NEVER_DECODE in options
+            options = {name: value for name, value in options.items() if name not in _NOT_FOR_CALLBACKS}
+        if not never and self.calls.encoder.decodes:
+            raw = self.calls.encoder.decoded(raw)
         callbacks = self.plain.response_callbacks
         if args[0] not in callbacks:
             return raw

@@ -12,6 +12,7 @@ from kvmigrate.dualwrite.commands import Commands
 from kvmigrate.dualwrite.redis_commands import COMMANDS, Form, Kind, fields_changed
 from kvmigrate.errors import CommandRefusedError
 from kvmigrate.model import Stage
+from kvmigrate.stores.client_encoder import ClientEncoder
 from kvmigrate.testing import MemoryMigration
 
 MAPPING = """
@@ -121,7 +122,7 @@ def commands() -> Commands:
 
 
 _Encoder: Any = Encoder
-UTF8 = _Encoder("utf-8", "strict", decode_responses=False)
+UTF8 = ClientEncoder(_Encoder("utf-8", "strict", decode_responses=False))
 
 PLANS: list[tuple[tuple[Any, ...], list[str] | None]] = [
     (("SET", "client:1", "v"), ["client:1"]),
