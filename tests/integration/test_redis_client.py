@@ -25,6 +25,7 @@ from kvmigrate.errors import (
 )
 from kvmigrate.model import Authority, Fence, Logging, Stage
 from kvmigrate.stores.fence_base import Swap
+from kvmigrate.stores.redis_writer import RedisWriter
 from tests.proxy import Proxy
 from tests.store_world import RealWorld, held
 
@@ -638,3 +639,32 @@ def test_commands_that_will_not_work_are_counted(migration: Migration, client: A
     [check] = [check for check in report.checks if check.name == "commands"]
     assert (Verdict.FAIL, 4) == (check.verdict, check.value)
     assert "EXPIRE of client" in check.reason
+
+
+def test_a_write_and_its_mark_are_one_step(world: RealWorld, client: Any) -> None:
+    """Whoever looks in between sees both or neither: each value has one n, and each n one value."""
+    writer = RedisWriter(world.settings.source, scope="shop")
+    client.set("client:1", 0)
+    ended = threading.Event()
+
+    def write() -> None:
+        for _ in range(100):
+            client.incr("client:1")
+            client.pipeline().incr("client:1").get("other").execute()
+            client.eval("return redis.call('INCR', KEYS[1])", 1, "client:1")
+        ended.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    pairs = set()
+    while not ended.is_set():
+        [seen] = writer.observe(["client:1"])
+        [item] = seen.items
+        assert item is not None
+        pairs.add((item.value, seen.marks[0]))
+    thread.join()
+    writer.close()
+
+    values, marks = {value for value, _ in pairs}, {mark for _, mark in pairs}
+    assert len(pairs) == len(values) == len(marks)
+    assert len(pairs) > 10
