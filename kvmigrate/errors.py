@@ -21,6 +21,8 @@
     +-- AmbiguousWriteError    no answer came: the write may have happened or not
     +-- WriteRefusedError      the open tables cannot hold this value; nothing was written
     +-- DeadlineError          the other side did not answer in time
+    +-- CommandRefusedError    a command that no migrated store can take; nothing was sent
+    |   +-- NotAfterCutoverError   it works on the store alone, and the tables are the authority
     +-- UnmappedKeyError       a key that no entity of the mapping matches
     +-- BadValueError          a value that is no JSON
 
@@ -184,3 +186,20 @@ class BadValueError(KVMigrateError):
     """The value is no JSON, or would change on its way to JSON. Nothing was written."""
 
     code = "bad-value"
+
+
+class CommandRefusedError(KVMigrateError):
+    """A command of the store's own language cannot be done while the store is migrated. Nothing was sent."""
+
+    code = "command-refused"
+
+    def __init__(self, message: str, *, command: str, hint: str = "", key: str | None = None) -> None:
+        """Keep the command's name."""
+        super().__init__(message, hint=hint, key=key)
+        self.command = command
+
+
+class NotAfterCutoverError(CommandRefusedError):
+    """The tables are the authority, and the command works on the store alone. Nothing was done."""
+
+    code = "not-after-cutover"

@@ -33,6 +33,8 @@ from kvmigrate.consistency.share_work import Compared, VerifySetup, run_shared_v
 from kvmigrate.consistency.sight import FencedSight, Sight
 from kvmigrate.consistency.verify import run_verify
 from kvmigrate.cutover.divergence import Wish
+from kvmigrate.dualwrite.command_use import CommandUse
+from kvmigrate.dualwrite.commands import Commands
 from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.relay import Relay
 from kvmigrate.dualwrite.store import Store
@@ -52,7 +54,7 @@ from kvmigrate.repairing import Repair
 from kvmigrate.stages import Stages, leader_steps
 from kvmigrate.stores.base import KVSource, divisible
 from kvmigrate.stores.export_format import write_item, write_unreadable
-from kvmigrate.stores.open import open_fenced, open_source, open_writer
+from kvmigrate.stores.open import open_drop_in, open_fenced, open_source, open_writer
 from kvmigrate.target.base import QuarantineEntry
 from kvmigrate.target.evidence import SAMPLE, VERIFY, Evidence
 from kvmigrate.target.live_base import Control
@@ -69,6 +71,8 @@ from kvmigrate.transform.mapping import Mapping as MappingFile
 from kvmigrate.transform.tables.ddl_formats import Format, render
 from kvmigrate.transform.tables.difference import Difference
 from kvmigrate.transform.values.json_text import load_jsonb
+
+C = TypeVar("C")
 
 _LINES = Lines(write_item, write_unreadable)
 _log = structlog.get_logger("kvmigrate")
@@ -157,6 +161,7 @@ class Migration:
             companion = Companion(
                 lambda: open_fenced(source, scope=scope),
                 lambda: PostgresProcessRow(target, scope, kind="adapter", name=process_id("adapter")),
+                use=self._use,
             )
             return Connections(open_writer(source, scope=scope), LiveWriter(target, self.lens), companion)
 
@@ -180,6 +185,23 @@ class Migration:
     def endpoint(self, name: str, **options: Unpack[EndpointOptions]) -> Callable[[Callable[P, T]], Read[P, T]]:
         """Decorate the reader of an endpoint; see `Reads.endpoint`."""
         return self.reads.endpoint(name, **options)
+
+    def redis(self, client: C) -> C:
+        """Return a client that behaves as *client*, a `redis.Redis` of this mapping's store, while its data move.
+
+        A write of a mapped key is one step with its fence and its mark, and a relay brings it into the tables; all
+        else passes as it is. It uses the connections of *client*, which it closes when it is closed. For all threads,
+        and forks. Raised beside the client's own errors: what `Store` raises, `CommandRefusedError` for commands that
+        cannot be fenced, `NotAfterCutoverError` for those that do not work while the tables are the authority.
+
+        Raises:
+            ConfigError: it is no client of one server.
+        """
+        return open_drop_in(client, Commands(self.lens, self.store, self._use), scope=self.mapping.name)
+
+    @cached_property
+    def _use(self) -> CommandUse:
+        return CommandUse()
 
     def backfill(
         self,

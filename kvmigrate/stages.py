@@ -23,7 +23,7 @@ from kvmigrate.errors import ConfigError, SchemaError, SourceError, TargetError
 from kvmigrate.model import Fence, Item, Stage
 from kvmigrate.relaying import Opener
 from kvmigrate.target.evidence import Evidence
-from kvmigrate.target.live_base import Control, ProcessSeen
+from kvmigrate.target.live_base import CommandSeen, Control, ProcessSeen
 from kvmigrate.target.live_install import install_live
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.target.session import is_unreachable
@@ -51,6 +51,8 @@ class StageState(NamedTuple):
 
         refusal: Why a relay does not do that by itself, or "".
 
+        commands: That applications use, and that will not work once the tables are the authority.
+
         unread: Why the store was not read, or "".
     """
 
@@ -64,6 +66,7 @@ class StageState(NamedTuple):
     owes_all: bool
     refusal: str
     processes: Sequence[ProcessSeen]
+    commands: Sequence[CommandSeen]
     unread: str
 
 
@@ -147,6 +150,7 @@ class Stages:
             control.owes_all or any(fence is not None and fence.owes_all for fence in fences.values()),
             sides.row.refusal(),
             sides.row.processes(),
+            sides.row.commands(),
             unread,
         )
 

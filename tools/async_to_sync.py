@@ -12,18 +12,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 TWINS: tuple[str, ...] = (
+    "kvmigrate/dualwrite/commands_async.py",
     "kvmigrate/dualwrite/fence_async.py",
     "kvmigrate/dualwrite/mirror_async.py",
     "kvmigrate/dualwrite/paths_async.py",
+    "kvmigrate/dualwrite/served_async.py",
     "kvmigrate/dualwrite/store_async.py",
     "kvmigrate/dualwrite/way_async.py",
     "kvmigrate/reads/by_key_async.py",
     "kvmigrate/reads/endpoint_async.py",
     "kvmigrate/reads/examine_async.py",
     "kvmigrate/reads/reads_async.py",
+    "kvmigrate/stores/client_base_async.py",
     "kvmigrate/stores/redis_call_async.py",
+    "kvmigrate/stores/redis_client_calls_async.py",
     "kvmigrate/stores/redis_clients_async.py",
     "kvmigrate/stores/redis_cluster_call_async.py",
+    "kvmigrate/stores/redis_drop_in_async.py",
     "kvmigrate/stores/redis_nodes_async.py",
     "kvmigrate/stores/redis_writer_async.py",
     "kvmigrate/stores/writer_base_async.py",

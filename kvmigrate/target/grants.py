@@ -32,6 +32,7 @@ CONTROL_RIGHTS: Mapping[str, Mapping[Part, str]] = {
     "waiting": {Part.SERVICE: _READ, Part.RELAY: _WRITE},
     "quarantine": {Part.RELAY: _WRITE},
     "kept": {Part.SERVICE: _READ, Part.RELAY: _WRITE},
+    "command_use": {Part.SERVICE: _KEEP, Part.RELAY: _READ},
     "process": {Part.SERVICE: _WRITE, Part.RELAY: _WRITE},
     "lease": {Part.RELAY: _WRITE},
     "change_log": {Part.RELAY: _ADD},
