@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, ParamSpec, Self, TypeVar, Unpack
+from typing import Any, BinaryIO, ParamSpec, Self, TypeVar, Unpack
 
 import structlog
 
@@ -28,7 +28,7 @@ from kvmigrate.consistency.bounds import CONFIDENCE
 from kvmigrate.consistency.json_exact import loads_column
 from kvmigrate.consistency.report import VerifyReport
 from kvmigrate.consistency.sample import Wanted, new_seed, run_sample
-from kvmigrate.consistency.sample_report import SampleReport
+from kvmigrate.consistency.sample_report import Sampled, SampleReport
 from kvmigrate.consistency.share_work import Compared, VerifySetup, run_shared_verify
 from kvmigrate.consistency.sight import FencedSight, Sight
 from kvmigrate.consistency.verify import run_verify
@@ -72,11 +72,10 @@ from kvmigrate.transform.tables.ddl_formats import Format, render
 from kvmigrate.transform.tables.difference import Difference
 from kvmigrate.transform.values.json_text import load_jsonb
 
-C = TypeVar("C")
-
 _LINES = Lines(write_item, write_unreadable)
 _log = structlog.get_logger("kvmigrate")
 
+C = TypeVar("C")
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -85,20 +84,6 @@ WORTH_PROCESSES_KEYS = 50_000
 
 MOST_PROCESSES = 8
 """Worker processes at most, unless more are asked for: each has its own connections to store and database."""
-
-
-class Sampled(NamedTuple):
-    """A sample, and what became of it.
-
-    Attributes:
-        unkept: Why it could not be kept as evidence, or "".
-
-        unfinished: The tables are those of a backfill that did not come to its end.
-    """
-
-    report: SampleReport
-    unkept: str
-    unfinished: bool
 
 
 class Migration:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvmigrate.consistency.bounds import CONFIDENCE, Bounds, anytime_bounds, fixed_bounds, needed_samples
 from kvmigrate.consistency.judge import DIFFERENT, EXTRA, MATCHED, MISSING, NOT_COMPARABLE, OUTSIDE, PENDING, TOLERATED
@@ -156,3 +156,17 @@ class SampleReport:
 def _percent(share: float) -> float:
     """Return per cents to six significant digits: no report needs more, and every machine gives the same."""
     return float(f"{share * 100:.6g}")
+
+
+class Sampled(NamedTuple):
+    """A sample, and what became of it.
+
+    Attributes:
+        unkept: Why it could not be kept as evidence, or "".
+
+        unfinished: The tables are those of a backfill that did not come to its end.
+    """
+
+    report: SampleReport
+    unkept: str
+    unfinished: bool

@@ -190,7 +190,7 @@ def test_status_adds_up_what_processes_counted(live: CommandLine, reads_world: R
 
             assert migration.reads.router.wait(20)
             state = client.state
-            until(lambda state=state: bool(state.plan.share))
+            until(lambda state=state: bool(state.plan.share))  # type: ignore[misc]  # bound now
             for _ in range(calls):
                 client("1")
             client("none")

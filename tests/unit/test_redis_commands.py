@@ -149,7 +149,7 @@ PLANS: list[tuple[tuple[Any, ...], list[str] | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("args", "marks"), PLANS, ids=lambda value: repr(value)[:40])
+@pytest.mark.parametrize(("args", "marks"), PLANS, ids=[str(number) for number in range(len(PLANS))])
 def test_marks_are_planned(commands: Commands, args: tuple[Any, ...], marks: list[str] | None) -> None:
     """However a client writes its command; nothing is planned where no key is mapped."""
     plan = commands.plan(args, UTF8)
