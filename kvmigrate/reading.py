@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from random import SystemRandom
 from time import monotonic
 
 import structlog
@@ -24,6 +24,10 @@ from kvmigrate.stores.open import open_fenced
 from kvmigrate.stores.redis_rollback import RedisRollbacks
 from kvmigrate.target.process_row import process_id
 from kvmigrate.target.read_row import PostgresReadRow
+
+_CHANCE = SystemRandom()
+"""Not the program's own, whose numbers it may want to have again."""
+
 
 _log = structlog.get_logger("kvmigrate")
 
@@ -118,7 +122,7 @@ class _TargetLook:
         self._flags = RowFlags(self._row, router.scope) if by_row else None
         self._hear = _Heard(router, folder)
         self._process = process_id("reads")
-        self._count_at = monotonic() + COUNT_S * random.uniform(0.2, 1.0)  # noqa: S311 - jitter, not a secret
+        self._count_at = monotonic() + COUNT_S * _CHANCE.uniform(0.2, 1.0)
 
     def look(self) -> None:
         begun = monotonic()
@@ -153,7 +157,7 @@ class _StoreLook:
         self._router.hear_rollbacks("store", self._rollbacks.rollbacks())
         shards = self._store.shards()
         # A flip moves all shards: a few of many are enough to hear of it.
-        some = random.sample(shards, min(len(shards), _SHARDS_LOOKED_AT))
+        some = _CHANCE.sample(shards, min(len(shards), _SHARDS_LOOKED_AT))
         for fence in self._store.fences(some).values():
             self._router.hear_fence(fence)
 

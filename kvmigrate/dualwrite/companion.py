@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
+from random import SystemRandom
 from time import monotonic, sleep, time
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -20,6 +20,10 @@ from kvmigrate.errors import KVMigrateError
 from kvmigrate.model import Fence, Item, MarkedKey, Stage, Version
 from kvmigrate.stores.fence_base import FencedStore
 from kvmigrate.target.live_base import ProcessRow
+
+_CHANCE = SystemRandom()
+"""Not the program's own, whose numbers it may want to have again."""
+
 
 _log = structlog.get_logger("kvmigrate")
 
@@ -259,7 +263,7 @@ class Companion:
         store = self._fenced()
         shards = store.shards()
         # A flip moves all shards: a few of many are enough to hear of it.
-        some = random.sample(shards, min(len(shards), _SHARDS_POLLED))
+        some = _CHANCE.sample(shards, min(len(shards), _SHARDS_POLLED))
         for fence in store.fences(some).values():
             if fence is not None:
                 self._epoch = max(self._epoch, fence.epoch)

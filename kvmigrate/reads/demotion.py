@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
+from random import SystemRandom
 from threading import Lock
+
+_CHANCE = SystemRandom()
+"""Not the program's own, whose numbers it may want to have again."""
+
 
 WINDOW = 20
 """Of so many newest reads it looks at the failed ones."""
@@ -31,7 +35,7 @@ class Demotion:
         differences: int = 3,
         pause_s: float = 1.0,
         most_s: float = 60.0,
-        jitter: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = _CHANCE.random,
     ) -> None:
         """Open first for *pause_s*, later longer up to *most_s*; differences open it for *most_s* at once.
 
