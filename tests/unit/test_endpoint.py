@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
@@ -14,6 +15,7 @@ from kvmigrate.flags.bucket import position
 from kvmigrate.intent import EVERY, Rollback
 from kvmigrate.model import Stage
 from kvmigrate.reads.reads import Reads
+from kvmigrate.reads.reads_async import AsyncReads
 from kvmigrate.reads.request import read_token, request
 from kvmigrate.reads.router import Router
 from kvmigrate.reads.state import MISS, StaleReadError
@@ -225,7 +227,7 @@ def test_tables_that_fail_are_left_alone(make: Make, monkeypatch: pytest.MonkeyP
 
 def test_two_endpoints_of_one_flag_are_refused() -> None:
     """They would move together without anybody's wish."""
-    reads = Reads(Router("shop", lambda _: []), Closing(), lambda: None)  # type: ignore[arg-type]
+    reads = Reads(Router("shop", lambda _: []), Closing(), Closing(), lambda: None)  # type: ignore[arg-type]
     reads.endpoint("GET /a/{b}")(lambda: None)
 
     with pytest.raises(ConfigError, match=r"'get\.a\.b' is the flag of 'GET /a/{b}', too"):
@@ -237,3 +239,32 @@ def test_a_wrong_token_is_refused(wrong: str) -> None:
     """It comes from a client, who may send anything."""
     with pytest.raises(ConfigError, match="no token"):
         read_token(wrong)
+
+
+def test_a_routed_reader_looks_like_the_one_that_was_decorated() -> None:
+    """Frameworks look at the signature, and at whether it is to be awaited."""
+    router = Router("shop", lambda _: [])
+    made = Reads(router, Closing(), Closing(), lambda: None)  # type: ignore[arg-type]
+    made_async = AsyncReads(router, Closing(), Closing(), lambda: None)  # type: ignore[arg-type]
+
+    @made.endpoint("a")
+    def plain(id: int, *, deep: bool = False) -> str:  # noqa: A002 - as routes have it
+        """Say it."""
+        return f"{id}{deep}"
+
+    @made_async.endpoint("b")
+    async def awaited(id: int) -> str:  # noqa: A002 - as routes have it
+        return str(id)
+
+    assert "(id: 'int', *, deep: 'bool' = False) -> 'str'" == str(inspect.signature(plain))
+    assert ("plain", "Say it.") == (plain.__name__, plain.__doc__)  # type: ignore[attr-defined]
+    assert (False, True) == (inspect.iscoroutinefunction(plain), inspect.iscoroutinefunction(awaited))
+
+
+@pytest.mark.parametrize("key", ["client:{nobody}", "client:{id}:{x}"])
+def test_a_key_of_unknown_arguments_is_refused(key: str) -> None:
+    """When the endpoint is made, not when it is called."""
+    reads = Reads(Router("shop", lambda _: []), Closing(), Closing(), lambda: None)  # type: ignore[arg-type]
+
+    with pytest.raises(ConfigError, match="is no argument of"):
+        reads.endpoint("a", key=key)(lambda id: id)  # noqa: A006 - as routes have it
