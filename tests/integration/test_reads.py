@@ -164,6 +164,7 @@ def test_a_rollback_reaches_every_process(reads_world: ReadsWorld) -> None:
     assert [0, 0] == [worker.exitcode for worker in workers]
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_forked_process_decides_by_itself(reads_world: ReadsWorld, client: Read[[str], Any]) -> None:
     """Its parent's threads are not there; it begins its own, and follows flags that change later."""
     reads_world.flag(percent=100)
