@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from kvmigrate.errors import ConfigError
 from kvmigrate.intent import slug_of
+from kvmigrate.model import Version
 from kvmigrate.reads.by_key_async import (
     Load,
     Wrote,
@@ -96,7 +97,11 @@ class AsyncReads:
             raise ConfigError(f"there is no consistency {consistency!r}", hint="eventual or session")
         state = EndpointState(name, slug_of(name), sticky, comparator(compare), demotion or Demotion())
         state.deadline_s, state.consistency, state.offer = deadline_s, consistency, self._shadow.offer
-        wrote = session_wrote(self._last_write) if consistency == "session" else nothing_wrote
+        session = session_wrote(self._last_write) if consistency == "session" else nothing_wrote
+
+        def wrote() -> Version | None:
+            # Once the tables lead, they have what was written before and since.
+            return None if state.plan.leads else session()
 
         def decorate(kv: Callable[P, Awaitable[T]]) -> AsyncRead[P, T]:
             state.kv, state.find = kv, _finds(kv)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from kvmigrate.errors import ConfigError, DeadlineError
+from kvmigrate.errors import ConfigError, DeadlineError, OnlyInStoreError
 from kvmigrate.flags.bucket import position
 from kvmigrate.intent import EVERY, Rollback
 from kvmigrate.model import Stage
-from kvmigrate.reads import router as router_module
+from kvmigrate.reads.bounds import plan_of
 from kvmigrate.reads.demotion import Demotion
 from kvmigrate.reads.reads import Reads
 from kvmigrate.reads.reads_async import AsyncReads
@@ -56,9 +56,10 @@ FAULTS = {
     "missing": lambda _: MISS,
     "lookup": raising(KeyError("1")),
     "stale": raising(StaleReadError()),
+    "waits": raising(OnlyInStoreError("it waits")),
 }
 # What the caller gets, and the outcome: value, null, miss, error, timeout, stale.
-LIVE = {"error": 3, "hang": 4, "missing": 2, "lookup": 2, "stale": 5}
+LIVE = {"error": 3, "hang": 4, "missing": 2, "lookup": 2, "stale": 5, "waits": 5}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -276,7 +277,7 @@ def test_a_key_of_unknown_arguments_is_refused(key: str) -> None:
 def test_a_plan_of_older_news_never_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """While one thread makes a plan of new flags, another hears that the tables may not be read any more."""
     stand = Stand(share=0)
-    made, goes_on = router_module.plan_of, threading.Event()
+    made, goes_on = plan_of, threading.Event()
     halts = threading.Event()
 
     def slow(*args: Any, **kwargs: Any) -> Any:
@@ -286,7 +287,7 @@ def test_a_plan_of_older_news_never_comes_last(monkeypatch: pytest.MonkeyPatch) 
             goes_on.wait(10)
         return plan
 
-    monkeypatch.setattr(router_module, "plan_of", slow)
+    monkeypatch.setattr("kvmigrate.reads.router.plan_of", slow)
     flags = threading.Thread(target=lambda: stand.intend(share=10_000), name="flags")
     control = threading.Thread(target=lambda: stand.stage(Stage.OFF), name="control")
     flags.start()

@@ -222,6 +222,18 @@ def test_stale_reads_do_not_demote() -> None:
     assert not client.state.demotion.is_open
 
 
+@pytest.mark.parametrize("stage", [Stage.RAMPDOWN, Stage.COMPLETE])
+def test_tables_that_lead_have_what_sessions_wrote(stage: Stage) -> None:
+    """A token of the time before is no reason to ask a store that is behind, or to raise."""
+    made = shop()
+    client = endpoint(made, consistency="session")
+    client.tables(lambda id: "tables")  # noqa: ARG005, A006 - as the route has it
+    with request(session="99.1"):
+        assert {"n": 1} == client("1")
+        made.move(stage)
+        assert "tables" == client("1")
+
+
 def test_metrics_say_what_was_counted() -> None:
     """As Prometheus text, with a line for each side and outcome, and no key in it."""
     made = shop()
