@@ -9,6 +9,7 @@
     +-- SourceError            the KV store failed or refused
     +-- TargetError            PostgreSQL failed or refused
     |   +-- FenceError         the control row forbids this write now
+    |   +-- OnlyInStoreError   an item that waits: the tables do not have its value
     |   +-- SchemaError        tables differ from what the mapping wants
     +-- FlagsError             a flag server failed or refused
     +-- LensError              rows that no blob can correspond to
@@ -93,6 +94,12 @@ class FenceError(TargetError):
     """The control row says that another epoch or authority holds this scope."""
 
     code = "fence"
+
+
+class OnlyInStoreError(TargetError):
+    """The item is known to the tables, and only the store has its value: it waits for another item."""
+
+    code = "only-in-store"
 
 
 class SchemaError(TargetError):

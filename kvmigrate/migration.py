@@ -62,6 +62,7 @@ from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.target.process_row import PostgresProcessRow, process_id
 from kvmigrate.target.retune import RunState, retune
+from kvmigrate.target.row_query import PostgresRowQuery
 from kvmigrate.target.rows_postgres import PostgresRowReader
 from kvmigrate.target.schema_postgres import AppliedSchema, apply_schema, diff_schema, drop_schema
 from kvmigrate.target.waiting_list import WaitingEntry
@@ -163,7 +164,7 @@ class Migration:
         """
         router = router_of(self.settings, self.mapping.name)
         tables = LiveWriter(self.settings.need_target(), self.lens)
-        reads = Reads(router, tables, self.store.last_write)
+        reads = Reads(router, tables, PostgresRowQuery(self.settings.need_target()), self.store.last_write)
         self._open.callback(reads.close)
         return reads
 

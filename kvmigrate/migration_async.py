@@ -20,6 +20,7 @@ from kvmigrate.reads.reads_async import AsyncReads
 from kvmigrate.stores.open import open_async_drop_in, open_async_writer, open_fenced
 from kvmigrate.target.live_writer_async import AsyncLiveWriter
 from kvmigrate.target.process_row import PostgresProcessRow, process_id
+from kvmigrate.target.row_query_async import AsyncPostgresRowQuery
 from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, compile_mapping
 from kvmigrate.transform.mapping import Mapping as MappingFile
@@ -84,7 +85,9 @@ class AsyncMigration:
             ConfigError: no store or target is named, or the flags cannot be read from what is named.
         """
         router = router_of(self.settings, self.mapping.name)
-        return AsyncReads(router, AsyncLiveWriter(self.settings.need_target(), self.lens), self.store.last_write)
+        target = self.settings.need_target()
+        tables, rows = AsyncLiveWriter(target, self.lens), AsyncPostgresRowQuery(target)
+        return AsyncReads(router, tables, rows, self.store.last_write)
 
     def endpoint(
         self, name: str, **options: Unpack[EndpointOptions]

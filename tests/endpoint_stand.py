@@ -85,7 +85,7 @@ class Stand:
             self._runner.close()
 
     def _made(self) -> tuple[Callable[..., Any], Any]:
-        reads = Reads(self.router, Closing(), lambda: None)  # type: ignore[arg-type]
+        reads = Reads(self.router, Closing(), Closing(), lambda: None)  # type: ignore[arg-type]
 
         @reads.endpoint(NAME, sticky="id", demotion=self.demotion)
         def read(id: Any) -> Any:  # noqa: A002 - as routes have it
@@ -102,7 +102,7 @@ class Stand:
     def _made_async(self) -> tuple[Callable[..., Any], Any]:
         runner = self._runner
         assert runner is not None
-        reads = AsyncReads(self.router, Closing(), lambda: None)  # type: ignore[arg-type]
+        reads = AsyncReads(self.router, Closing(), Closing(), lambda: None)  # type: ignore[arg-type]
 
         @reads.endpoint(NAME, sticky="id", demotion=self.demotion, deadline_s=0.05)
         async def read(id: Any) -> Any:  # noqa: A002 - as routes have it

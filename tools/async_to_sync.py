@@ -33,6 +33,7 @@ TWINS: tuple[str, ...] = (
     "kvmigrate/stores/redis_writer_async.py",
     "kvmigrate/stores/writer_base_async.py",
     "kvmigrate/target/live_writer_async.py",
+    "kvmigrate/target/row_query_async.py",
     "kvmigrate/target/writer_base_async.py",
     "kvmigrate/testing/memory_writer_async.py",
 )

@@ -115,6 +115,10 @@ class Demotion:
             self._again_at = None
             self.is_calm = True
 
+    def begin_anew(self) -> None:
+        """Go on in a forked process: whoever held the lock at the fork is not here to let go."""
+        self._lock = Lock()
+
     def _open(self, now: float, why: str) -> bool:
         self.is_calm = False
         self._again_at = now + self._pause()

@@ -10,7 +10,7 @@ from random import random
 from time import monotonic, perf_counter
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
-from kvmigrate.errors import DeadlineError
+from kvmigrate.errors import DeadlineError, OnlyInStoreError
 from kvmigrate.reads.counts import BUCKETS, Outcome, Side
 from kvmigrate.reads.request import forced
 from kvmigrate.reads.state import MISS, EndpointState, StaleReadError
@@ -121,7 +121,7 @@ def _failed(state: EndpointState, exc: Exception, elapsed: float) -> object:
     outcome, reason = _outcome_of(exc)
     state.counts.took(_TABLES, elapsed, outcome)
     if outcome != _STALE:
-        # Stale is no fault: the session is ahead of tables that are well.
+        # Stale is no fault: the tables are well, and are to get what the store has.
         state.has_failed(reason if outcome != _ERROR else f"{reason}: {type(exc).__name__}")
     if not state.plan.falls_back:
         return _FALL_BACK_RAISED
@@ -143,6 +143,6 @@ def _missed(state: EndpointState, elapsed: float) -> object:
 def _outcome_of(exc: Exception) -> tuple[int, str]:
     if isinstance(exc, TimeoutError | DeadlineError):
         return int(Outcome.TIMEOUT), "timeout"
-    if isinstance(exc, StaleReadError):
+    if isinstance(exc, StaleReadError | OnlyInStoreError):
         return _STALE, "stale"
     return _ERROR, "error"

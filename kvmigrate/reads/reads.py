@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from kvmigrate.errors import ConfigError
 from kvmigrate.intent import slug_of
+from kvmigrate.model import Version
 from kvmigrate.reads.by_key import (
     Load,
     Wrote,
@@ -25,15 +26,17 @@ from kvmigrate.reads.by_key import (
 from kvmigrate.reads.compare import Comparator, comparator
 from kvmigrate.reads.demotion import Demotion
 from kvmigrate.reads.endpoint import Read, routed
+from kvmigrate.reads.metrics import prometheus
 from kvmigrate.reads.router import Router
 from kvmigrate.reads.shadow import Shadow
 from kvmigrate.reads.state import Consistency, EndpointState
 from kvmigrate.reads.sticky import Finder, finder
 from kvmigrate.reads.within import within
-from kvmigrate.target.writer_base import LiveWriter
+from kvmigrate.target.writer_base import LiveWriter, RowQuery
 
 P = ParamSpec("P")
 T = TypeVar("T")
+M = TypeVar("M")
 
 
 class Reads:
@@ -44,11 +47,17 @@ class Reads:
     """
 
     def __init__(
-        self, router: Router, tables: LiveWriter, last_write: Callable[[], Any], shadow: Shadow | None = None
+        self,
+        router: Router,
+        tables: LiveWriter,
+        rows: RowQuery,
+        last_write: Callable[[], Any],
+        *,
+        shadow: Shadow | None = None,
     ) -> None:
-        """Read by key through *tables*; *last_write* tells what this thread or task wrote last."""
+        """Read by key through *tables*, by SQL through *rows*; *last_write* is what this thread or task wrote last."""
         self.router = router
-        self._tables, self._last_write = tables, last_write
+        self._tables, self._rows, self._last_write = tables, rows, last_write
         self._shadow = shadow or Shadow()
 
     def endpoint(
@@ -90,7 +99,11 @@ class Reads:
             raise ConfigError(f"there is no consistency {consistency!r}", hint="eventual or session")
         state = EndpointState(name, slug_of(name), sticky, comparator(compare), demotion or Demotion())
         state.deadline_s, state.consistency, state.offer = deadline_s, consistency, self._shadow.offer
-        wrote = session_wrote(self._last_write) if consistency == "session" else nothing_wrote
+        session = session_wrote(self._last_write) if consistency == "session" else nothing_wrote
+
+        def wrote() -> Version | None:
+            # Once the tables lead, they have what was written before and since.
+            return None if state.plan.leads else session()
 
         def decorate(kv: Callable[P, T]) -> Read[P, T]:
             state.kv, state.find = kv, _finds(kv)
@@ -104,11 +117,33 @@ class Reads:
 
         return decorate
 
+    def metrics(self) -> str:
+        """Return what this process counted as Prometheus text, for its page of metrics."""
+        return prometheus(self.router)
+
+    def fetch(self, model: Callable[..., M], sql: str, *values: Any, deadline_s: float = 0.25) -> list[M]:
+        """Query the tables, for readers of them: on connections of one's own, which answer in time or are given up.
+
+        Args:
+            model: Is called for each row with its columns by name, such as a dataclass, or ``dict``.
+
+            sql: One statement, with ``%s`` for each value. Never put values into it.
+
+            *values: In the order of their places.
+
+            deadline_s: Seconds, for everything together, waiting for a connection included.
+
+        Raises:
+            DeadlineError: it took longer. TargetError: PostgreSQL failed or refused.
+        """
+        return [model(**row) for row in self._rows.fetch(sql, values, deadline_s=deadline_s)]
+
     def close(self) -> None:
         """End what runs beside the requests, and release connections. Safe to call twice."""
         self.router.close()
         self._shadow.close()
         self._tables.close()
+        self._rows.close()
 
 
 def _finds(kv: Callable[..., Any]) -> Callable[[str], Finder]:

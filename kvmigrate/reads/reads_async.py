@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from kvmigrate.errors import ConfigError
 from kvmigrate.intent import slug_of
+from kvmigrate.model import Version
 from kvmigrate.reads.by_key_async import (
     Load,
     Wrote,
@@ -23,15 +24,17 @@ from kvmigrate.reads.by_key_async import (
 from kvmigrate.reads.compare import Comparator, comparator
 from kvmigrate.reads.demotion import Demotion
 from kvmigrate.reads.endpoint_async import AsyncRead, routed
+from kvmigrate.reads.metrics import prometheus
 from kvmigrate.reads.router import Router
 from kvmigrate.reads.shadow_async import AsyncShadow
 from kvmigrate.reads.state import Consistency, EndpointState
 from kvmigrate.reads.sticky import Finder, finder
 from kvmigrate.reads.within_async import within
-from kvmigrate.target.writer_base_async import AsyncLiveWriter
+from kvmigrate.target.writer_base_async import AsyncLiveWriter, AsyncRowQuery
 
 P = ParamSpec("P")
 T = TypeVar("T")
+M = TypeVar("M")
 
 
 class AsyncReads:
@@ -42,11 +45,17 @@ class AsyncReads:
     """
 
     def __init__(
-        self, router: Router, tables: AsyncLiveWriter, last_write: Callable[[], Any], shadow: AsyncShadow | None = None
+        self,
+        router: Router,
+        tables: AsyncLiveWriter,
+        rows: AsyncRowQuery,
+        last_write: Callable[[], Any],
+        *,
+        shadow: AsyncShadow | None = None,
     ) -> None:
-        """Read by key through *tables*; *last_write* tells what this thread or task wrote last."""
+        """Read by key through *tables*, by SQL through *rows*; *last_write* is what this thread or task wrote last."""
         self.router = router
-        self._tables, self._last_write = tables, last_write
+        self._tables, self._rows, self._last_write = tables, rows, last_write
         self._shadow = shadow or AsyncShadow()
 
     def endpoint(
@@ -88,7 +97,11 @@ class AsyncReads:
             raise ConfigError(f"there is no consistency {consistency!r}", hint="eventual or session")
         state = EndpointState(name, slug_of(name), sticky, comparator(compare), demotion or Demotion())
         state.deadline_s, state.consistency, state.offer = deadline_s, consistency, self._shadow.offer
-        wrote = session_wrote(self._last_write) if consistency == "session" else nothing_wrote
+        session = session_wrote(self._last_write) if consistency == "session" else nothing_wrote
+
+        def wrote() -> Version | None:
+            # Once the tables lead, they have what was written before and since.
+            return None if state.plan.leads else session()
 
         def decorate(kv: Callable[P, Awaitable[T]]) -> AsyncRead[P, T]:
             state.kv, state.find = kv, _finds(kv)
@@ -102,11 +115,33 @@ class AsyncReads:
 
         return decorate
 
+    def metrics(self) -> str:
+        """Return what this process counted as Prometheus text, for its page of metrics."""
+        return prometheus(self.router)
+
+    async def fetch(self, model: Callable[..., M], sql: str, *values: Any, deadline_s: float = 0.25) -> list[M]:
+        """Query the tables, for readers of them: on connections of one's own, which answer in time or are given up.
+
+        Args:
+            model: Is called for each row with its columns by name, such as a dataclass, or ``dict``.
+
+            sql: One statement, with ``%s`` for each value. Never put values into it.
+
+            *values: In the order of their places.
+
+            deadline_s: Seconds, for everything together, waiting for a connection included.
+
+        Raises:
+            DeadlineError: it took longer. TargetError: PostgreSQL failed or refused.
+        """
+        return [model(**row) for row in await self._rows.fetch(sql, values, deadline_s=deadline_s)]
+
     async def close(self) -> None:
         """End what runs beside the requests, and release connections. Safe to call twice."""
         self.router.close()
         await self._shadow.close()
         await self._tables.close()
+        await self._rows.close()
 
 
 def _finds(kv: Callable[..., Any]) -> Callable[[str], Finder]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from threading import Event, Lock
+from threading import Event, Lock, RLock
 from time import monotonic
 from typing import Any
 
@@ -44,6 +44,8 @@ class Router:
         self._rollbacks: dict[str, Mapping[str, Rollback]] = {}
         self._make, self._pollers = pollers, list[Poller]()
         self._lock, self._seen = Lock(), Event()
+        # What is heard and the plans made of it change together: a plan of older news must not come last.
+        self._changing = RLock()
         _routers.add(self)
 
     def add(self, state: EndpointState) -> None:
@@ -57,9 +59,10 @@ class Router:
 
     def refresh(self, state: EndpointState) -> None:
         """Make an endpoint's plan anew: its readers changed."""
-        self._follow(state)
-        if not self._pollers:
-            state.choose = self._begin(state)
+        with self._changing:
+            self._follow(state)
+            if not self._pollers:
+                state.choose = self._begin(state)
 
     def start(self) -> None:
         """Begin to look, where that has not begun. Never blocks."""
@@ -77,40 +80,47 @@ class Router:
 
     def hear_flags(self, state: FlagState) -> None:
         """Take flags as they were just read."""
-        self._flags_at = monotonic()
-        if state.version != self.flags.version or not state.version:
-            self.flags = state
-            self._follow_all()
+        with self._changing:
+            self._flags_at = monotonic()
+            if state.version != self.flags.version or not state.version:
+                self.flags = state
+                self._follow_all()
 
     def guess_flags(self, state: FlagState) -> None:
         """Take flags that were known once, until newer ones are heard."""
-        if self._flags_at is None:
-            self.flags = state
-            self._follow_all()
+        with self._changing:
+            if self._flags_at is None:
+                self.flags = state
+                self._follow_all()
 
     def hear_control(self, control: Control | None, begun: float) -> None:
         """Take the control row as a look that began at *begun* found it."""
-        self._control_at = begun
-        self.life.until = begun + FRESH_S
-        if control != self.known.control:
-            self.known = self.known._replace(control=control)
-            self._follow_all()
+        with self._changing:
+            if control != self.known.control:
+                self.known = self.known._replace(control=control)
+                self._follow_all()
+            self._control_at = begun
+            self.life.until = begun + FRESH_S
         self._seen.set()
 
     def hear_fence(self, fence: Fence | None) -> None:
         """Take the store's fence; one that is missing says nothing."""
         if fence is None:
             return
-        known = self.known._replace(fence_epoch=fence.epoch, fence_authority=fence.authority, fence_owes=fence.owes_all)
-        if known != self.known:
-            self.known = known
-            self._follow_all()
+        with self._changing:
+            known = self.known._replace(
+                fence_epoch=fence.epoch, fence_authority=fence.authority, fence_owes=fence.owes_all
+            )
+            if known != self.known:
+                self.known = known
+                self._follow_all()
 
     def hear_rollbacks(self, place: str, found: Mapping[str, Rollback]) -> None:
         """Take what one of the places says is rolled back."""
-        if self._rollbacks.get(place, {}) != found:
-            self._rollbacks[place] = dict(found)
-            self._follow_all()
+        with self._changing:
+            if self._rollbacks.get(place, {}) != found:
+                self._rollbacks[place] = dict(found)
+                self._follow_all()
 
     def rollback_of(self, slug: str) -> Rollback | None:
         """Return the rollback that holds for an endpoint; any place suffices."""
@@ -150,7 +160,9 @@ class Router:
     def begin_anew(self) -> None:
         """Begin once more: this is a forked process, and its parent's threads are not here."""
         # Whoever held these at the fork is not here to let go.
-        self._lock, self._seen = Lock(), Event()
+        self._lock, self._seen, self._changing = Lock(), Event(), RLock()
+        for state in self.endpoints.values():
+            state.demotion.begin_anew()
         if self._pollers:
             self._pollers = []
             self.start()
@@ -163,8 +175,9 @@ class Router:
         return first
 
     def _follow_all(self) -> None:
-        for state in list(self.endpoints.values()):
-            self._follow(state)
+        with self._changing:
+            for state in list(self.endpoints.values()):
+                self._follow(state)
 
     def _follow(self, state: EndpointState) -> None:
         intent = self.intent_of(state)

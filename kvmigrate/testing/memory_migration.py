@@ -24,8 +24,8 @@ from kvmigrate.reads.router import Router
 from kvmigrate.stores.fence_base import Swap
 from kvmigrate.testing.memory_store import SHARD, MemoryStore
 from kvmigrate.testing.memory_tables import MemoryTables
-from kvmigrate.testing.memory_writer import MemoryLiveWriter, MemoryWriter
-from kvmigrate.testing.memory_writer_async import AsyncMemoryLiveWriter, AsyncMemoryWriter
+from kvmigrate.testing.memory_writer import MemoryLiveWriter, MemoryRowQuery, MemoryWriter
+from kvmigrate.testing.memory_writer_async import AsyncMemoryLiveWriter, AsyncMemoryRowQuery, AsyncMemoryWriter
 from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import compile_mapping
 
@@ -66,13 +66,14 @@ class MemoryMigration:
     def reads(self) -> Reads:
         """As `Migration.reads`; its flags are set with `flag`."""
         router = self._router()
-        return Reads(router, MemoryLiveWriter(self.tables), self.store.last_write)
+        return Reads(router, MemoryLiveWriter(self.tables), MemoryRowQuery(), self.store.last_write)
 
     @cached_property
     def async_reads(self) -> AsyncReads:
         """As `AsyncMigration.reads`."""
         router = self._router()
-        return AsyncReads(router, AsyncMemoryLiveWriter(self.tables), self.async_store.last_write)
+        tables, rows = AsyncMemoryLiveWriter(self.tables), AsyncMemoryRowQuery()
+        return AsyncReads(router, tables, rows, self.async_store.last_write)
 
     def flag(self, endpoint: str, percent: float, *, shadow: float = 0, sticky: str = "") -> None:
         """Say how much of an endpoint shall read the tables, and how much shall be compared; "*" is every one.

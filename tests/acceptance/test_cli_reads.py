@@ -178,6 +178,11 @@ def test_flags_of_the_example_are_what_init_makes(bare_cli: CommandLine, reposit
         assert (repository / "flags" / kept).read_text() == (bare_cli.folder / made).read_text()
 
 
+def wait_for_tables(client: Any) -> None:
+    """Wait until the endpoint may read them."""
+    until(lambda: bool(client.state.plan.share == 10_000))
+
+
 def test_status_adds_up_what_processes_counted(live: CommandLine, reads_world: ReadsWorld, repository: Path) -> None:
     """Two of them, after they ended: as many reads as there were calls, and who answered."""
     reads_world.flag(percent=100)
@@ -189,8 +194,7 @@ def test_status_adds_up_what_processes_counted(live: CommandLine, reads_world: R
                 return reads_world.read_kv(f"client:{id}")
 
             assert migration.reads.router.wait(20)
-            state = client.state
-            until(lambda state=state: bool(state.plan.share))  # type: ignore[misc]  # bound now
+            wait_for_tables(client)
             for _ in range(calls):
                 client("1")
             client("none")

@@ -21,6 +21,7 @@ from kvmigrate import AsyncMigration, Migration
 from kvmigrate.config import Settings
 from kvmigrate.model import Authority, Stage
 from kvmigrate.reads.endpoint import Read
+from kvmigrate.reads.request import request
 from kvmigrate.steering import Steering
 from tests.reads_world import GET, ReadsWorld, until
 
@@ -163,6 +164,7 @@ def test_a_rollback_reaches_every_process(reads_world: ReadsWorld) -> None:
     assert [0, 0] == [worker.exitcode for worker in workers]
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_forked_process_decides_by_itself(reads_world: ReadsWorld, client: Read[[str], Any]) -> None:
     """Its parent's threads are not there; it begins its own, and follows flags that change later."""
     reads_world.flag(percent=100)
@@ -210,3 +212,28 @@ def test_a_database_that_is_gone_leaves_reads_with_the_store(reads_world: ReadsW
         assert time.monotonic() - begun < 2
         assert not migration.reads.router.wait(1)
         assert {"n": 1} == client("1")
+
+
+@pytest.mark.parametrize("fault", ["none", "hang"])
+def test_readers_by_sql_answer_in_time(reads_world: ReadsWorld, fault: str) -> None:
+    """Rows come as what the reader wants; a query that hangs is given up after its deadline, and the store answers."""
+    reads_world.tables_say(2)
+    reads_world.flag(name="GET /clients", percent=100, sticky="tenant")
+    with Migration.open(reads_world.settings) as migration:
+
+        @migration.endpoint("GET /clients", sticky="tenant")
+        def clients(least: int) -> list[dict[str, Any]]:
+            return [{"id": "1", "n": 1}] if least <= 1 else []
+
+        @clients.tables
+        def from_tables(least: int) -> list[dict[str, Any]]:
+            return migration.reads.fetch(dict, "SELECT id, n FROM clients WHERE n >= %s", least, deadline_s=0.4)
+
+        assert migration.reads.router.wait(20)
+        with request(tenant=1), psycopg.connect(reads_world.settings.target) as other:
+            until(lambda: clients(2) == [{"id": "1", "n": 2}])
+            if fault == "none":
+                return
+            other.execute("LOCK TABLE clients IN ACCESS EXCLUSIVE MODE")
+            assert [{"id": "1", "n": 1}] == clients(1)
+        assert {"timeout": 1} == clients.state.counts.fallbacks

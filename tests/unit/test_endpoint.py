@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import threading
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
 
 import pytest
 
-from kvmigrate.errors import ConfigError, DeadlineError
+from kvmigrate.errors import ConfigError, DeadlineError, OnlyInStoreError
 from kvmigrate.flags.bucket import position
 from kvmigrate.intent import EVERY, Rollback
 from kvmigrate.model import Stage
+from kvmigrate.reads.bounds import plan_of
+from kvmigrate.reads.demotion import Demotion
 from kvmigrate.reads.reads import Reads
+from kvmigrate.reads.reads_async import AsyncReads
 from kvmigrate.reads.request import read_token, request
 from kvmigrate.reads.router import Router
 from kvmigrate.reads.state import MISS, StaleReadError
@@ -51,9 +56,10 @@ FAULTS = {
     "missing": lambda _: MISS,
     "lookup": raising(KeyError("1")),
     "stale": raising(StaleReadError()),
+    "waits": raising(OnlyInStoreError("it waits")),
 }
 # What the caller gets, and the outcome: value, null, miss, error, timeout, stale.
-LIVE = {"error": 3, "hang": 4, "missing": 2, "lookup": 2, "stale": 5}
+LIVE = {"error": 3, "hang": 4, "missing": 2, "lookup": 2, "stale": 5, "waits": 5}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -225,7 +231,7 @@ def test_tables_that_fail_are_left_alone(make: Make, monkeypatch: pytest.MonkeyP
 
 def test_two_endpoints_of_one_flag_are_refused() -> None:
     """They would move together without anybody's wish."""
-    reads = Reads(Router("shop", lambda _: []), Closing(), lambda: None)  # type: ignore[arg-type]
+    reads = Reads(Router("shop", lambda _: []), Closing(), Closing(), lambda: None)  # type: ignore[arg-type]
     reads.endpoint("GET /a/{b}")(lambda: None)
 
     with pytest.raises(ConfigError, match=r"'get\.a\.b' is the flag of 'GET /a/{b}', too"):
@@ -237,3 +243,97 @@ def test_a_wrong_token_is_refused(wrong: str) -> None:
     """It comes from a client, who may send anything."""
     with pytest.raises(ConfigError, match="no token"):
         read_token(wrong)
+
+
+def test_a_routed_reader_looks_like_the_one_that_was_decorated() -> None:
+    """Frameworks look at the signature, and at whether it is to be awaited."""
+    router = Router("shop", lambda _: [])
+    made = Reads(router, Closing(), Closing(), lambda: None)  # type: ignore[arg-type]
+    made_async = AsyncReads(router, Closing(), Closing(), lambda: None)  # type: ignore[arg-type]
+
+    @made.endpoint("a")
+    def plain(id: int, *, deep: bool = False) -> str:  # noqa: A002 - as routes have it
+        """Say it."""
+        return f"{id}{deep}"
+
+    @made_async.endpoint("b")
+    async def awaited(id: int) -> str:  # noqa: A002 - as routes have it
+        return str(id)
+
+    assert "(id: 'int', *, deep: 'bool' = False) -> 'str'" == str(inspect.signature(plain))
+    assert ("plain", "Say it.") == (plain.__name__, plain.__doc__)  # type: ignore[attr-defined]
+    assert (False, True) == (inspect.iscoroutinefunction(plain), inspect.iscoroutinefunction(awaited))
+
+
+@pytest.mark.parametrize("key", ["client:{nobody}", "client:{id}:{x}"])
+def test_a_key_of_unknown_arguments_is_refused(key: str) -> None:
+    """When the endpoint is made, not when it is called."""
+    reads = Reads(Router("shop", lambda _: []), Closing(), Closing(), lambda: None)  # type: ignore[arg-type]
+
+    with pytest.raises(ConfigError, match="is no argument of"):
+        reads.endpoint("a", key=key)(lambda id: id)  # noqa: A006 - as routes have it
+
+
+def test_a_plan_of_older_news_never_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one thread makes a plan of new flags, another hears that the tables may not be read any more."""
+    stand = Stand(share=0)
+    made, goes_on = plan_of, threading.Event()
+    halts = threading.Event()
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        plan = made(*args, **kwargs)
+        if threading.current_thread().name == "flags":
+            halts.set()
+            goes_on.wait(10)
+        return plan
+
+    monkeypatch.setattr("kvmigrate.reads.router.plan_of", slow)
+    flags = threading.Thread(target=lambda: stand.intend(share=10_000), name="flags")
+    control = threading.Thread(target=lambda: stand.stage(Stage.OFF), name="control")
+    flags.start()
+    assert halts.wait(10)
+    control.start()
+    control.join(0.2)
+    goes_on.set()
+    flags.join(10)
+    control.join(10)
+
+    assert (0, False) == (stand.state.plan.share, stand.state.plan.may)
+    assert "kv" == stand.call("1")
+
+
+def test_the_router_explains_a_request(make: Make) -> None:
+    """What the command says, for a process of one's own."""
+    stand = make(share=9_500)
+
+    assert "tables" == stand.router.explain(SLUG, {"id": 42})["side"]
+    assert "its place 91.16 is below 95" == stand.router.explain(SLUG, {"id": 42})["why"]
+    with pytest.raises(ConfigError, match="there is no endpoint 'x'"):
+        stand.router.explain("x", {})
+
+
+@pytest.mark.parametrize("differences", [2, 3])
+def test_differences_in_a_row_demote(differences: int) -> None:
+    """Three of them; a match in between begins anew; a person may end it."""
+    demotion = Demotion(jitter=lambda: 1.0)
+    for _ in range(differences):
+        demotion.differed(0.0)
+    assert (differences == 3) == demotion.is_open
+    assert (differences == 2) == demotion.lets(59.9)
+    demotion.matched()
+    demotion.close()
+    assert demotion.lets(0.0)
+    assert demotion.is_calm
+
+
+def test_half_of_the_newest_reads_demote() -> None:
+    """Also where none of them fail in a row."""
+    demotion = Demotion()
+    opened = []
+    for number in range(20):
+        opened.append(demotion.failed(float(number), "error"))
+        demotion.succeeded()
+        if any(opened):
+            break
+
+    assert 10 == len(opened)

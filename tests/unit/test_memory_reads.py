@@ -220,3 +220,34 @@ def test_stale_reads_do_not_demote() -> None:
         for _ in range(10):
             client("1")
     assert not client.state.demotion.is_open
+
+
+@pytest.mark.parametrize("stage", [Stage.RAMPDOWN, Stage.COMPLETE])
+def test_tables_that_lead_have_what_sessions_wrote(stage: Stage) -> None:
+    """A token of the time before is no reason to ask a store that is behind, or to raise."""
+    made = shop()
+    client = endpoint(made, consistency="session")
+    client.tables(lambda id: "tables")  # noqa: ARG005, A006 - as the route has it
+    with request(session="99.1"):
+        assert {"n": 1} == client("1")
+        made.move(stage)
+        assert "tables" == client("1")
+
+
+def test_metrics_say_what_was_counted() -> None:
+    """As Prometheus text, with a line for each side and outcome, and no key in it."""
+    made = shop()
+    client = endpoint(made)
+    made.flag(GET, 100)
+    client("1")
+    client("none")
+    lines = made.reads.metrics().splitlines()
+
+    labels = 'scope="shop",endpoint="get.clients.id"'
+    assert f'kvmigrate_reads_total{{{labels},side="tables",outcome="value"}} 1' in lines
+    assert f'kvmigrate_reads_total{{{labels},side="kv",outcome="miss"}} 1' in lines
+    assert f'kvmigrate_read_fallbacks_total{{{labels},reason="miss"}} 1' in lines
+    assert f'kvmigrate_read_seconds_bucket{{{labels},side="tables",le="+Inf"}} 2' in lines
+    assert f"kvmigrate_breaker_open{{{labels}}} 0" in lines
+    assert f"kvmigrate_allowed_ratio{{{labels}}} 1" in lines
+    assert not [line for line in lines if "none" in line]
