@@ -202,3 +202,13 @@ def test_what_makes_no_sense_is_refused(cli: CommandLine, words: tuple[str, ...]
 
     assert 2 == done.code
     assert said in done.err
+
+
+def test_a_key_of_no_entity_is_an_error(cli: CommandLine, repository: Path) -> None:
+    """It is not called equal."""
+    cli.backfill()
+
+    done = cli("repair", "nobody_knows", "--dry-run", *cli.sides, "--json")
+
+    check_schema(repository, "error", done.json)
+    assert (1, "unmapped-key") == (done.code, done.json["error"]["code"])
