@@ -103,6 +103,8 @@ def test_a_key_whose_write_is_under_way_is_pending(
     redis_client.zadd(marks, {"client:1": 1.0})
 
     assert (0, 1) == tuple(typed(cli, repository, "verify")[name] for name in ("different", "pending"))
+    shared = typed(cli, repository, "verify", "--processes", "2")
+    assert (0, 1) == (shared["different"], shared["pending"])
     sampled = typed(cli, repository, "sample")
     assert (0, 1, 5) == (sampled["divergent"], sampled["pending"], sampled["n"])
     assert 1 == typed(cli, repository, "repair", "client:1", "--dry-run", code=4)["pending"]
