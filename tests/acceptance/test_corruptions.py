@@ -306,3 +306,13 @@ def test_two_hundred_corruptions_drawn_by_chance(stall: Stall) -> None:
     ).fetchall()
     assert {f"thing:{number}" for number in (*victims, 300)} == set(keys)
     assert ["stale"] == keys["thing:300"]
+
+
+def test_a_type_that_is_wrong_in_every_row_is_found(stall: Stall) -> None:
+    """As if it were written and read wrong alike: nothing within the tables, nor their way back, could tell."""
+    stall.fill(5)
+    stall.pg.execute(b"UPDATE things SET a_price = -a_price, at = at + interval '1 hour'")
+
+    code, found = stall.run("verify")
+
+    assert (5, 5, {"number": 5, "timezone": 5}) == (code, found["different"], found["causes"])
