@@ -24,7 +24,7 @@ from kvmigrate.consistency.stable import SecondLook, Settled, Suspect, version_o
 from kvmigrate.consistency.verify import SETTLE_S, run_verify
 from kvmigrate.dualwrite.applier import Applier
 from kvmigrate.dualwrite.reverse import ReverseApplier
-from kvmigrate.errors import CheckFailedError
+from kvmigrate.errors import CheckFailedError, UnmappedKeyError
 from kvmigrate.model import Authority
 from kvmigrate.relaying import Opener, check_begun
 from kvmigrate.stores.base import KVSource
@@ -107,7 +107,7 @@ class Repair:
         router = Router(self._mapping)
         self._sight, self._hand = self._sides(control)
         tables = TableSide(self._reader, self._mapping, router, None)
-        self._second = SecondLook(self._sight, tables, Judge(show_values=False), router.wants, settle_s=SETTLE_S)
+        self._second = SecondLook(self._sight, tables, Judge(show_values=False), router.claims, settle_s=SETTLE_S)
 
     def _sides(self, control: Control | None) -> tuple[Sight, Hand]:
         numbers = self._mapping.ledger_numbers
@@ -151,7 +151,13 @@ class Repair:
             SourceError, TargetError: a side failed. What was begun is safe to repeat.
 
             StaleError, FenceError: another epoch or authority took over.
+
+            UnmappedKeyError: one of *keys* is of no entity; nothing was done.
         """
+        for key in keys:
+            if not self._second.wants(key):
+                hint = "`kvmigrate verify` names the keys that diverge"
+                raise UnmappedKeyError(f"no entity of the mapping matches {key[:100]!r}", hint=hint, key=key)
         report = RepairReport(self.direction, dry_run)
         wanted = sorted(set(keys)) if keys else self._divergent(report)
         report.looked_at = len(wanted)

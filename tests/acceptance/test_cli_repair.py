@@ -103,6 +103,8 @@ def test_a_key_whose_write_is_under_way_is_pending(
     redis_client.zadd(marks, {"client:1": 1.0})
 
     assert (0, 1) == tuple(typed(cli, repository, "verify")[name] for name in ("different", "pending"))
+    shared = typed(cli, repository, "verify", "--processes", "2")
+    assert (0, 1) == (shared["different"], shared["pending"])
     sampled = typed(cli, repository, "sample")
     assert (0, 1, 5) == (sampled["divergent"], sampled["pending"], sampled["n"])
     assert 1 == typed(cli, repository, "repair", "client:1", "--dry-run", code=4)["pending"]
@@ -202,3 +204,13 @@ def test_what_makes_no_sense_is_refused(cli: CommandLine, words: tuple[str, ...]
 
     assert 2 == done.code
     assert said in done.err
+
+
+def test_a_key_of_no_entity_is_an_error(cli: CommandLine, repository: Path) -> None:
+    """It is not called equal."""
+    cli.backfill()
+
+    done = cli("repair", "nobody_knows", "--dry-run", *cli.sides, "--json")
+
+    check_schema(repository, "error", done.json)
+    assert (1, "unmapped-key") == (done.code, done.json["error"]["code"])
