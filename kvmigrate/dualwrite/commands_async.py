@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from kvmigrate.dualwrite.command_use import CommandUse
-from kvmigrate.dualwrite.redis_commands import COMMANDS, UNKNOWN, Command, Form, Kind, fields_changed
+from kvmigrate.dualwrite.redis_commands import COMMANDS, UNKNOWN, Command, Form, Kind, fields_changed, waited
 from kvmigrate.dualwrite.served_async import AsyncServed
 from kvmigrate.dualwrite.store_async import AsyncStore
 from kvmigrate.errors import CommandRefusedError, NotAfterCutoverError
@@ -73,7 +73,8 @@ class AsyncCommands:
         raw = [encode(each) for each in args]
         marks = () if is_read else self._marks(command, raw, mapped, is_single=is_single)
         in_script = command.form is _SCRIPT and len(raw) <= _MOST_ARGUMENTS
-        return Plan(command.name, raw, keys, mapped, marks, is_read, in_script, command.native)
+        waits_s = waited(command.name, raw)
+        return Plan(command.name, raw, keys, mapped, marks, is_read, in_script, command.native, waits_s)
 
     def _several(self, command: Command, args: Sequence[Any], encoder: Encoder) -> tuple[Sequence[str], Sequence[str]]:
         """Return the keys, and those of them that the mapping names."""

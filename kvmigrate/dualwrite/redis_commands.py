@@ -113,11 +113,22 @@ def word(argument: Any) -> str:
     return bytes(argument).decode("latin-1").upper() if isinstance(argument, bytes | bytearray | memoryview) else ""
 
 
+def streams(args: Arguments) -> Iterator[int]:
+    """Yield the numbers of the keys behind STREAMS: the first half of what stands there."""
+    for number in range(1, len(args)):
+        if word(args[number]) == "STREAMS":
+            yield from range(number + 1, number + 1 + (len(args) - number - 1) // 2)
+            return
+
+
 _STORING = {"SORT": ("STORE",), "GEORADIUS": ("STORE", "STOREDIST"), "GEORADIUSBYMEMBER": ("STORE", "STOREDIST")}
 
 
 def stored_by(name: str, args: Arguments) -> Iterator[int]:
-    """Yield the number of the key that an option of the command names for its result."""
+    """Yield the numbers of the keys that an option of the command names for what it changes."""
+    if name == "XREADGROUP":
+        yield from streams(args)
+        return
     options = _STORING.get(name)
     if options is None:
         return
@@ -155,6 +166,26 @@ def fields_changed(name: str, args: Arguments) -> Sequence[Any] | None:
         if word(args[number]) == "FIELDS":
             return args[number + 2 : number + 2 + whole(args[number + 1]) * step : step]
     return None
+
+
+def waited(name: str, args: Arguments) -> float | None:
+    """Return how many seconds a command would wait in the server, 0 for ever; ``None`` where it does not wait."""
+    if name in {"BLMPOP", "BZMPOP"}:
+        return _seconds(args[1])
+    if name in _BLOCKING:
+        return _seconds(args[-1])
+    if name == "XREADGROUP":
+        for number in range(1, len(args) - 1):
+            if word(args[number]) == "BLOCK":
+                return whole(args[number + 1]) / 1000
+    return None
+
+
+def _seconds(argument: Any) -> float | None:
+    try:
+        return max(float(argument), 0.0)
+    except (TypeError, ValueError):
+        return None
 
 
 _ONE, _TWO, _ALL = Where(1, 1), Where(1, 2), Where(1, -1)
@@ -227,7 +258,6 @@ _BLOCKING = {
     "BZPOPMAX": Where(1, -2),
     "BZPOPMIN": Where(1, -2),
 }
-_WHY_BLOCKING = "it may wait inside the server, where no fence can be checked; use the form that does not wait"
 
 _READS_ONE = """
     BITCOUNT BITFIELD_RO BITPOS DIGEST DUMP EXPIRETIME GET GETBIT GETRANGE PEXPIRETIME PTTL STRLEN SUBSTR TTL TYPE
@@ -286,7 +316,6 @@ ALWAYS_REFUSED = {
 
 _REFUSED_MORE = {
     "MIGRATE": (Where(3, 3), "it moves the key to another server without a fence; use COPY or DUMP, then DEL"),
-    "XREADGROUP": (Where(1, -1), "it may wait inside the server, where no fence can be checked"),
 }
 
 
@@ -302,8 +331,9 @@ def _commands() -> Iterator[Command]:
     for name in _SCRIPTS:
         where = (Where(2, 0, counted=True),)
         yield Command(name, Kind.WRITE, where, where, Form.TRANSACTION)
+    yield Command("XREADGROUP", Kind.WRITE, (Where(1, 0),), form=Form.TRANSACTION)
     for name, keys_at in _BLOCKING.items():
-        yield Command(name, Kind.WRITE, (keys_at,), (keys_at,), Form.REFUSED, why=_WHY_BLOCKING)
+        yield Command(name, Kind.WRITE, (keys_at,), (keys_at,), Form.TRANSACTION)
     for name, (keys_at, why) in _REFUSED_MORE.items():
         yield Command(name, Kind.WRITE, (keys_at,), (keys_at,), Form.REFUSED, why=why)
     for name, why in ALWAYS_REFUSED.items():

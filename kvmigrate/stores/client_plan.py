@@ -32,6 +32,8 @@ class Plan(NamedTuple):
 
         in_script: It runs inside of the function that checks and marks; else in a transaction.
 
+        waits_s: It waits so many seconds for what it wants, 0 for ever; ``None`` where it does not wait.
+
         is_native: Its answer may have shapes that only RESP 3 has.
     """
 
@@ -43,3 +45,4 @@ class Plan(NamedTuple):
     is_read: bool
     in_script: bool
     is_native: bool
+    waits_s: float | None = None

@@ -26,11 +26,14 @@ from kvmigrate.stores.redis_change import fence_in, to_bytes
 from kvmigrate.stores.redis_clients import place_at
 from kvmigrate.stores.redis_refusal import is_unknown, refusal
 from kvmigrate.stores.redis_script import Script, script
-from kvmigrate.stores.redis_shards import AloneKeys
+from kvmigrate.stores.redis_shards import AloneKeys, is_own
 
 _FENCE, _TOUCH, _WRITE = script("fence"), script("touch"), script("write")
 
 _COUNTERS = frozenset("INCR INCRBY DECR DECRBY HINCRBY".split())
+
+LISTING = frozenset({"DBSIZE", "KEYS", "RANDOMKEY", "SCAN"})
+"""Commands that tell of all keys, among them the tool's own."""
 
 Words = Sequence[str | bytes | int]
 """A command, ready to be sent."""
@@ -57,6 +60,15 @@ class ClientCalls:
         self.encoder = ClientEncoder(untyped.get_encoder())
         protocol = untyped.connection_pool.connection_kwargs.get("protocol")
         self._resp = 2 if str(protocol) == "2" else 3
+
+    @property
+    def own_keys(self) -> Sequence[bytes]:
+        """The tool's own keys."""
+        return self._keys
+
+    def is_own(self, key: Any) -> bool:
+        """Return whether a key, as the client gives it, is one of the tool itself."""
+        return key is not None and is_own(self.encoder.encode(key))
 
     def write(self, plan: Plan, epoch: int) -> Any:
         """Run one command with its marks; return its answer. Raises as `RedisWriter.write`."""

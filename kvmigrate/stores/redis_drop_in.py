@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from inspect import isawaitable
+from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
 from redis import Redis
-from redis.client import NEVER_DECODE, Pipeline
+from redis.client import EMPTY_RESPONSE, NEVER_DECODE, Pipeline
 from redis.exceptions import (
     ConnectionError,  # noqa: A004 - the driver's own
     ResponseError,
@@ -22,11 +24,12 @@ from kvmigrate.model import Fence
 from kvmigrate.stores.client_base import Commands
 from kvmigrate.stores.client_errors import is_of_scripts, lost, raise_as_client
 from kvmigrate.stores.client_plan import Plan
-from kvmigrate.stores.redis_client_calls import Aborted, ClientCalls, answer_in
+from kvmigrate.stores.redis_client_calls import LISTING, Aborted, ClientCalls, answer_in
 
 C = TypeVar("C")
 
-_NOT_FOR_CALLBACKS = frozenset({"keys", NEVER_DECODE})
+_NOT_FOR_CALLBACKS = frozenset({"keys", EMPTY_RESPONSE, NEVER_DECODE})
+_POLL_S = 0.02
 
 # Most of the driver's own classes has no types.
 _Client: Any = Redis
@@ -53,6 +56,8 @@ class Link(NamedTuple):
                 raw = self.commands.read(plan)
             elif plan.in_script:
                 raw = self._in_script(plan)
+            elif plan.waits_s is not None:
+                raw = self._waited(plan, plan.waits_s)
             else:
                 [raw] = self._alone(plan)
         except Aborted as exc:
@@ -77,6 +82,21 @@ class Link(NamedTuple):
         made = callbacks[args[0]](raw, **options)
         return made if isawaitable(made) else made
 
+    def without_own(self, args: Sequence[Any], options: dict[str, Any], answer: Any) -> Any:
+        """Return what a command says of all keys, without those of the tool itself."""
+        while args[0] == "RANDOMKEY" and self.calls.is_own(answer):
+            if not self.without_own(("DBSIZE",), {}, self.plain.execute_command("DBSIZE")):
+                return None
+            answer = self.plain.execute_command(*args, **options)
+        if args[0] == "DBSIZE":
+            own: int = self.plain.execute_command("EXISTS", *self.calls.own_keys)
+            return answer - own
+        if args[0] == "KEYS" and isinstance(answer, list):
+            return [key for key in answer if not self.calls.is_own(key)]
+        if args[0] == "SCAN" and len(answer) == 2:
+            return (answer[0], [key for key in answer[1] if not self.calls.is_own(key)])
+        return answer
+
     def _in_script(self, plan: Plan) -> Any:
         def send(fence: Fence) -> Any:
             return self.calls.write(plan, fence.epoch)
@@ -88,6 +108,16 @@ class Link(NamedTuple):
                 raise
         # Nothing ran. In a transaction the server says what it thinks of the command itself.
         [raw] = self._alone(plan)
+        return raw
+
+    def _waited(self, plan: Plan, seconds: float) -> Any:
+        """Try what would wait inside the server again and again; 0 seconds are for ever, as the server has it."""
+        until = monotonic() + seconds
+        [raw] = self._alone(plan)
+        while raw is None and (not seconds or monotonic() < until):
+            time.sleep(_POLL_S)
+            if self.plain.execute_command("EXISTS", *plan.keys):
+                [raw] = self._alone(plan)
         return raw
 
     def _alone(self, plan: Plan) -> list[Any]:
@@ -134,7 +164,8 @@ class MappedRedis(_Client):  # type: ignore[misc]  # see above
         link = self._kvmigrate
         plan = link.commands.plan(args, link.calls.encoder)
         if plan is None:
-            return super().execute_command(*args, **options)
+            answer = super().execute_command(*args, **options)
+            return answer if args[0] not in LISTING else link.without_own(args, options, answer)
         return link.done(plan, args, options)
 
     def pipeline(self, *args: Any, **options: Any) -> Any:
@@ -203,7 +234,12 @@ class MappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
 
     def _mapped_transaction(self, stack: list[Any], plans: Sequence[Plan | None]) -> list[Any]:
         link, mapped = self._kvmigrate, [plan for plan in plans if plan is not None]
-        commands = [args if plan is None else plan.args for plan, (args, _) in zip(plans, stack, strict=True)]
+        # As the driver does: what is wrong for want of arguments is not sent, and has its answer already.
+        commands = [
+            args if plan is None else plan.args
+            for plan, (args, options) in zip(plans, stack, strict=True)
+            if EMPTY_RESPONSE not in options
+        ]
 
         def send(_: Fence) -> Any:
             if self.connection is None:
@@ -217,8 +253,13 @@ class MappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
 
         raw = link.commands.together(mapped, send)
         self.watching = False
+        given = iter(raw)
         answers = []
-        for each, (args, options) in zip(raw, stack, strict=True):
+        for args, options in stack:
+            if EMPTY_RESPONSE in options:
+                answers.append(options[EMPTY_RESPONSE])
+                continue
+            each = next(given)
             is_wrong = isinstance(each, Exception)
             answers.append(each if is_wrong else link.finished(each, args, _without_never(options)))
         return answers

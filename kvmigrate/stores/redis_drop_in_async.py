@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from inspect import isawaitable
+from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
-from redis.client import NEVER_DECODE
+from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 from redis.exceptions import (
     ConnectionError,  # noqa: A004 - the driver's own
     ResponseError,
@@ -21,11 +23,12 @@ from kvmigrate.model import Fence
 from kvmigrate.stores.client_base_async import AsyncCommands
 from kvmigrate.stores.client_errors import is_of_scripts, lost, raise_as_client
 from kvmigrate.stores.client_plan import Plan
-from kvmigrate.stores.redis_client_calls_async import Aborted, AsyncClientCalls, answer_in
+from kvmigrate.stores.redis_client_calls_async import LISTING, Aborted, AsyncClientCalls, answer_in
 
 C = TypeVar("C")
 
-_NOT_FOR_CALLBACKS = frozenset({"keys", NEVER_DECODE})
+_NOT_FOR_CALLBACKS = frozenset({"keys", EMPTY_RESPONSE, NEVER_DECODE})
+_POLL_S = 0.02
 
 # Most of the driver's own classes has no types.
 _Client: Any = Redis
@@ -52,6 +55,8 @@ class AsyncLink(NamedTuple):
                 raw = await self.commands.read(plan)
             elif plan.in_script:
                 raw = await self._in_script(plan)
+            elif plan.waits_s is not None:
+                raw = await self._waited(plan, plan.waits_s)
             else:
                 [raw] = await self._alone(plan)
         except Aborted as exc:
@@ -76,6 +81,21 @@ class AsyncLink(NamedTuple):
         made = callbacks[args[0]](raw, **options)
         return await made if isawaitable(made) else made
 
+    async def without_own(self, args: Sequence[Any], options: dict[str, Any], answer: Any) -> Any:
+        """Return what a command says of all keys, without those of the tool itself."""
+        while args[0] == "RANDOMKEY" and self.calls.is_own(answer):
+            if not await self.without_own(("DBSIZE",), {}, await self.plain.execute_command("DBSIZE")):
+                return None
+            answer = await self.plain.execute_command(*args, **options)
+        if args[0] == "DBSIZE":
+            own: int = await self.plain.execute_command("EXISTS", *self.calls.own_keys)
+            return answer - own
+        if args[0] == "KEYS" and isinstance(answer, list):
+            return [key for key in answer if not self.calls.is_own(key)]
+        if args[0] == "SCAN" and len(answer) == 2:
+            return (answer[0], [key for key in answer[1] if not self.calls.is_own(key)])
+        return answer
+
     async def _in_script(self, plan: Plan) -> Any:
         async def send(fence: Fence) -> Any:
             return await self.calls.write(plan, fence.epoch)
@@ -87,6 +107,16 @@ class AsyncLink(NamedTuple):
                 raise
         # Nothing ran. In a transaction the server says what it thinks of the command itself.
         [raw] = await self._alone(plan)
+        return raw
+
+    async def _waited(self, plan: Plan, seconds: float) -> Any:
+        """Try what would wait inside the server again and again; 0 seconds are for ever, as the server has it."""
+        until = monotonic() + seconds
+        [raw] = await self._alone(plan)
+        while raw is None and (not seconds or monotonic() < until):
+            await asyncio.sleep(_POLL_S)
+            if await self.plain.execute_command("EXISTS", *plan.keys):
+                [raw] = await self._alone(plan)
         return raw
 
     async def _alone(self, plan: Plan) -> list[Any]:
@@ -133,7 +163,8 @@ class AsyncMappedRedis(_Client):  # type: ignore[misc]  # see above
         link = self._kvmigrate
         plan = link.commands.plan(args, link.calls.encoder)
         if plan is None:
-            return await super().execute_command(*args, **options)
+            answer = await super().execute_command(*args, **options)
+            return answer if args[0] not in LISTING else await link.without_own(args, options, answer)
         return await link.done(plan, args, options)
 
     def pipeline(self, *args: Any, **options: Any) -> Any:
@@ -202,7 +233,12 @@ class AsyncMappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
 
     async def _mapped_transaction(self, stack: list[Any], plans: Sequence[Plan | None]) -> list[Any]:
         link, mapped = self._kvmigrate, [plan for plan in plans if plan is not None]
-        commands = [args if plan is None else plan.args for plan, (args, _) in zip(plans, stack, strict=True)]
+        # As the driver does: what is wrong for want of arguments is not sent, and has its answer already.
+        commands = [
+            args if plan is None else plan.args
+            for plan, (args, options) in zip(plans, stack, strict=True)
+            if EMPTY_RESPONSE not in options
+        ]
 
         async def send(_: Fence) -> Any:
             if self.connection is None:
@@ -216,8 +252,13 @@ class AsyncMappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
 
         raw = await link.commands.together(mapped, send)
         self.watching = False
+        given = iter(raw)
         answers = []
-        for each, (args, options) in zip(raw, stack, strict=True):
+        for args, options in stack:
+            if EMPTY_RESPONSE in options:
+                answers.append(options[EMPTY_RESPONSE])
+                continue
+            each = next(given)
             is_wrong = isinstance(each, Exception)
             answers.append(each if is_wrong else await link.finished(each, args, _without_never(options)))
         return answers

@@ -58,6 +58,7 @@ KEYS: list[tuple[str, str, str]] = [
     ("EVAL text 0 c", "", ""),
     ("EVAL text 9 a", "a", "a"),
     ("BLPOP a b 5", "a b", "a b"),
+    ("XREADGROUP GROUP g me COUNT 1 STREAMS a b > >", "a b", "a b"),
     ("JSON.MSET a $ 1 b $ 2", "a b", "a b"),
     ("MSETEX 2 a 1 b 2 EX 5", "a b", "a b"),
     ("XGROUP CREATE a g $", "a", "a"),
@@ -108,7 +109,7 @@ def test_fields_are_found(command: str, fields: str | None) -> None:
 def test_every_write_says_what_it_changes() -> None:
     """A write changes a key that it names, or is refused, or stores by an option; no other command changes any."""
     for command in COMMANDS.values():
-        changes = bool(command.changed) or command.name in {"SORT", "GEORADIUS", "GEORADIUSBYMEMBER"}
+        changes = bool(command.changed) or command.name in {"SORT", "GEORADIUS", "GEORADIUSBYMEMBER", "XREADGROUP"}
         assert (command.kind is Kind.WRITE) == (changes or (not command.keys and command.form is Form.REFUSED))
         assert (command.form is Form.REFUSED) == bool(command.why)
         assert not (command.served and command.form is not Form.SCRIPT)
@@ -164,7 +165,7 @@ def test_marks_are_planned(commands: Commands, args: tuple[Any, ...], marks: lis
         ("EXPIRE", "settings", 5),
         ("RENAME", "other", "settings"),
         ("BRANDNEW", "x", b"client:1"),
-        ("BLPOP", "client:1", 0),
+        ("MIGRATE", "host", 1, "client:1", 0, 10),
         ("FLUSHALL",),
     ],
     ids=repr,
