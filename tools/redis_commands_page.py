@@ -31,8 +31,8 @@ Reads pass as they are. Writes, by their form:
 | refused | `CommandRefusedError`; nothing is sent |
 
 Pipelines with `transaction=True`, and commands with more than 7000 arguments, run as a transaction.
-Commands that wait in the server (BLPOP and its kin, XREADGROUP with BLOCK) are tried every 20 ms instead: outside of the
-server nobody knows who came first.
+Commands that wait in the server (BLPOP and its kin, XREADGROUP with BLOCK) are tried every 20 ms instead: outside of
+the server nobody knows who came first.
 
 KEYS, SCAN, RANDOMKEY and DBSIZE leave the tool's own keys out, except in pipelines.
 
