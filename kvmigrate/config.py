@@ -7,7 +7,12 @@ source         ``KVMIGRATE_SOURCE``         ``source``          none
 target         ``KVMIGRATE_TARGET``         ``target``          none
 mapping        ``KVMIGRATE_MAPPING``        ``mapping``         ``mapping.yaml``, where it exists
 wait-replicas  ``KVMIGRATE_WAIT_REPLICAS``  ``wait_replicas``   0
+flags          ``KVMIGRATE_FLAGS``          ``flags``           ``flags.yaml``, where it exists
+state          ``KVMIGRATE_STATE``          ``state``           none
 =============  ===========================  ==================  =================================
+
+``max_divergence_pct`` and ``min_samples`` (``--max-divergence``, ``--min-samples``), too: what a gate asks of the last
+measurement of divergence; by default nothing, but that no divergence was found.
 """
 
 from __future__ import annotations
@@ -30,8 +35,13 @@ CONFIG_FILE = "kvmigrate.toml"
 MAPPING_FILE = "mapping.yaml"
 """The mapping, when nothing names another."""
 
+FLAGS_FILE = "flags.yaml"
+"""The flags, when nothing names others."""
+
 _WAIT_REPLICAS = "wait_replicas"
-_KEYS = ("source", "target", "mapping", _WAIT_REPLICAS)
+_MAX_DIVERGENCE, _MIN_SAMPLES = "max_divergence_pct", "min_samples"
+_KEYS = ("source", "target", "mapping", _WAIT_REPLICAS, _MAX_DIVERGENCE, _MIN_SAMPLES, "flags", "state")
+_OPTIONS = {_MAX_DIVERGENCE: "--max-divergence"}
 _VARIABLES = {key: f"KVMIGRATE_{key.upper()}" for key in _KEYS}
 _SHOWN_OPTIONS = re.compile(r"(?:^|&)((?:table|key_column|value_column|expires_column|sslmode)=[^&]*)")
 
@@ -52,6 +62,15 @@ class Settings:
         config: The file of settings, where one was named.
 
         wait_replicas: So many replicas of the store must have what decides who may write, before it counts.
+
+        flags: Who says how much of which endpoint shall read the tables: a file, the URL of a flag server, or "" for
+            the row in the target.
+
+        state: A folder of this machine for what the next start should know, or ``None``.
+
+        max_divergence_pct: A gate lets at most that share of keys diverge, in per cent, and wants a measurement.
+
+        min_samples: A gate wants so many keys compared.
     """
 
     source: str = field(default="", repr=False)
@@ -60,6 +79,10 @@ class Settings:
     came_from: Mapping[str, str] = field(default_factory=dict)
     config: Path | None = None
     wait_replicas: int = 0
+    flags: str = field(default="", repr=False)
+    state: Path | None = None
+    max_divergence_pct: float | None = None
+    min_samples: int = 0
 
     def __repr__(self) -> str:
         shown = f"source={mask_url(self.source)!r}, target={mask_url(self.target)!r}"
@@ -79,7 +102,7 @@ class Settings:
 
 
 def read_settings(
-    options: Mapping[str, str | Path | int | None] | None = None,
+    options: Mapping[str, str | Path | float | None] | None = None,
     *,
     config: Path | None = None,
     environment: Mapping[str, str] | None = None,
@@ -88,7 +111,7 @@ def read_settings(
     """Return the settings, each from the first place that has it.
 
     Args:
-        options: What the command line gave: source, target, mapping, wait_replicas.
+        options: What the command line gave, by setting, such as source, target, mapping.
 
         config: A file in place of ``kvmigrate.toml`` of the current folder; it must exist.
 
@@ -107,16 +130,36 @@ def read_settings(
     values: dict[str, str] = {}
     came_from: dict[str, str] = {}
     for name in _KEYS:
-        places = [(given.get(name), f"--{name.replace('_', '-')}"), (variables.get(_VARIABLES[name]), _VARIABLES[name])]
+        places = [
+            (given.get(name), _OPTIONS.get(name, f"--{name.replace('_', '-')}")),
+            (variables.get(_VARIABLES[name]), _VARIABLES[name]),
+        ]
         for value, place in [*places, (written.get(name), str(file))]:
             if value:
                 values[name], came_from[name] = value, place
                 break
     if "mapping" not in values and (folder / MAPPING_FILE).is_file():
         values["mapping"], came_from["mapping"] = str(folder / MAPPING_FILE), "the current folder"
+    if "flags" not in values and (folder / FLAGS_FILE).is_file():
+        values["flags"], came_from["flags"] = str(folder / FLAGS_FILE), "the current folder"
     mapping = Path(values["mapping"]) if "mapping" in values else None
-    replicas = _number(values.get(_WAIT_REPLICAS, "0"), came_from.get(_WAIT_REPLICAS, ""))
-    return Settings(values.get("source", ""), values.get("target", ""), mapping, came_from, config, replicas)
+    state = Path(values["state"]) if "state" in values else None
+    replicas, samples = (
+        _number(values.get(name, "0"), came_from.get(name, ""), name) for name in (_WAIT_REPLICAS, _MIN_SAMPLES)
+    )
+    divergence = _percent(values.get(_MAX_DIVERGENCE), came_from.get(_MAX_DIVERGENCE, ""))
+    sides = values.get("source", ""), values.get("target", "")
+    return Settings(
+        *sides,
+        mapping,
+        came_from,
+        config,
+        replicas,
+        flags=values.get("flags", ""),
+        state=state,
+        max_divergence_pct=divergence,
+        min_samples=samples,
+    )
 
 
 def is_ci() -> bool:
@@ -141,10 +184,23 @@ def mask_url(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{'?' if shown else ''}{shown}"
 
 
-def _number(text: str, place: str) -> int:
+def _number(text: str, place: str, name: str) -> int:
     if not (text.isascii() and text.isdecimal()):
-        raise ConfigError(f"{place}: {text!r} is no number of replicas", hint=f"{_WAIT_REPLICAS} = 1")
+        what = "replicas" if name == _WAIT_REPLICAS else "samples"
+        raise ConfigError(f"{place}: {text!r} is no number of {what}", hint=f"{name} = 1")
     return int(text)
+
+
+def _percent(text: str | None, place: str) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 100:
+        raise ConfigError(f"{place}: {text!r} is no share of keys", hint=f"in per cent: {_MAX_DIVERGENCE} = 0.1")
+    return value
 
 
 def _missing(name: str, what: str, example: str) -> str:
@@ -170,9 +226,10 @@ def _read_file(file: Path, *, must_exist: bool) -> dict[str, str]:
         # The text of the error names line and column, and never a value.
         raise ConfigError(f"{file}: not TOML: {exc}", hint='a line looks like source = "redis://..."') from exc
     values = {name: _checked(file, name, value) for name, value in members.items()}
-    if "mapping" in values:
-        # Relative to the file, so that it means the same wherever the command is typed.
-        values["mapping"] = str(file.parent / values["mapping"])
+    for name in ("mapping", "flags", "state"):
+        if name in values and "://" not in values[name]:
+            # Relative to the file, so that it means the same wherever the command is typed.
+            values[name] = str(file.parent / values[name])
     return values
 
 
@@ -181,7 +238,9 @@ def _checked(file: Path, name: str, value: Any) -> str:
         near = difflib.get_close_matches(name, _KEYS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(_KEYS)}"
         raise ConfigError(f"{file}: unknown key {name!r}", hint=hint)
-    if name == _WAIT_REPLICAS:
+    if name == _MAX_DIVERGENCE and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if name in {_WAIT_REPLICAS, _MIN_SAMPLES}:
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ConfigError(f"{file}: {name} must be a number from 0", hint=f"{name} = 1")
         return str(value)

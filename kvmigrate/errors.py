@@ -9,7 +9,9 @@
     +-- SourceError            the KV store failed or refused
     +-- TargetError            PostgreSQL failed or refused
     |   +-- FenceError         the control row forbids this write now
+    |   +-- OnlyInStoreError   an item that waits: the tables do not have its value
     |   +-- SchemaError        tables differ from what the mapping wants
+    +-- FlagsError             a flag server failed or refused
     +-- LensError              rows that no blob can correspond to
     +-- ServerError            an embedded server could not be started
     +-- CheckFailedError       a gate, check or budget was not met          (exit 3)
@@ -20,6 +22,8 @@
     +-- AmbiguousWriteError    no answer came: the write may have happened or not
     +-- WriteRefusedError      the open tables cannot hold this value; nothing was written
     +-- DeadlineError          the other side did not answer in time
+    +-- CommandRefusedError    a command that no migrated store can take; nothing was sent
+    |   +-- NotAfterCutoverError   it works on the store alone, and the tables are the authority
     +-- UnmappedKeyError       a key that no entity of the mapping matches
     +-- BadValueError          a value that is no JSON
 
@@ -92,10 +96,22 @@ class FenceError(TargetError):
     code = "fence"
 
 
+class OnlyInStoreError(TargetError):
+    """The item is known to the tables, and only the store has its value: it waits for another item."""
+
+    code = "only-in-store"
+
+
 class SchemaError(TargetError):
     """The tables are missing or differ from what the mapping wants."""
 
     code = "schema"
+
+
+class FlagsError(KVMigrateError):
+    """A flag server failed or refused. Reads go on by what was known last."""
+
+    code = "flags"
 
 
 class LensError(KVMigrateError):
@@ -177,3 +193,20 @@ class BadValueError(KVMigrateError):
     """The value is no JSON, or would change on its way to JSON. Nothing was written."""
 
     code = "bad-value"
+
+
+class CommandRefusedError(KVMigrateError):
+    """A command of the store's own language cannot be done while the store is migrated. Nothing was sent."""
+
+    code = "command-refused"
+
+    def __init__(self, message: str, *, command: str, hint: str = "", key: str | None = None) -> None:
+        """Keep the command's name."""
+        super().__init__(message, hint=hint, key=key)
+        self.command = command
+
+
+class NotAfterCutoverError(CommandRefusedError):
+    """The tables are the authority, and the command works on the store alone. Nothing was done."""
+
+    code = "not-after-cutover"

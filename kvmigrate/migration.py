@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, ParamSpec, Self, TypeVar, Unpack
 
 import structlog
 
@@ -24,10 +24,17 @@ from kvmigrate.backfill.share_work import BackfillSetup, Done
 from kvmigrate.backfill.undo import UndoReport, run_undo
 from kvmigrate.backfill.where import read_where
 from kvmigrate.config import Settings, mask_url, read_settings
+from kvmigrate.consistency.bounds import CONFIDENCE
 from kvmigrate.consistency.json_exact import loads_column
 from kvmigrate.consistency.report import VerifyReport
+from kvmigrate.consistency.sample import Wanted, new_seed, run_sample
+from kvmigrate.consistency.sample_report import Sampled, SampleReport
 from kvmigrate.consistency.share_work import Compared, VerifySetup, run_shared_verify
+from kvmigrate.consistency.sight import FencedSight, Sight
 from kvmigrate.consistency.verify import run_verify
+from kvmigrate.cutover.divergence import Wish
+from kvmigrate.dualwrite.command_use import CommandUse
+from kvmigrate.dualwrite.commands import Commands
 from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.relay import Relay
 from kvmigrate.dualwrite.store import Store
@@ -38,17 +45,24 @@ from kvmigrate.export.source import export_source
 from kvmigrate.export.target import TargetExport
 from kvmigrate.model import Authority, Item, ItemKind, Version
 from kvmigrate.processes.crew import Crew
+from kvmigrate.reading import router_of
+from kvmigrate.reads.endpoint import Read
+from kvmigrate.reads.options import EndpointOptions
+from kvmigrate.reads.reads import Reads
 from kvmigrate.relaying import LiveScope, Opener, read_control
+from kvmigrate.repairing import Repair
 from kvmigrate.stages import Stages, leader_steps
 from kvmigrate.stores.base import KVSource, divisible
 from kvmigrate.stores.export_format import write_item, write_unreadable
-from kvmigrate.stores.open import open_fenced, open_source, open_writer
+from kvmigrate.stores.open import open_drop_in, open_fenced, open_source, open_writer
 from kvmigrate.target.base import QuarantineEntry
+from kvmigrate.target.evidence import SAMPLE, VERIFY, Evidence
 from kvmigrate.target.live_base import Control
 from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.target.process_row import PostgresProcessRow, process_id
 from kvmigrate.target.retune import RunState, retune
+from kvmigrate.target.row_query import PostgresRowQuery
 from kvmigrate.target.rows_postgres import PostgresRowReader
 from kvmigrate.target.schema_postgres import AppliedSchema, apply_schema, diff_schema, drop_schema
 from kvmigrate.target.waiting_list import WaitingEntry
@@ -61,6 +75,10 @@ from kvmigrate.transform.values.json_text import load_jsonb
 
 _LINES = Lines(write_item, write_unreadable)
 _log = structlog.get_logger("kvmigrate")
+
+C = TypeVar("C")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 WORTH_PROCESSES_KEYS = 50_000
 """A store with fewer keys is read before worker processes have started."""
@@ -129,12 +147,47 @@ class Migration:
             companion = Companion(
                 lambda: open_fenced(source, scope=scope),
                 lambda: PostgresProcessRow(target, scope, kind="adapter", name=process_id("adapter")),
+                use=self._use,
             )
             return Connections(open_writer(source, scope=scope), LiveWriter(target, self.lens), companion)
 
         store = Store(self.lens, connect)
         self._open.callback(store.close)
         return store
+
+    @cached_property
+    def reads(self) -> Reads:
+        """The endpoints, whose reads move to the tables one by one. For all threads and forks. See `Reads`.
+
+        Raises:
+            ConfigError: no store or target is named, or the flags cannot be read from what is named.
+        """
+        router = router_of(self.settings, self.mapping.name)
+        tables = LiveWriter(self.settings.need_target(), self.lens)
+        reads = Reads(router, tables, PostgresRowQuery(self.settings.need_target()), self.store.last_write)
+        self._open.callback(reads.close)
+        return reads
+
+    def endpoint(self, name: str, **options: Unpack[EndpointOptions]) -> Callable[[Callable[P, T]], Read[P, T]]:
+        """Decorate the reader of an endpoint; see `Reads.endpoint`."""
+        return self.reads.endpoint(name, **options)
+
+    def redis(self, client: C) -> C:
+        """Return a client that behaves as *client*, a `redis.Redis` of this mapping's store, while its data move.
+
+        A write of a mapped key is one step with its fence and its mark, and a relay brings it into the tables; all
+        else passes as it is. It uses the connections of *client*, which it closes when it is closed. For all threads,
+        and forks. Raised beside the client's own errors: what `Store` raises, `CommandRefusedError` for commands that
+        cannot be fenced, `NotAfterCutoverError` for those that do not work while the tables are the authority.
+
+        Raises:
+            ConfigError: it is no client of one server.
+        """
+        return open_drop_in(client, Commands(self.lens, self.store, self._use), scope=self.mapping.name)
+
+    @cached_property
+    def _use(self) -> CommandUse:
+        return CommandUse()
 
     def backfill(
         self,
@@ -233,7 +286,10 @@ class Migration:
     def stages(self) -> Stages:
         """Return what moves this mapping from stage to stage. See `Stages`."""
         settings = self.settings
-        return Stages(settings.need_source(), settings.need_target(), self.lens, replicas=settings.wait_replicas)
+        wish = Wish(settings.max_divergence_pct, settings.min_samples)
+        return Stages(
+            settings.need_source(), settings.need_target(), self.lens, replicas=settings.wait_replicas, wish=wish
+        )
 
     def retune(self, changes: Mapping[str, Any]) -> RunState:
         """Change knobs of the backfill of this mapping that runs now, wherever it runs; see `Knobs`.
@@ -299,10 +355,11 @@ class Migration:
             reader = stack.enter_context(PostgresRowReader.open(url, self.mapping, json_loads=loads_column))
             finished = reader.is_backfill_finished()
             count = self._processes(processes) if limit_keys is None else 1
+            sight = self._sight(stack)
             if count > 1:
-                setup = VerifySetup(*self._opened(), entity, show_values)
+                setup = VerifySetup(*self._opened(), entity, show_values, is_live=sight is not None)
                 crew = stack.enter_context(Crew(setup, count, Compared))
-                found = run_shared_verify(source, reader, self.mapping, crew, entity=entity, progress=told)
+                found = run_shared_verify(source, reader, self.mapping, crew, entity=entity, progress=told, sight=sight)
             else:
                 found = run_verify(
                     source,
@@ -312,9 +369,63 @@ class Migration:
                     show_values=show_values,
                     limit=limit_keys,
                     entity=entity,
+                    sight=sight,
                 )
-        found.unfinished = not finished
+            found.unfinished = not finished
+            if found.complete and entity is None:
+                evidence = stack.enter_context(Evidence(url, self.mapping.name))
+                if unkept := evidence.try_add(VERIFY, found.evidence(), mapping=self.mapping.fingerprint):
+                    _log.debug("the verification was not kept", why=unkept)
         return found
+
+    def sample(
+        self,
+        wanted: Wanted,
+        *,
+        seed: int | None = None,
+        confidence: float = CONFIDENCE,
+        entity: str | None = None,
+        show_values: bool = False,
+        progress: Progress | None = None,
+    ) -> Sampled:
+        """Compare some keys of both sides, drawn by chance, and keep what was found as evidence. See `run_sample`."""
+        self.check_entities([entity] if entity else [])
+        source, url, told = self.source, self.settings.need_target(), counted(progress)
+        report = SampleReport(new_seed() if seed is None else seed, confidence)
+        with ExitStack() as stack:
+            reader = stack.enter_context(PostgresRowReader.open(url, self.mapping, json_loads=loads_column))
+            run_sample(
+                source,
+                reader,
+                self.mapping,
+                wanted,
+                report,
+                sight=self._sight(stack),
+                entity=self.mapping.entity(entity) if entity else None,
+                show_values=show_values,
+                progress=told,
+            )
+            finished = reader.is_backfill_finished()
+            evidence = stack.enter_context(Evidence(url, self.mapping.name))
+            facts = {**report.evidence(), "whole": entity is None}
+            unkept = evidence.try_add(SAMPLE, facts, mapping=self.mapping.fingerprint)
+        return Sampled(report, unkept, not finished)
+
+    def repairs(self) -> Repair:
+        """Return what repairs single items of this mapping, from the side that leads. See `Repair`."""
+        return Repair(self.settings, self.lens, self._control())
+
+    def _sight(self, stack: ExitStack) -> Sight | None:
+        """Return what sees marks in the store; ``None`` where this mapping is not live."""
+        try:
+            control = read_control(self.settings.need_target(), self.lens)
+        except SchemaError:
+            return None  # of a version that knew no live migration
+        if control is None or not control.epoch:
+            return None
+        store = open_fenced(self.settings.need_source(), scope=self.mapping.name)
+        stack.callback(store.close)
+        return FencedSight(store)
 
     def export_from_source(
         self,

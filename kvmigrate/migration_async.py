@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import cached_property
 from types import TracebackType
-from typing import Self
+from typing import ParamSpec, Self, TypeVar, Unpack
 
 from kvmigrate.config import Settings, read_settings
+from kvmigrate.dualwrite.command_use import CommandUse
+from kvmigrate.dualwrite.commands_async import AsyncCommands
 from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.store_async import AsyncStore
 from kvmigrate.dualwrite.way_async import AsyncConnections
-from kvmigrate.stores.open import open_async_writer, open_fenced
+from kvmigrate.reading import router_of
+from kvmigrate.reads.endpoint_async import AsyncRead
+from kvmigrate.reads.options import EndpointOptions
+from kvmigrate.reads.reads_async import AsyncReads
+from kvmigrate.stores.open import open_async_drop_in, open_async_writer, open_fenced
 from kvmigrate.target.live_writer_async import AsyncLiveWriter
 from kvmigrate.target.process_row import PostgresProcessRow, process_id
+from kvmigrate.target.row_query_async import AsyncPostgresRowQuery
 from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, compile_mapping
 from kvmigrate.transform.mapping import Mapping as MappingFile
+
+P = ParamSpec("P")
+T = TypeVar("T")
+C = TypeVar("C")
 
 
 class AsyncMigration:
@@ -57,6 +69,7 @@ class AsyncMigration:
             companion = Companion(
                 lambda: open_fenced(source, scope=scope),
                 lambda: PostgresProcessRow(target, scope, kind="adapter", name=process_id("adapter")),
+                use=self._use,
             )
             return AsyncConnections(
                 open_async_writer(source, scope=scope), AsyncLiveWriter(target, self.lens), companion
@@ -64,8 +77,39 @@ class AsyncMigration:
 
         return AsyncStore(self.lens, connect)
 
+    @cached_property
+    def reads(self) -> AsyncReads:
+        """The endpoints, whose reads move to the tables one by one. See `AsyncReads`.
+
+        Raises:
+            ConfigError: no store or target is named, or the flags cannot be read from what is named.
+        """
+        router = router_of(self.settings, self.mapping.name)
+        target = self.settings.need_target()
+        tables, rows = AsyncLiveWriter(target, self.lens), AsyncPostgresRowQuery(target)
+        return AsyncReads(router, tables, rows, self.store.last_write)
+
+    def endpoint(
+        self, name: str, **options: Unpack[EndpointOptions]
+    ) -> Callable[[Callable[P, Awaitable[T]]], AsyncRead[P, T]]:
+        """Decorate the reader of an endpoint; see `AsyncReads.endpoint`."""
+        return self.reads.endpoint(name, **options)
+
+    def redis(self, client: C) -> C:
+        """Return a client that behaves as *client*, a `redis.asyncio.Redis`, while its data move.
+
+        As `Migration.redis`.
+        """
+        return open_async_drop_in(client, AsyncCommands(self.lens, self.store, self._use), scope=self.mapping.name)
+
+    @cached_property
+    def _use(self) -> CommandUse:
+        return CommandUse()
+
     async def close(self) -> None:
-        """Finish what the store has under way, and close its connections. Safe to call twice."""
+        """Finish what the store and the reads have under way, and close their connections. Safe to call twice."""
+        if "reads" in self.__dict__:
+            await self.reads.close()
         if "store" in self.__dict__:
             await self.store.close()
 

@@ -11,6 +11,7 @@ from typing import NamedTuple, Self
 import structlog
 
 from kvmigrate.cutover.controller import Controller, Moved
+from kvmigrate.cutover.divergence import Measurement, Wish
 from kvmigrate.cutover.gate import GateReport
 from kvmigrate.cutover.glass import Forced, open_with_tables, open_without_tables
 from kvmigrate.cutover.sides import Sides
@@ -21,7 +22,8 @@ from kvmigrate.dualwrite.tasks import at_leisure
 from kvmigrate.errors import ConfigError, SchemaError, SourceError, TargetError
 from kvmigrate.model import Fence, Item, Stage
 from kvmigrate.relaying import Opener
-from kvmigrate.target.live_base import Control, ProcessSeen
+from kvmigrate.target.evidence import Evidence
+from kvmigrate.target.live_base import CommandSeen, Control, ProcessSeen
 from kvmigrate.target.live_install import install_live
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.target.session import is_unreachable
@@ -49,6 +51,8 @@ class StageState(NamedTuple):
 
         refusal: Why a relay does not do that by itself, or "".
 
+        commands: That applications use, and that will not work once the tables are the authority.
+
         unread: Why the store was not read, or "".
     """
 
@@ -62,6 +66,7 @@ class StageState(NamedTuple):
     owes_all: bool
     refusal: str
     processes: Sequence[ProcessSeen]
+    commands: Sequence[CommandSeen]
     unread: str
 
 
@@ -96,7 +101,7 @@ class RelayDrain:
 class Stages:
     """Moves one mapping from stage to stage. Connects with the first question; close it afterwards."""
 
-    def __init__(self, source: str, target: str, lens: Lens, *, replicas: int = 0) -> None:
+    def __init__(self, source: str, target: str, lens: Lens, *, replicas: int = 0, wish: Wish | None = None) -> None:
         """Connect to nothing yet.
 
         Args:
@@ -109,11 +114,13 @@ class Stages:
             replicas: So many replicas of the store must have the seal before the tables open, and must know that
                 writes leave marks before a first load begins.
 
+            wish: What the gate asks of the last measurement of divergence.
+
         Raises:
             ConfigError: the store is of a kind that cannot be migrated while it is written.
         """
         self._opener, self._target, self._lens = Opener(source, target, lens), target, lens
-        self._replicas, self._stack = replicas, ExitStack()
+        self._replicas, self._stack, self._wish = replicas, ExitStack(), wish or Wish()
         self._opened: Sides | None = None
 
     def show(self) -> StageState:
@@ -143,6 +150,7 @@ class Stages:
             control.owes_all or any(fence is not None and fence.owes_all for fence in fences.values()),
             sides.row.refusal(),
             sides.row.processes(),
+            sides.row.commands(),
             unread,
         )
 
@@ -222,6 +230,9 @@ class Stages:
     def _sides(self) -> Sides:
         if self._opened is None:
             self._opened = open_sides(self._opener, self._stack, replicas=self._replicas)
+            evidence = self._stack.enter_context(Evidence(self._target, self._lens.mapping.name))
+            self._opened.measured = LastMeasured(evidence, self._lens.mapping.fingerprint)
+            self._opened.wish = self._wish
         return self._opened
 
     def _controller(self) -> Controller:
@@ -237,6 +248,28 @@ class Stages:
         with PostgresTarget.connect(self._target, self._lens) as target:
             target.install()
             target.ensure_tables()
+
+
+class LastMeasured:
+    """Reads the last measurement. Where that cannot be read there is none, and the gate says so if one is asked for."""
+
+    def __init__(self, evidence: Evidence, fingerprint: str) -> None:
+        self._evidence, self._fingerprint = evidence, fingerprint
+
+    def __call__(self, control: Control) -> Measurement | None:
+        """Return it, as it stands at this control row."""
+        try:
+            found = self._evidence.latest()
+        except TargetError as exc:
+            _log.warning("the evidence was not read", why=str(exc))
+            return None
+        if found is None:
+            return None
+        is_current = (found.epoch, found.mapping) == (control.epoch, self._fingerprint)
+        facts = found.facts
+        counts = facts["n"], facts["population"], facts["divergent"]
+        shares = facts["lower_pct"], facts["upper_pct"], facts["worst_pct"]
+        return Measurement(found.kind, *counts, *shares, found.age_s, is_current, found.unmended)
 
 
 class WatchStep:

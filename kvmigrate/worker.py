@@ -18,7 +18,7 @@ from kvmigrate.model import Version
 from kvmigrate.processes.frames import Setup, read_frame
 from kvmigrate.processes.rare_collections import rare_collections
 from kvmigrate.processes.serve import Work, serve
-from kvmigrate.stores.open import open_source
+from kvmigrate.stores.open import open_fenced, open_source
 from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.mapping import Mapping
 
@@ -70,6 +70,7 @@ def _backfill(body: bytes) -> _Kind:
 def _verify(body: bytes) -> _Kind:
     from kvmigrate.consistency.json_exact import loads_column
     from kvmigrate.consistency.share_work import MESSAGES, CompareWork, VerifySetup
+    from kvmigrate.consistency.sight import FencedSight
     from kvmigrate.consistency.verify import Verification
     from kvmigrate.target.rows_postgres import PostgresRowReader
 
@@ -80,8 +81,13 @@ def _verify(body: bytes) -> _Kind:
         source = open_source(setup.source)
         opened.callback(source.close)
         reader = opened.enter_context(PostgresRowReader.open(setup.target, mapping, json_loads=loads_column))
+        sight = None
+        if setup.is_live:
+            store = open_fenced(setup.source, scope=mapping.name)
+            opened.callback(store.close)
+            sight = FencedSight(store)
         run = Verification(
-            source, reader, mapping, setup.entity, show_values=setup.show_values, settle_s=setup.settle_s
+            source, reader, mapping, setup.entity, show_values=setup.show_values, settle_s=setup.settle_s, sight=sight
         )
         return CompareWork(run, opened.close)
 

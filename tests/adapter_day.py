@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
+from kvmigrate.intent import Rollback
 from kvmigrate.model import Authority, Item, Stage, Version
 from kvmigrate.target.base import Batch, Label
 from kvmigrate.target.control_row import PostgresControlRow
@@ -11,6 +12,7 @@ from kvmigrate.target.live_base import LIVE_RUN
 from kvmigrate.target.live_postgres import PostgresLiveTarget
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.target.process_row import PostgresProcessRow
+from kvmigrate.target.read_row import PostgresReadRow
 from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, compile_mapping
 from tests.fix_migration import SHOP, item
@@ -71,6 +73,22 @@ def _relay(url: str, lens: Lens) -> None:
         assert 1 == relay.owes()
         relay.paid(paid)
     _move(url, lens.mapping.name)
+    _read(url, lens.mapping.name)
+
+
+def _read(url: str, scope: str) -> None:
+    """Say what a process that reads says, and whoever sets flags and takes reads back."""
+    row = PostgresReadRow(url, scope)
+    try:
+        row.set_document(lambda _: ({"version": 1, "endpoints": {}}, "nothing", "10 %"), "get", who="a", why="b")
+        row.roll_back("get", Rollback("2026-01-01T00:00:00+00:00", "somebody"))
+        assert ["get"] == list(row.look().rollbacks)
+        assert row.clear("get")
+        assert 1 == len(row.history(limit=5))
+        row.keep_counts("a day", {"get": {"requests": 1}})
+        assert [("get", {"requests": 1})] == row.counts()
+    finally:
+        row.close()
 
 
 def _move(url: str, scope: str) -> None:

@@ -19,11 +19,13 @@ pytest_plugins = [
     "tests.fix_pgbouncer",
     "tests.fix_postgres",
     "tests.fix_proxy",
+    "tests.fix_reads",
     "tests.fix_redis",
     "tests.fix_roles",
     "tests.fix_sentinel",
     # Those that use fixtures of others come after them.
     "tests.fix_cutover",
+    "tests.fix_flags",
     "tests.fix_follow",
 ]
 

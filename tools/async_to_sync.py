@@ -12,18 +12,28 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 TWINS: tuple[str, ...] = (
+    "kvmigrate/dualwrite/commands_async.py",
     "kvmigrate/dualwrite/fence_async.py",
     "kvmigrate/dualwrite/mirror_async.py",
     "kvmigrate/dualwrite/paths_async.py",
+    "kvmigrate/dualwrite/served_async.py",
     "kvmigrate/dualwrite/store_async.py",
     "kvmigrate/dualwrite/way_async.py",
+    "kvmigrate/reads/by_key_async.py",
+    "kvmigrate/reads/endpoint_async.py",
+    "kvmigrate/reads/examine_async.py",
+    "kvmigrate/reads/reads_async.py",
+    "kvmigrate/stores/client_base_async.py",
     "kvmigrate/stores/redis_call_async.py",
+    "kvmigrate/stores/redis_client_calls_async.py",
     "kvmigrate/stores/redis_clients_async.py",
     "kvmigrate/stores/redis_cluster_call_async.py",
+    "kvmigrate/stores/redis_drop_in_async.py",
     "kvmigrate/stores/redis_nodes_async.py",
     "kvmigrate/stores/redis_writer_async.py",
     "kvmigrate/stores/writer_base_async.py",
     "kvmigrate/target/live_writer_async.py",
+    "kvmigrate/target/row_query_async.py",
     "kvmigrate/target/writer_base_async.py",
     "kvmigrate/testing/memory_writer_async.py",
 )
@@ -31,6 +41,8 @@ TWINS: tuple[str, ...] = (
 
 BY_HAND = (
     "kvmigrate/migration_async.py",
+    "kvmigrate/reads/shadow_async.py",
+    "kvmigrate/reads/within_async.py",
     "kvmigrate/stores/redis_turns_async.py",
     "kvmigrate/target/timed_async.py",
 )
@@ -41,6 +53,7 @@ RULES: tuple[tuple[str, str], ...] = (
     (r"async with ", "with "),
     (r"async for ", "for "),
     (r"await ", ""),
+    (r"Awaitable\[(\w+)\]", r"\1"),
     (r"aclose", "close"),
     (r"redis\.asyncio", "redis"),
     (r"asyncio\.sleep\b", "time.sleep"),

@@ -10,7 +10,26 @@ from typing import Annotated
 
 import typer
 
-from kvmigrate.cli import backfill, control, demo, doctor, export, quarantine, relay, schema, stage, undo, verify
+from kvmigrate.cli import (
+    backfill,
+    control,
+    demo,
+    doctor,
+    explain,
+    export,
+    flags,
+    gate,
+    quarantine,
+    relay,
+    repair,
+    rollback,
+    sample,
+    schema,
+    stage,
+    status,
+    undo,
+    verify,
+)
 from kvmigrate.cli.group import KVMigrateGroup
 from kvmigrate.cli.logs import configure_logs
 from kvmigrate.cli.options import example
@@ -51,7 +70,14 @@ app.command("schema", epilog=schema.EPILOG)(schema.schema)
 app.command("backfill", epilog=backfill.EPILOG)(backfill.backfill)
 app.command("relay", epilog=relay.EPILOG)(relay.relay)
 app.add_typer(stage.app, name="stage", epilog=stage.EPILOG)
+app.command("gate", epilog=gate.EPILOG)(gate.gate)
+app.add_typer(flags.app, name="flags", epilog=flags.EPILOG)
+app.command("rollback", epilog=rollback.EPILOG)(rollback.rollback)
+app.command("explain", epilog=explain.EPILOG)(explain.explain)
+app.command("status", epilog=status.EPILOG)(status.status)
 app.command("verify", epilog=verify.EPILOG)(verify.verify)
+app.command("sample", epilog=sample.EPILOG)(sample.sample)
+app.command("repair", epilog=repair.EPILOG)(repair.repair)
 app.add_typer(quarantine.app, name="quarantine", epilog=quarantine.EPILOG)
 app.add_typer(control.app, name="control", epilog=control.EPILOG)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)

@@ -26,11 +26,28 @@ ConfigOption = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="A file of settings (default: kvmigrate.toml).")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
+FlagsOption = Annotated[
+    str | None,
+    typer.Option("--flags", metavar="FILE", help="The flags (default: flags.yaml, else the row in the target)."),
+]
+StateOption = Annotated[
+    Path | None, typer.Option("--state", metavar="FOLDER", help="A folder of this machine that services look at.")
+]
 ReplicasOption = Annotated[
     int | None,
     typer.Option(
         "--wait-replicas", metavar="N", min=0, help="Replicas of the store that must have a seal before it counts."
     ),
+]
+DivergenceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-divergence", metavar="PCT", help="At most PCT per cent of the keys may diverge, as measured last."
+    ),
+]
+SamplesOption = Annotated[
+    int | None,
+    typer.Option("--min-samples", metavar="N", min=1, help="So many keys must have been compared, or all of them."),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 LimitOption = Annotated[
@@ -63,9 +80,15 @@ def settings_of(
     target: str | None = None,
     config: Path | None = None,
     replicas: int | None = None,
+    flags: str | None = None,
+    state: Path | None = None,
+    max_divergence: float | None = None,
+    min_samples: int | None = None,
 ) -> Settings:
     """Return the settings of a command: its options before environment and file. See `read_settings`."""
-    options = {"mapping": mapping, "source": source, "target": target, "wait_replicas": replicas}
+    options: dict[str, str | Path | float | None] = {"mapping": mapping, "source": source, "target": target}
+    options |= {"wait_replicas": replicas, "max_divergence_pct": max_divergence, "min_samples": min_samples}
+    options |= {"flags": flags, "state": state}
     return read_settings(options, config=config)
 
 
@@ -77,12 +100,13 @@ def next_command(settings: Settings, command: str, *sides: str) -> str:
 
         command: Without ``kvmigrate``.
 
-        sides: Which of source and target it needs.
+        sides: Which of source, target and flags it needs.
     """
     values = {
         "mapping": str(settings.mapping),
         "source": mask_url(settings.source),
         "target": mask_url(settings.target),
+        "flags": mask_url(settings.flags) if "://" in settings.flags else settings.flags,
     }
     words = [program(), command]
     for name in ("mapping", *sides):

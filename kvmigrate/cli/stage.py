@@ -12,9 +12,11 @@ from kvmigrate.cli.call import Call
 from kvmigrate.cli.group import KVMigrateGroup
 from kvmigrate.cli.options import (
     ConfigOption,
+    DivergenceOption,
     JsonOption,
     MappingOption,
     ReplicasOption,
+    SamplesOption,
     SourceOption,
     TargetOption,
     YesOption,
@@ -102,6 +104,8 @@ def advance(
     override: _OverrideOption = None,
     why: _WhyOption = "",
     replicas: ReplicasOption = None,
+    max_divergence: DivergenceOption = None,
+    min_samples: SamplesOption = None,
     dry_run: _DryRunOption = False,
     yes: YesOption = False,
     confirm: _ConfirmOption = None,
@@ -117,7 +121,15 @@ def advance(
 
     call = Call("stage advance", as_json=as_json)
     overrides = overrides_of(override or [], why)
-    settings = settings_of(mapping=mapping, source=source, target=target, config=config, replicas=replicas)
+    settings = settings_of(
+        mapping=mapping,
+        source=source,
+        target=target,
+        config=config,
+        replicas=replicas,
+        max_divergence=max_divergence,
+        min_samples=min_samples,
+    )
     with Migration.open(settings) as migration, migration.stages() as stages:
         if dry_run:
             _finish_gate(call, migration, stages.gate(to, overrides))
@@ -302,5 +314,14 @@ def _state_fields(state: StageState) -> Mapping[str, Any]:
                 "heartbeat_age_s": round(each.age_s, 1),
             }
             for each in state.processes
+        ],
+        "commands": [
+            {
+                "command": each.command,
+                "entity": each.entity,
+                "uses": each.uses,
+                "last_use_age_s": round(each.age_s, 1),
+            }
+            for each in state.commands
         ],
     }

@@ -31,8 +31,8 @@ _ShowValuesOption = Annotated[
     bool, typer.Option("--show-values", help="Show the values that differ; they may be personal.")
 ]
 
-MEND = ["verify --show-values", "backfill --rewrite"]
-"""What to type about a divergence: see it, and make the rows again from the store."""
+MEND = ["verify --show-values", "repair --all --dry-run", "backfill --rewrite"]
+"""What to type about a divergence: see it, and make right what diverges, or all rows again from the store."""
 
 
 def verify(
@@ -49,7 +49,7 @@ def verify(
 ) -> None:
     """Compare every item with its rows, both ways.
 
-    It changes nothing. Ends with 5 if store and tables disagree, with 4 if nothing could be compared.
+    It changes no data. Ends with 5 if store and tables disagree, with 4 if nothing could be compared.
     """
     from kvmigrate.migration import Migration
     from kvmigrate.report.verify import describe_verify

@@ -121,6 +121,26 @@ class VerifyReport:
             "complete": self.complete,
         }
 
+    def evidence(self) -> dict[str, Any]:
+        """Return what is kept of a complete verification: as of a sample of all keys."""
+        divergent, undecided = self.missing + self.extra + self.different, self.pending + self.not_comparable
+        n = self.matched + self.tolerated + divergent
+        whole = max(1, n + undecided)
+        # Nothing is left to chance: what may diverge besides is what could not be compared.
+        share, worst = 100 * divergent / whole, 100 * (divergent + undecided) / whole
+        return {
+            "n": n,
+            "population": n + undecided,
+            "divergent": divergent,
+            "lower_pct": share,
+            "upper_pct": share,
+            "worst_pct": worst,
+            "pending": self.pending,
+            "not_comparable": self.not_comparable,
+            "causes": dict(sorted(self.causes.items())),
+            "whole": True,
+        }
+
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> VerifyReport:
         """Return the report that `to_json` gave these fields: how a report passes between processes."""

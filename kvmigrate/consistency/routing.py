@@ -153,6 +153,10 @@ class Router:
         """Whether the item under *key* is to be compared, so that its value must be read."""
         return self.route(key).destination is Destination.ENTITY
 
+    def claims(self, key: str) -> bool:
+        """Whether the tables must account for the item under *key*: also for one that several patterns claim."""
+        return self.route(key).destination in {Destination.ENTITY, Destination.AMBIGUOUS}
+
     def explodes(self, key: str) -> bool:
         """Whether a hash under *key* is a table of records."""
         return bool(self._hashes) and any(match(key) is not None for match in self._hashes)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from kvmigrate.consistency.report import VerifyReport
+from kvmigrate.consistency.sight import Sight
 from kvmigrate.consistency.verify import PAGE_KEYS, SETTLE_S, Part, Progress, Verification
 from kvmigrate.processes.crew import Crew
 from kvmigrate.processes.frames import Setup
@@ -18,11 +19,12 @@ from kvmigrate.transform.mapping import Mapping
 
 
 class VerifySetup(Setup, tag="verify"):
-    """What a worker of a verification opens, and how it compares."""
+    """What a worker of a verification opens, and how it compares; *is_live*: the store tells which keys are marked."""
 
     entity: str | None
     show_values: bool
     settle_s: float = SETTLE_S
+    is_live: bool = False
 
 
 class Finish(msgspec.Struct, tag_field="kind", tag="finish"):
@@ -63,6 +65,7 @@ def run_shared_verify(
     page_keys: int = PAGE_KEYS,
     progress: Progress | None = None,
     entity: str | None = None,
+    sight: Sight | None = None,
 ) -> VerifyReport:
     """Verify both directions with *crew*; the report is that of `run_verify`.
 
@@ -71,7 +74,7 @@ def run_shared_verify(
     Raises:
         KVMigrateError: as `run_verify`, and `TargetError` where a worker is lost. Nothing was written.
     """
-    run = Verification(source, reader, mapping, entity, show_values=False)
+    run = Verification(source, reader, mapping, entity, show_values=False, sight=sight)
     total, done = source.count(), 0
     with rare_collections():
         for compared in crew.share_out(run.parts(page_keys)):

@@ -21,8 +21,16 @@ Progress = Callable[[str, int, int | None], None]
 class StrayRows:
     """Finds rows of no item, and counts them in a report as extra."""
 
-    def __init__(self, source: KVSource, tables: TableSide, report: VerifyReport, settle_s: float) -> None:
+    def __init__(
+        self,
+        source: KVSource,
+        tables: TableSide,
+        report: VerifyReport,
+        settle_s: float,
+        found: Callable[[str], None],
+    ) -> None:
         self.source, self.tables, self.report, self.settle_s = source, tables, report, settle_s
+        self.found = found
 
     def look(self, page_keys: int, progress: Progress) -> None:
         """Look at every row that PostgreSQL alone cannot match with the ledger."""
@@ -67,6 +75,7 @@ class StrayRows:
     def _note_extra(self, entity: Entity, difference: Difference, *, rows: int = 1) -> None:
         self.report.count(EXTRA, entity.name, items=rows)
         self.report.note(difference, items=rows)
+        self.found(difference.key)
 
 
 def _address(plan: EntityPlan, owner: Owner) -> str | None:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from kvmigrate.consistency.ahead import Ahead
-from kvmigrate.consistency.judge import MATCHED, OUTSIDE, PENDING, Judge, Verdict, leaves_in_kv
+from kvmigrate.consistency.judge import MATCHED, OUTSIDE, Judge, Verdict, leaves_in_kv
 from kvmigrate.consistency.page_read import PageRead, Planned, QuickRead, Sides, TableSide
 from kvmigrate.consistency.plan import EntityPlan
 from kvmigrate.consistency.quick import agreeing
 from kvmigrate.consistency.report import VerifyReport
 from kvmigrate.consistency.routing import Destination, Router
+from kvmigrate.consistency.sight import Sight, StoreSight
+from kvmigrate.consistency.stable import SecondLook, Suspect, version_of
 from kvmigrate.consistency.strays import StrayRows
 from kvmigrate.errors import ConfigError, SourceError
 from kvmigrate.model import Item, ItemKind
@@ -22,12 +24,14 @@ from kvmigrate.stores.base import KVSource, Page, ScanRequest, nothing
 from kvmigrate.target.reader_base import RowReader
 from kvmigrate.transform.mapping import Entity, Mapping
 
+Found = Callable[[str], None]
+"""Called with the key of a divergent item."""
+
 Progress = Callable[[str, int, int | None], None]
 """Called with the phase (``compare`` or ``rows``), how many are done, and of how many if known."""
 
 PAGE_KEYS = 2000
 SETTLE_S = 0.25
-_ROUNDS = 2
 
 
 def run_verify(
@@ -41,6 +45,8 @@ def run_verify(
     limit: int | None = None,
     entity: str | None = None,
     settle_s: float = SETTLE_S,
+    sight: Sight | None = None,
+    found: Found | None = None,
 ) -> VerifyReport:
     """Compare every item of the store with its rows, and every row with the store.
 
@@ -67,6 +73,10 @@ def run_verify(
 
         settle_s: Pause before what differs is read again, in seconds.
 
+        sight: How the store is looked at again; it tells marks apart where the store is live.
+
+        found: Told the key of every divergent item, "" for rows of no key.
+
     Raises:
         ConfigError: the mapping has no entity of that name.
 
@@ -74,7 +84,8 @@ def run_verify(
 
         TargetError: PostgreSQL failed. Nothing was written on either side.
     """
-    run = Verification(source, reader, mapping, entity, show_values=show_values, settle_s=settle_s)
+    run = Verification(source, reader, mapping, entity, show_values=show_values, settle_s=settle_s, sight=sight)
+    run.found = found or _no_key
     with rare_collections():
         return run.run(page_keys=page_keys, limit=limit, progress=progress or _no_progress)
 
@@ -88,13 +99,6 @@ class Part(NamedTuple):
 
     after: str
     keys: Sequence[str]
-
-
-class _Suspect(NamedTuple):
-    """A key whose first look found a difference, and what the store held then."""
-
-    key: str
-    seen: Item | None
 
 
 class Verification:
@@ -112,6 +116,7 @@ class Verification:
         *,
         show_values: bool,
         settle_s: float = SETTLE_S,
+        sight: Sight | None = None,
     ) -> None:
         self.source, self.reader, self.settle_s = source, reader, settle_s
         self.only = _entity(mapping, entity)
@@ -119,8 +124,12 @@ class Verification:
         self.tables = TableSide(reader, mapping, self.router, self.only)
         self.store_lock, self.tables_lock = threading.Lock(), threading.Lock()
         self.report = VerifyReport()
-        self.suspects: list[_Suspect] = []
+        self.found: Found = _no_key
+        self.suspects: list[Suspect] = []
         self.done = 0
+        self.second = SecondLook(
+            sight or StoreSight(source), self.tables, self.judge, self._wants, settle_s=self.settle_s
+        )
 
     def run(self, *, page_keys: int, limit: int | None, progress: Progress) -> VerifyReport:
         """Verify both directions."""
@@ -166,7 +175,9 @@ class Verification:
         """Find what only the tables know. Every part must have been compared, and merged into the report."""
         self._surplus(page_keys)
         self._settle(at_least=1)
-        StrayRows(self.source, self.tables, self.report, self.settle_s).look(page_keys, progress or _no_progress)
+        StrayRows(self.source, self.tables, self.report, self.settle_s, self.found).look(
+            page_keys, progress or _no_progress
+        )
         return self.report
 
     # The store and the ledger, merged by key
@@ -211,7 +222,7 @@ class Verification:
     def _compare_page(self, read: PageRead) -> None:
         self.report.outside.update(read.outside)
         self.done += read.keys
-        self.suspects.extend(_Suspect(key, None) for key in read.unheld)
+        self.suspects.extend(Suspect(key, None) for key in read.unheld)
         self._judge(read.items, read.sides)
         for each in read.quick:
             self._compare_quickly(each)
@@ -239,13 +250,13 @@ class Verification:
             if verdict.settled:
                 self._count(plan, item, verdict)
             else:
-                self.suspects.append(_Suspect(key, item))
+                self.suspects.append(Suspect(key, item, version_of(entry), time.monotonic()))
 
     def _surplus(self, page_keys: int) -> None:
         """Suspect what the ledger knows behind the store's last key."""
         after = self.report.verified_up_to
         while found := self.reader.ledger_between(after, None, page_keys):
-            self.suspects.extend(_Suspect(entry.key, None) for entry in found if self.tables.concerns(entry.entity))
+            self.suspects.extend(Suspect(entry.key, None) for entry in found if self.tables.concerns(entry.entity))
             after = found[-1].key
             self._settle(at_least=page_keys)
 
@@ -254,39 +265,9 @@ class Verification:
     def _settle(self, *, at_least: int) -> None:
         if len(self.suspects) < at_least:
             return
-        # By their keys, so that the same faults give the same examples, however the keys were shared out.
-        suspects, self.suspects = sorted(self.suspects, key=lambda suspect: suspect.key), []
-        for round_ in range(_ROUNDS):
-            if not suspects:
-                return
-            time.sleep(self.settle_s)
-            suspects = self._look_again(suspects, last=round_ == _ROUNDS - 1)
-
-    def _look_again(self, suspects: list[_Suspect], *, last: bool) -> list[_Suspect]:
-        """Judge once more; return those that changed in between and need another look."""
-        keys = [suspect.key for suspect in suspects]
-        with self.store_lock:
-            items = self.source.get_many(keys)
-        with self.tables_lock, self.reader.snapshot():
-            entries = self.reader.ledger(keys)
-            planned = {key: self.tables.plan_of(key, entries.get(key)) for key in keys}
-            sides = self.tables.sides(planned)
-        moving = []
-        for suspect, item in zip(suspects, items, strict=True):
-            key = suspect.key
-            plan, entry, own = planned[key], sides.entries.get(key), sides.rows.get(key, {})
-            held = item is not None and self._wants(key)
-            if item and held:
-                verdict = self.judge.item(plan, item, entry, own, sides.awaited.get(key, ()))
-            else:
-                verdict = self.judge.gone(plan, key, entry, own)
-            if verdict.settled or _same_content(suspect.seen, item if held else None):
-                self._count(plan, item, verdict)
-            elif last:
-                self._count(plan, item, Verdict(PENDING))
-            else:
-                moving.append(_Suspect(key, item if held else None))
-        return moving
+        suspects, self.suspects = self.suspects, []
+        for each in self.second.settle(suspects, store_lock=self.store_lock, tables_lock=self.tables_lock):
+            self._count(each.plan, each.item, each.verdict)
 
     def _count(self, plan: EntityPlan | None, item: Item | None, verdict: Verdict) -> None:
         report = self.report
@@ -298,15 +279,11 @@ class Verification:
         report.count(verdict.counted, entity)
         if verdict.counted in {"matched", "tolerated", "different"}:
             report.count("compared", entity)
+        if verdict.differences:
+            self.found(verdict.differences[0].key)
         report.tolerances.update(verdict.tolerated)
         for difference in verdict.differences:
             report.note(difference)
-
-
-def _same_content(one: Item | None, other: Item | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return one.kind == other.kind and one.value == other.value
 
 
 def _limited(pages: Iterator[Page], limit: int | None) -> Iterator[Page | None]:
@@ -333,6 +310,10 @@ def _entity(mapping: Mapping, name: str | None) -> Entity | None:
     except KeyError:
         names = ", ".join(each.name for each in mapping.entities)
         raise ConfigError(f"the mapping has no entity {name!r}", hint=f"entities: {names}") from None
+
+
+def _no_key(_key: str) -> None:
+    pass
 
 
 def _no_progress(_phase: str, _done: int, _total: int | None) -> None:

@@ -11,6 +11,9 @@ from kvmigrate.model import Stage
 
 _HIDDEN = "?"
 
+FORGOTTEN_S = 7 * 86_400.0
+"""A command that was not used for so long is in use no more."""
+
 
 def gather(sides: Sides, to: Stage) -> Facts:
     """Return the facts for the gate into *to*."""
@@ -35,5 +38,15 @@ def gather(sides: Sides, to: Stage) -> Facts:
         processes=sides.row.processes(),
         tells_failovers=not sides.row.incarnation().endswith(_HIDDEN),
         left=sides.left,
+        measured=sides.measured(control) if to in {Stage.LIVE, Stage.RAMPDOWN} else None,
+        wish=sides.wish,
+        commands=_in_use(sides) if to is Stage.RAMPDOWN else None,
         pointers=None if unbuilt is None else [f"{name} ({why})" for name, why in sorted(unbuilt.items())],
     )
+
+
+def _in_use(sides: Sides) -> list[str] | None:
+    """Return the commands that were used within `FORGOTTEN_S`; ``None`` where none was ever counted."""
+    seen = sides.row.commands()
+    used = [f"{each.command} of {each.entity}" for each in seen if each.age_s < FORGOTTEN_S]
+    return sorted(used) if seen else None

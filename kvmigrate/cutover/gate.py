@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from kvmigrate.cutover.divergence import Measurement, Wish, shortcoming
 from kvmigrate.errors import CheckFailedError, ConfigError
 from kvmigrate.model import Logging, Stage
 from kvmigrate.target.live_base import ProcessSeen
@@ -27,7 +28,7 @@ class Verdict(enum.StrEnum):
     NO_DATA = "no_data"
 
 
-OVERRIDABLE = ("processes", "lag", "owed", "failover", "left_in_kv", "pointers", "commands")
+OVERRIDABLE = ("processes", "lag", "owed", "failover", "left_in_kv", "pointers", "commands", "divergence")
 """Checks that one may waive with a reason. What the others want, a flip wants too, or something would be lost."""
 
 
@@ -59,6 +60,10 @@ class Facts(NamedTuple):
             where there is none to maintain.
 
         commands: Commands in use that will not work any more; ``None`` where nobody looked.
+
+        measured: The last measurement of divergence; ``None`` where there is none.
+
+        wish: What is asked of it.
     """
 
     stage: Stage
@@ -78,6 +83,8 @@ class Facts(NamedTuple):
     left: Sequence[str] = ()
     pointers: Sequence[str] | None = None
     commands: Sequence[str] | None = None
+    measured: Measurement | None = None
+    wish: Wish = Wish()
 
 
 class Check(NamedTuple):
@@ -151,11 +158,25 @@ def _checks(facts: Facts) -> Iterator[Check]:
         yield from _copied(facts)
     if facts.to in {Stage.LIVE, Stage.RAMPDOWN}:
         yield _most("lag", facts.marks, MOST_LAG, "marks", "the relay is behind: see that `kvmigrate relay` runs")
+        yield from _divergence(facts.measured, facts.wish)
     if facts.to is Stage.RAMPDOWN:
         yield from _flip(facts)
     if facts.to is Stage.COMPLETE:
         why = "the store is owed writes of the tables: see that `kvmigrate relay` runs"
         yield _most("owed", facts.owed, MOST_LAG, "keys", why)
+
+
+def _divergence(measured: Measurement | None, wish: Wish) -> Iterator[Check]:
+    """Judge the last measurement. Where none is asked for and none is usable there is no check, so nothing is green."""
+    if not wish.is_asked and (measured is None or not measured.is_usable):
+        return
+    verdict, why, needed = shortcoming(measured, wish)
+    n = 0 if measured is None else measured.n
+    value: float | None = None
+    limit, unit = (0.0, "keys") if wish.max_pct is None else (wish.max_pct, "% of keys")
+    if measured is not None:
+        value = (measured.divergent or measured.unmended) if wish.max_pct is None else measured.upper_pct
+    yield Check("divergence", Verdict(verdict), value, "<=", limit, unit, n, n + needed, why)
 
 
 def _copied(facts: Facts) -> Iterator[Check]:

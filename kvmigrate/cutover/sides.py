@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from kvmigrate.cutover.divergence import Measurement, Wish
 from kvmigrate.stores.fence_base import FencedStore
-from kvmigrate.target.live_base import ControlRow, LiveTarget
+from kvmigrate.target.live_base import Control, ControlRow, LiveTarget
 
 
 class Drain(Protocol):
@@ -64,6 +65,11 @@ def _no_indexes() -> Mapping[str, str] | None:
     return None
 
 
+def _unmeasured(control: Control) -> Measurement | None:
+    del control
+    return None
+
+
 def _no_hook(step: str) -> None:
     del step
 
@@ -80,6 +86,10 @@ class Sides:
         unbuilt: Tells which indexes kept by hand cannot be maintained while the tables lead, by name, and why; ``None``
             where the mapping maintains none.
 
+        measured: Returns what was last measured of both sides, as it stands at a control row.
+
+        wish: What the gate asks of that.
+
         hook: Called with the name of every step that was done.
 
         done: Names of the steps that were done, each with the clock's seconds.
@@ -93,6 +103,8 @@ class Sides:
     left: Sequence[str] = ()
     limits: Limits = field(default_factory=Limits)
     unbuilt: Callable[[], Mapping[str, str] | None] = _no_indexes
+    measured: Callable[[Control], Measurement | None] = _unmeasured
+    wish: Wish = field(default_factory=Wish)
     hook: Callable[[str], None] = _no_hook
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
+from random import SystemRandom
 from threading import Lock
+
+_CHANCE = SystemRandom()
+"""Not the program's own, whose numbers it may want to have again."""
 
 
 class Breaker:
@@ -20,7 +23,7 @@ class Breaker:
         failures: int = 5,
         pause_s: float = 0.5,
         most_s: float = 15.0,
-        jitter: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = _CHANCE.random,
     ) -> None:
         """Open after so many failures in a row, first for *pause_s*, then longer up to *most_s*.
 

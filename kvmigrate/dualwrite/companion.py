@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
+from random import SystemRandom
 from time import monotonic, sleep, time
 from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
 
+from kvmigrate.dualwrite.command_use import CommandUse
 from kvmigrate.dualwrite.unforeseen import told
 from kvmigrate.errors import KVMigrateError
 from kvmigrate.model import Fence, Item, MarkedKey, Stage, Version
 from kvmigrate.stores.fence_base import FencedStore
 from kvmigrate.target.live_base import ProcessRow
+
+_CHANCE = SystemRandom()
+"""Not the program's own, whose numbers it may want to have again."""
+
 
 _log = structlog.get_logger("kvmigrate")
 
@@ -45,6 +50,10 @@ class AdapterRow(ProcessRow, Protocol):
 
     def paid(self, given: Collection[tuple[str, Version]]) -> int:
         """Note that the store was given these versions; return how many were still the newest."""
+        ...
+
+    def used(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Add uses of commands, by command and entity, to those that were told before."""
         ...
 
 
@@ -75,8 +84,13 @@ class Companion:
         open_store: Callable[[], FencedStore],
         open_row: Callable[[], AdapterRow],
         heard: Callable[[Fence], None] = lambda _: None,
+        use: CommandUse | None = None,
     ) -> None:
-        """Open these in the thread, each when it is first needed; tell *heard* of every fence that is read."""
+        """Open these in the thread, each when it is first needed; tell *heard* of every fence that is read.
+
+        What is counted in *use* is told with each heartbeat.
+        """
+        self._use = use
         self._open_store, self._open_row = open_store, open_row
         self.heard = heard
         self.acked = 0
@@ -163,6 +177,7 @@ class Companion:
                 next_poll = now + POLL_S
             if now >= next_beat:
                 self._attempt(self._beat, "the heartbeat")
+                self._attempt(self._tell_use, "the use of commands")
                 next_beat = now + BEAT_S
             self._work_off()
             self._wake.wait(max(0.0, min(next_beat, next_poll) - monotonic()))
@@ -173,6 +188,7 @@ class Companion:
             self._urgent.clear()
         self._work_off()
         if self._beaten is not None:
+            self._attempt(self._tell_use, "the use of commands")
             self._attempt(self._rows().leave, "the end of the process")
         for opened in (self._store, self._row):
             if opened is not None:
@@ -247,7 +263,7 @@ class Companion:
         store = self._fenced()
         shards = store.shards()
         # A flip moves all shards: a few of many are enough to hear of it.
-        some = random.sample(shards, min(len(shards), _SHARDS_POLLED))
+        some = _CHANCE.sample(shards, min(len(shards), _SHARDS_POLLED))
         for fence in store.fences(some).values():
             if fence is not None:
                 self._epoch = max(self._epoch, fence.epoch)
@@ -262,6 +278,16 @@ class Companion:
             self.live_seen = self.live_seen or control.stage in _AUTHORITY_MAY_MOVE
         row.beat(epoch=self._epoch, stage=self._stage, live_seen=self.live_seen)
         self._beaten = begun
+
+    def _tell_use(self) -> None:
+        counts = {} if self._use is None else self._use.take()
+        if not counts or self._use is None:
+            return
+        try:
+            self._rows().used(counts)
+        except BaseException:
+            self._use.give_back(counts)
+            raise
 
 
 def _taken(queue: deque[T]) -> list[T]:

@@ -22,6 +22,7 @@ from kvmigrate.model import Authority, Fence, Item, WriteResult
 from kvmigrate.transform.keys.route import RouteKind
 from kvmigrate.transform.lens import Lens
 from kvmigrate.transform.maintained import listed_entities
+from kvmigrate.transform.mapping import Entity
 
 _LONGEST_MS = 10_000 * 366 * 86_400_000
 """Ten thousand years: later than that both sides can hold, and no sum of it overflows."""
@@ -134,7 +135,7 @@ class Store:
         writes = [Write(key, item_of(key, value, need_entity(key, self._lens))) for key, value in mapping.items()]
         if not writes:
             return {}
-        results = [_done(result) for result in self._way().write(writes)]
+        results = [_done(result) for result in self.way().write(writes)]
         for result in results:
             self._last.set(result)
         return dict(zip(mapping, results, strict=True))
@@ -144,12 +145,31 @@ class Store:
 
         As with SCAN, keys that come or go meanwhile may be among them or not, and one may come twice.
         """
-        way = self._way()
+        way = self.way()
         belief = self._reading(way, prefix)
         pages = self._table_keys(way, prefix) if belief.reads_tables else self._store_keys(way, prefix)
         for key in pages:
             if self._is_mapped(key):
                 yield key
+
+    @property
+    def surely_in_store(self) -> bool:
+        """Whether it was confirmed a moment ago that reads belong to the store."""
+        way = self._by_process.get(os.getpid())
+        belief = None if way is None else way.view.fresh
+        return belief is not None and not belief.reads_tables
+
+    def reads_tables(self, key: str) -> bool:
+        """Return whether the tables must answer reads of a key."""
+        return (self._reading(self.way(), key)).reads_tables
+
+    def item(self, key: str) -> Item | None:
+        """Return what stands under a key, as the side holds it that is read now."""
+        return self._read(key)
+
+    def entity(self, key: str) -> Entity:
+        """Return the entity of a key. Raises `UnmappedKeyError`."""
+        return need_entity(key, self._lens)
 
     def last_write(self) -> WriteResult | None:
         """Return the result of the newest write of this thread or task; ``None`` before the first."""
@@ -163,7 +183,8 @@ class Store:
             way.store.close()
             way.tables.close()
 
-    def _way(self) -> Way:
+    def way(self) -> Way:
+        """Return the way of this process's writes, begun where it has not begun."""
         process = os.getpid()
         way = self._by_process.get(process)
         if way is None:
@@ -182,7 +203,7 @@ class Store:
 
     def _read(self, key: str) -> Item | None:
         need_entity(key, self._lens)
-        way = self._way()
+        way = self.way()
         belief = way.view.fresh or self._reading(way, key)
         if not belief.reads_tables:
             return way.store.get(key)
@@ -242,7 +263,7 @@ class Store:
             after = page[-1]
 
     def _write(self, write: Write) -> WriteResult | None:
-        result = self._way().write_one(write)
+        result = self.way().write_one(write)
         if result is not None:
             self._last.set(result)
         return result

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable
+from random import SystemRandom
 from typing import Protocol
 
 import structlog
 
 from kvmigrate.dualwrite.unforeseen import told
 from kvmigrate.errors import AbsentItemsError, FenceError, FenceMissingError, KVMigrateError, StaleError
+
+_CHANCE = SystemRandom()
+"""Not the program's own, whose numbers it may want to have again."""
+
 
 _log = structlog.get_logger("kvmigrate")
 
@@ -133,7 +137,7 @@ class Task:
             self._close()
         pause_s = PAUSES_S[min(self._failures, len(PAUSES_S) - 1)]
         self._failures += 1
-        return pause_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
+        return pause_s * _CHANCE.uniform(0.8, 1.2)
 
     def _close(self) -> None:
         self._is_open = False

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, TypeVar
 
 from kvmigrate.dualwrite.breaker import Breaker
 from kvmigrate.dualwrite.companion import Companion
@@ -28,6 +28,8 @@ from kvmigrate.errors import (
 from kvmigrate.model import Authority, Fence, Item, WriteResult
 from kvmigrate.stores.writer_base_async import AsyncFencedWriter
 from kvmigrate.target.writer_base_async import AsyncLiveWriter
+
+T = TypeVar("T")
 
 _SEALED_HINT = (
     "nothing was written. `kvmigrate stage show` tells who may write; a flip that was cut short `kvmigrate relay` ends"
@@ -121,6 +123,32 @@ class AsyncWay:
                     await _pause()
             tries, met = tries + 1, None
 
+    async def follow(self, keys: Sequence[str], act: Callable[[Fence], Awaitable[T]]) -> T:
+        """Have *act* done under the fence that is in force, again where it moved, up to `Patience.wait_s`.
+
+        *act* raises what the seams raise, with nothing done. Raises as `write`; what *act* did is not mirrored here.
+        """
+        begun, tries = monotonic(), 0
+        while True:
+            try:
+                known = self.view.known
+                if known is None:
+                    known = await self.view.refresh(keys[0])
+                    if known.fence.authority is Authority.SEALED:
+                        _refuse_sealed(known.fence, keys[0])
+                return await act(known.fence)
+            except FenceMissingError as exc:
+                self._give_up_late(begun, exc)
+                if not await self._fence_remade(keys[0], exc):
+                    raise
+            except (StaleError, FenceError) as exc:
+                self._give_up_late(begun, exc)
+                if isinstance(exc, SealedError) and monotonic() - begun > _SLOWEST_FLIP_S:
+                    await self._open_left_sealed(keys)
+                if tries or isinstance(exc, SealedError):
+                    await _pause()
+            tries += 1
+
     def _give_up_late(self, begun: float, exc: KVMigrateError) -> None:
         """Forget what was believed; raise what was met once there is no time left."""
         self.view.forget()
@@ -152,12 +180,27 @@ class AsyncWay:
         Returns:
             Results where it wrote; ``None`` where there is a fence now, and the way begins anew.
         """
+        if await self._fence_remade(writes[0].key, missing):
+            return None
+        if not self.companion.may_write_unfenced() or any(write.is_conditional for write in writes):
+            raise missing from None
+        for write in writes:
+            if not await self.store.pass_unfenced(write.item, write.key, ttl_ms=write.ttl_ms):
+                return None
+        return [WriteResult(mirrored=False, version=None) for _ in writes]
+
+    async def _fence_remade(self, key: str, missing: FenceMissingError) -> bool:
+        """Have the key's fence made again; return whether it is worth while to look for it now.
+
+        Raises:
+            FenceMissingError: the one that was met; only the controller gives this fence back.
+        """
         if not self.store.is_one_shard:
             await _pause()
-            return None
+            return True
         if self._fences.lets(monotonic()):
             try:
-                await recreate_fence(self.store, self.tables, writes[0].key)
+                await recreate_fence(self.store, self.tables, key)
             except (FenceError, SchemaError):
                 raise missing from None
             except (TargetError, DeadlineError):
@@ -165,13 +208,8 @@ class AsyncWay:
             else:
                 self._fences.succeeded()
                 await _pause()
-                return None
-        if not self.companion.may_write_unfenced() or any(write.is_conditional for write in writes):
-            raise missing from None
-        for write in writes:
-            if not await self.store.pass_unfenced(write.item, write.key, ttl_ms=write.ttl_ms):
-                return None
-        return [WriteResult(mirrored=False, version=None) for _ in writes]
+                return True
+        return False
 
     async def _settled(self, overtaken: Overtaken, begun: float) -> WriteResult | None:
         """Find out what became of a write that the store accepted as its authority ended.

@@ -37,6 +37,12 @@ def describe_stage(report: Mapping[str, Any]) -> Document:
             for each in report["processes"][:_SHOWN]
         ]
         document.add(Grid(["process", "kind", "epoch seen>", "stage seen", "heard of>"], rows))
+    if report["commands"]:
+        rows = [
+            [each["command"], each["entity"], number(each["uses"]), f"{each['last_use_age_s']:.0f} s ago"]
+            for each in report["commands"][:_SHOWN]
+        ]
+        document.add(Grid(["works on the store alone", "of", "uses>", "last>"], rows))
     document.add(*ending(report))
     return document
 

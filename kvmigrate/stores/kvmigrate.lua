@@ -17,6 +17,8 @@ local SEPARATOR = '\226\144\159'
 local CHUNK = 1000
 -- The last millisecond that a double tells from its neighbours; PEXPIREAT would refuse much later ones.
 local LATEST_MS = 9007199254740991
+-- From here on a double may be a neighbour of the integer that is meant.
+local EXACT = 9007199254740991
 
 -- Why a write is refused: found is e, a, log, proto of the fence.
 local function refusal(found)
@@ -270,6 +272,17 @@ local function put_many(keys, args)
   return reply
 end
 
+-- What a counter holds now, as text; nothing for other commands. at is the place of the command in args.
+local function exact(args, at)
+  local command = string.upper(args[at])
+  if command == 'HINCRBY' then
+    return redis.call('HGET', args[at + 1], args[at + 2])
+  elseif command == 'INCR' or command == 'INCRBY' or command == 'DECR' or command == 'DECRBY' then
+    return redis.call('GET', args[at + 1])
+  end
+  return nil
+end
+
 -- KEYS fence clock marks key...; ARGV epoch, RESP version of the reply, how many members, the members, the command.
 -- Marks the members and runs one command. Returns n, log, its reply; an error of the command is returned as it is.
 local function write(keys, args)
@@ -294,6 +307,9 @@ local function write(keys, args)
   local reply = redis.pcall(unpack(args, last + 1))
   if type(reply) == 'table' and reply['err'] then
     return reply
+  end
+  if type(reply) == 'number' and math.abs(reply) >= EXACT then
+    reply = exact(args, last + 1) or reply
   end
   return {tonumber(n), tonumber(found[3]), reply}
 end

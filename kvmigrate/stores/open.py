@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from kvmigrate.stores.base import KVSource
+from kvmigrate.stores.client_base import Commands
+from kvmigrate.stores.client_base_async import AsyncCommands
 from kvmigrate.stores.fence_base import FencedStore
 from kvmigrate.stores.url import parse_source_url
 from kvmigrate.stores.writer_base import FencedWriter
 from kvmigrate.stores.writer_base_async import AsyncFencedWriter
+
+C = TypeVar("C")
 
 
 def open_source(url: str) -> KVSource:
@@ -66,3 +72,21 @@ def open_async_writer(url: str, *, scope: str) -> AsyncFencedWriter:
     from kvmigrate.stores.redis_writer_async import AsyncRedisWriter
 
     return AsyncRedisWriter(url, scope=scope)
+
+
+def open_drop_in(client: C, commands: Commands, *, scope: str) -> C:
+    """Return a client that behaves as *client* and fences what it does to mapped keys. Nothing is connected yet.
+
+    Raises:
+        ConfigError: it is no client of one Redis.
+    """
+    from kvmigrate.stores.redis_drop_in import mapped
+
+    return mapped(client, commands, scope=scope)
+
+
+def open_async_drop_in(client: C, commands: AsyncCommands, *, scope: str) -> C:
+    """As `open_drop_in`, for a client with an event loop."""
+    from kvmigrate.stores.redis_drop_in_async import mapped
+
+    return mapped(client, commands, scope=scope)

@@ -19,7 +19,7 @@ ALONE = "kvm"
 """The shard, and the tag, of a server that is no cluster."""
 
 _PREFIX = b"kvm:"
-_OWN = re.compile(rb"kvm:[fcdr]:\{[0-9a-z]+\}:").match
+_OWN = re.compile(rb"kvm:[fcdkr]:\{[0-9a-z]+\}:").match
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -35,6 +35,11 @@ class ShardKeys(NamedTuple):
 def shard_keys(shard: str, scope: str) -> ShardKeys:
     """Return the keys of a shard, which is named by its tag."""
     return ShardKeys(*(f"kvm:{letter}:{{{shard}}}:{scope}".encode() for letter in "fcdr"))
+
+
+def rollback_key(scope: str) -> bytes:
+    """Return the key that holds what of a mapping's reads is rolled back: one, however many shards there are."""
+    return f"kvm:k:{{{ALONE}}}:{scope}".encode()
 
 
 class AloneKeys:

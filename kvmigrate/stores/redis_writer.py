@@ -234,8 +234,8 @@ class RedisWriter:
 
             epoch: That the caller believes in.
 
-            resp: The protocol whose shapes the reply has. Of 3, a list ends at its first null. Integers beyond 2^53
-                come rounded; what is stored is exact.
+            resp: The protocol whose shapes the reply has. Of 3, a list ends at its first null. Counters beyond 2^53
+                come as text.
 
         Raises:
             SourceError: the command failed, too; then the marks may be there, which is harmless.

@@ -15,7 +15,7 @@ from kvmigrate.model import Authority
 from kvmigrate.target.control_fields import columns_of
 from kvmigrate.target.control_schema import is_installed
 from kvmigrate.target.incarnation import read_incarnation
-from kvmigrate.target.live_base import RECONCILED, REFUSED, Control, Lease, ProcessSeen
+from kvmigrate.target.live_base import RECONCILED, REFUSED, CommandSeen, Control, Lease, ProcessSeen
 from kvmigrate.target.live_control import SELECT_CONTROL, control_of
 from kvmigrate.target.lock_holders import name_holders
 from kvmigrate.target.session import FENCE_STATE, Session, never_migrated
@@ -54,6 +54,14 @@ SELECT p.id, p.kind, p.adapter_version, p.epoch_seen, p.stage_seen, p.live_seen,
 FROM kvmigrate.process AS p JOIN kvmigrate.control AS c ON c.id = p.scope
 WHERE c.scope = %s AND p.heartbeat > clock_timestamp() - interval '1 day'
 ORDER BY p.id
+"""
+
+
+_COMMANDS = """
+SELECT u.command, u.entity, u.uses, extract(epoch FROM clock_timestamp() - u.last_use)::float8
+FROM kvmigrate.command_use AS u JOIN kvmigrate.control AS c ON c.id = u.scope
+WHERE c.scope = %s
+ORDER BY u.last_use DESC, u.command, u.entity
 """
 
 
@@ -157,6 +165,11 @@ class PostgresControlRow:
         """Return the processes that were heard of within a day."""
         found = self._session.run(lambda connection: connection.execute(_PROCESSES, [self._scope]).fetchall())
         return [ProcessSeen(*row) for row in found]
+
+    def commands(self) -> Sequence[CommandSeen]:
+        """Return the commands that were used on mapped keys and work on the store alone, the latest first."""
+        found = self._session.run(lambda connection: connection.execute(_COMMANDS, [self._scope]).fetchall())
+        return [CommandSeen(*row) for row in found]
 
     def kept(self) -> int:
         """Return how many items are kept whole, without rows."""

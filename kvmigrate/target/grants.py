@@ -32,9 +32,14 @@ CONTROL_RIGHTS: Mapping[str, Mapping[Part, str]] = {
     "waiting": {Part.SERVICE: _READ, Part.RELAY: _WRITE},
     "quarantine": {Part.RELAY: _WRITE},
     "kept": {Part.SERVICE: _READ, Part.RELAY: _WRITE},
+    "command_use": {Part.SERVICE: _KEEP, Part.RELAY: _READ},
     "process": {Part.SERVICE: _WRITE, Part.RELAY: _WRITE},
     "lease": {Part.RELAY: _WRITE},
     "change_log": {Part.RELAY: _ADD},
+    "flags": {Part.SERVICE: _READ, Part.RELAY: _READ},
+    "kill": {Part.SERVICE: _READ, Part.RELAY: _READ},
+    "endpoint_stat": {Part.SERVICE: _KEEP, Part.RELAY: _READ},
+    "evidence": {Part.RELAY: _WRITE},
 }
 """Rights in each table of the control schema; a reader reads all of them. A new table gets its line here."""
 

@@ -237,6 +237,21 @@ class ProcessSeen(NamedTuple):
     age_s: float
 
 
+class CommandSeen(NamedTuple):
+    """A command that applications use on mapped keys, and that works on the store alone.
+
+    Attributes:
+        entity: Of the key that it named, or a hash of records.
+
+        age_s: Seconds since it was last used.
+    """
+
+    command: str
+    entity: str
+    uses: int
+    age_s: float
+
+
 class ControlRow(Protocol):
     """The control row, its change log, leases and processes, as the controller sees them.
 
@@ -309,6 +324,10 @@ class ControlRow(Protocol):
 
     def processes(self) -> Sequence[ProcessSeen]:
         """Return the processes that were heard of within a day."""
+        ...
+
+    def commands(self) -> Sequence[CommandSeen]:
+        """Return the commands that were used on mapped keys and work on the store alone, the latest first."""
         ...
 
     def kept(self) -> int:

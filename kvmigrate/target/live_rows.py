@@ -13,7 +13,7 @@ from psycopg import sql
 from psycopg.abc import AdaptContext
 from psycopg.types.json import set_json_loads
 
-from kvmigrate.errors import LensError, TargetError
+from kvmigrate.errors import LensError, OnlyInStoreError
 from kvmigrate.model import Item, LedgerStatus, Version
 from kvmigrate.target.layout import Layout
 from kvmigrate.target.payload import decode_payload
@@ -202,12 +202,12 @@ def item_of(stored: Stored | None) -> Item | None:
     """Return the item that stands there; ``None`` where none does.
 
     Raises:
-        TargetError: it is there, and only the store has its value.
+        OnlyInStoreError: it is there, and only the store has its value.
     """
     if stored is None or not stored.is_there:
         return None
     if stored.item is None:
-        raise TargetError(
+        raise OnlyInStoreError(
             f"{stored.key!r} is {stored.status.value}: only the store has its value", hint="read it from the store"
         )
     return stored.item

@@ -160,9 +160,9 @@ class LiveWriter:
             [(now,)] = cursor.fetchall()
         return int(now)
 
-    def version(self, key: str) -> Version | None:
+    def version(self, key: str, *, deadline_s: float = CALL_S) -> Version | None:
         """Return as of which version the tables hold the key; ``None`` where they never did."""
-        with self._pool.within(CALL_S) as connection:
+        with self._pool.within(deadline_s) as connection:
             cursor = connection.execute(_VERSION, [self._lens.mapping.name, key])
             found = cursor.fetchone()
         return None if found is None else Version(*found)

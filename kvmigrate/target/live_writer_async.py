@@ -158,9 +158,9 @@ class AsyncLiveWriter:
             [(now,)] = await cursor.fetchall()
         return int(now)
 
-    async def version(self, key: str) -> Version | None:
+    async def version(self, key: str, *, deadline_s: float = CALL_S) -> Version | None:
         """Return as of which version the tables hold the key; ``None`` where they never did."""
-        async with self._pool.within(CALL_S) as connection:
+        async with self._pool.within(deadline_s) as connection:
             cursor = await connection.execute(_VERSION, [self._lens.mapping.name, key])
             found = await cursor.fetchone()
         return None if found is None else Version(*found)

@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -36,6 +36,15 @@ UPDATE kvmigrate.ledger AS l SET kv_dirty = false
 FROM kvmigrate.control AS c, unnest(%s::text[], %s::int[], %s::bigint[]) AS given (key, epoch, n)
 WHERE c.scope = %s AND l.scope = c.id AND l.key = given.key AND (l.epoch, l.n) = (given.epoch, given.n) AND l.kv_dirty
 RETURNING l.key
+"""
+
+_USED = """
+INSERT INTO kvmigrate.command_use AS u (scope, command, entity, uses)
+SELECT c.id, given.command, given.entity, given.uses
+FROM kvmigrate.control AS c, unnest(%s::text[], %s::text[], %s::bigint[]) AS given (command, entity, uses)
+WHERE c.scope = %s
+ORDER BY given.command, given.entity
+ON CONFLICT (scope, command, entity) DO UPDATE SET uses = u.uses + excluded.uses, last_use = now()
 """
 
 
@@ -91,6 +100,11 @@ class PostgresProcessRow:
         """Note that the store was given these versions; return how many were still the newest."""
         columns = [[key for key, _ in given], [each.epoch for _, each in given], [each.n for _, each in given]]
         return len(self._ask(_PAID, [*columns, self._scope]))
+
+    def used(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Add uses of commands, by command and entity, to those that were told before."""
+        columns = [[name for name, _ in counts], [entity for _, entity in counts], list(counts.values())]
+        self._ask(_USED, [*columns, self._scope])
 
     def close(self) -> None:
         """Release the connection. Safe to call twice; the next use opens it again."""

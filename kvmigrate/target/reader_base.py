@@ -25,6 +25,10 @@ class LedgerEntry(NamedTuple):
         quarantined: The key stands in quarantine.
 
         expired: The item's time has passed.
+
+        epoch, n: As of which version of the item the entry is.
+
+        owed: The store was not given that version yet.
     """
 
     key: str
@@ -35,6 +39,9 @@ class LedgerEntry(NamedTuple):
     waits: bool
     quarantined: bool
     expired: bool
+    epoch: int = 0
+    n: int = 0
+    owed: bool = False
 
 
 class Spelling(enum.StrEnum):

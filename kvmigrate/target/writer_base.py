@@ -7,8 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from kvmigrate.model import Item, Version
 from kvmigrate.target.live_base import Control
@@ -97,7 +97,7 @@ class LiveWriter(Protocol):
         """Return the tables' clock, in milliseconds since 1970: what expires there goes by it."""
         ...
 
-    def version(self, key: str) -> Version | None:
+    def version(self, key: str, *, deadline_s: float = 5.0) -> Version | None:
         """Return as of which version the tables hold the key; ``None`` where they never did. Raises `TargetError`."""
         ...
 
@@ -116,6 +116,24 @@ class LiveWriter(Protocol):
 
     def paid(self, key: str, version: Version) -> None:
         """Note that the store was given this version: nothing is owed if it is still the newest."""
+        ...
+
+    def close(self) -> None:
+        """Release connections. Safe to call twice."""
+        ...
+
+
+class RowQuery(Protocol):
+    """What an application's own queries of the tables go through."""
+
+    def fetch(self, sql: str, values: Sequence[Any], *, deadline_s: float) -> Sequence[Mapping[str, Any]]:
+        """Return the rows of one statement by column.
+
+        Raises:
+            DeadlineError: it took longer than *deadline_s* seconds, waiting for a connection included.
+
+            TargetError: PostgreSQL failed or refused.
+        """
         ...
 
     def close(self) -> None:

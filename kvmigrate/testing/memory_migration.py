@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from pathlib import Path
+from time import monotonic
 
 from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.plan import PLANS
@@ -13,12 +15,17 @@ from kvmigrate.dualwrite.way import Connections
 from kvmigrate.dualwrite.way_async import AsyncConnections
 from kvmigrate.dualwrite.write import Patience
 from kvmigrate.errors import ConfigError
+from kvmigrate.flags.document import share_of
+from kvmigrate.intent import EVERY, FlagState, ReadIntent, slug_of
 from kvmigrate.model import Authority, Fence, MarkedKey, Stage
+from kvmigrate.reads.reads import Reads
+from kvmigrate.reads.reads_async import AsyncReads
+from kvmigrate.reads.router import Router
 from kvmigrate.stores.fence_base import Swap
 from kvmigrate.testing.memory_store import SHARD, MemoryStore
 from kvmigrate.testing.memory_tables import MemoryTables
-from kvmigrate.testing.memory_writer import MemoryLiveWriter, MemoryWriter
-from kvmigrate.testing.memory_writer_async import AsyncMemoryLiveWriter, AsyncMemoryWriter
+from kvmigrate.testing.memory_writer import MemoryLiveWriter, MemoryRowQuery, MemoryWriter
+from kvmigrate.testing.memory_writer_async import AsyncMemoryLiveWriter, AsyncMemoryRowQuery, AsyncMemoryWriter
 from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import compile_mapping
 
@@ -39,6 +46,8 @@ class MemoryMigration:
         self.lens = compile_mapping(load_mapping(mapping))
         self.memory, self.tables = MemoryStore(), MemoryTables(self.lens)
         self._patience = patience
+        self._flags: dict[str, ReadIntent] = {}
+        self._routers: list[Router] = []
         self.tables.install()
         self.tables.change({"epoch": 1, "stage": stage, "authority": PLANS[stage].authority, "backfilled_epoch": 0})
         self.memory.create([SHARD], _fence_of(stage, epoch=1))
@@ -52,6 +61,29 @@ class MemoryMigration:
     def async_store(self) -> AsyncStore:
         """As `AsyncMigration.store`."""
         return AsyncStore(self.lens, self.connect_async, self._patience)
+
+    @cached_property
+    def reads(self) -> Reads:
+        """As `Migration.reads`; its flags are set with `flag`."""
+        router = self._router()
+        return Reads(router, MemoryLiveWriter(self.tables), MemoryRowQuery(), self.store.last_write)
+
+    @cached_property
+    def async_reads(self) -> AsyncReads:
+        """As `AsyncMigration.reads`."""
+        router = self._router()
+        tables, rows = AsyncMemoryLiveWriter(self.tables), AsyncMemoryRowQuery()
+        return AsyncReads(router, tables, rows, self.async_store.last_write)
+
+    def flag(self, endpoint: str, percent: float, *, shadow: float = 0, sticky: str = "") -> None:
+        """Say how much of an endpoint shall read the tables, and how much shall be compared; "*" is every one.
+
+        Raises:
+            ConfigError: that is no percentage.
+        """
+        intent = ReadIntent(share_of(percent, "percent"), sticky=sticky, shadow=share_of(shadow, "shadow"))
+        self._flags[EVERY if endpoint == EVERY else slug_of(endpoint)] = intent
+        self._tell_routers()
 
     @property
     def stage(self) -> Stage:
@@ -79,6 +111,7 @@ class MemoryMigration:
             raise ConfigError(f"the tables refuse {', '.join(stuck)}", hint="change the items, or the mapping")
         self.tables.change({"epoch": epoch + 1, "authority": after, "stage": stage})
         self._swap(_fence_of(stage, epoch=epoch + 1), clears=True)
+        self._tell_routers()
 
     def settle(self) -> list[str]:
         """Do what a relay does until nothing is left to do; return the keys that the tables refuse, still marked."""
@@ -102,6 +135,18 @@ class MemoryMigration:
     def connect_async(self) -> AsyncConnections:
         """Return what an `AsyncStore` works with."""
         return AsyncConnections(AsyncMemoryWriter(self.memory), AsyncMemoryLiveWriter(self.tables), self._companion())
+
+    def _router(self) -> Router:
+        router = Router(self.lens.mapping.name, lambda _: [])
+        self._routers.append(router)
+        self._tell_routers()
+        return router
+
+    def _tell_routers(self) -> None:
+        for router in self._routers:
+            router.hear_flags(FlagState(dict(self._flags)))
+            router.hear_control(self.tables.control(), monotonic())
+            router.life.until = math.inf
 
     def _companion(self) -> Companion:
         return Companion(lambda: self.memory, lambda: self.tables)

@@ -39,6 +39,8 @@ class MemoryTables:
         now_ms: The database's clock, in milliseconds since 1970.
 
         alive: What the process's row says; ``None`` where there is none.
+
+        commands: How often each command was used that works on the store alone, by command and entity.
     """
 
     def __init__(self, lens: Lens) -> None:
@@ -46,6 +48,7 @@ class MemoryTables:
         self.before: Callable[[str, float], None] = lambda _operation, _deadline_s: None
         self.now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
         self.alive: Alive | None = None
+        self.commands: dict[tuple[str, str], int] = {}
         self._lens = lens
         self._entries: dict[str, _Entry] = {}
         self._control: Control | None = None
@@ -167,6 +170,13 @@ class MemoryTables:
         """As `ProcessRow.beat`."""
         self.before("beat", 0)
         self.alive = Alive(epoch, stage, live_seen or (self.alive is not None and self.alive.live_seen))
+
+    def used(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Add uses of commands to `commands`."""
+        self.before("used", 0)
+        with self._lock:
+            for used, count in counts.items():
+                self.commands[used] = self.commands.get(used, 0) + count
 
     def leave(self) -> None:
         """As `ProcessRow.leave`."""

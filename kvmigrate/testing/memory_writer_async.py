@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from kvmigrate.errors import TargetError
 from kvmigrate.model import Authority, Fence, Item, Version
 from kvmigrate.stores.fence_base import KeyPage, Put, Seen, Swap
 from kvmigrate.target.live_base import Control
@@ -134,8 +136,9 @@ class AsyncMemoryLiveWriter:
         self._tables.before("now_ms", deadline_s)
         return self._tables.now_ms()
 
-    async def version(self, key: str) -> Version | None:
+    async def version(self, key: str, *, deadline_s: float = 5.0) -> Version | None:
         """As the seam."""
+        del deadline_s
         return self._tables.version(key)
 
     async def begin_epoch(self) -> Control:
@@ -145,6 +148,20 @@ class AsyncMemoryLiveWriter:
     async def paid(self, key: str, version: Version) -> None:
         """As the seam."""
         self._tables.paid([(key, version)])
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class AsyncMemoryRowQuery:
+    """An `AsyncRowQuery` over nothing: tables in memory know no SQL."""
+
+    async def fetch(self, sql: str, values: Sequence[Any], *, deadline_s: float) -> Sequence[Mapping[str, Any]]:
+        """Raise `TargetError`: the store answers, in stage live."""
+        del values, deadline_s
+        raise TargetError(
+            f"tables in memory know no SQL: {sql[:60]!r}", hint="test readers by SQL with a PostgreSQL, or replace them"
+        )
 
     async def close(self) -> None:
         """Nothing is open."""

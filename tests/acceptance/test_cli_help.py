@@ -37,7 +37,10 @@ def test_every_verb_is_known() -> None:
     """The verbs are the documented ones; those that are not built are absent."""
     verbs = {path[0] for path in COMMANDS if path}
 
-    expected = "demo schema backfill stage verify quarantine relay undo export control doctor"
+    expected = (
+        "demo schema backfill stage verify sample repair gate quarantine relay undo export control doctor "
+        "flags rollback explain status"
+    )
     assert set(expected.split()) == verbs
 
 
@@ -84,7 +87,7 @@ def test_every_command_has_a_page(bare_cli: CommandLine, repository: Path, path:
     assert set() == {option for option in options if option not in page + common}
 
 
-@pytest.mark.parametrize("group", [(), ("quarantine",), ("control",), ("stage",)], ids=str)
+@pytest.mark.parametrize("group", [(), ("quarantine",), ("control",), ("stage",), ("flags",)], ids=str)
 def test_no_command_shows_what_there_is(bare_cli: CommandLine, group: tuple[str, ...]) -> None:
     """The bare program prints its help, and ends as a wrong command line does."""
     done = bare_cli(*group)

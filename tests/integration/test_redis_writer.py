@@ -457,7 +457,7 @@ def test_many_writes_of_one_shard_are_all_made_or_none(url: str) -> None:
     ):
         client.set("basket:1", "no hash")
 
-        with pytest.raises(SourceError, match="WRONGTYPE nothing was written: .* stands under basket:1$"):
+        with pytest.raises(SourceError, match=r"WRONGTYPE nothing was written: .* stands under basket:1$"):
             writer.put_many([text_item("a"), field], epoch=1)
 
         assert (None, 0) == (client.get("a"), store.marks())

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from kvmigrate.cutover.divergence import Measurement, Wish
 from kvmigrate.cutover.gate import Facts, GateReport, Verdict, evaluate
 from kvmigrate.errors import CheckFailedError, ConfigError
 from kvmigrate.model import Logging, Stage
@@ -111,3 +112,51 @@ def test_every_check_has_all_fields() -> None:
     fields = {"name", "verdict", "value", "operator", "limit", "unit", "n", "needed", "reason"}
 
     assert [fields] * len(report.checks) == [set(each) for each in report.to_json()["checks"]]
+
+
+CLEAN = Measurement("sample", 3_000, 100_000, 0, 0.0, 0.0997, 0.0997, age_s=60.0)
+
+
+def divergence(measured: Measurement | None, wish: Wish) -> tuple[str, int] | None:
+    """The verdict on a measurement, and how many keys it wants; ``None`` where there is no check."""
+    report = evaluate(GOOD._replace(measured=measured, wish=wish), {})
+    found = [(str(each.verdict), each.needed) for each in report.checks if each.name == "divergence"]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+@pytest.mark.parametrize(
+    ("changes", "wish", "expected"),
+    [
+        ({}, Wish(), "pass"),
+        ({"divergent": 1, "lower_pct": 0.01}, Wish(), "fail"),
+        ({"divergent": 1, "lower_pct": 0.01, "age_s": 90_000.0}, Wish(), None),
+        ({"divergent": 1, "lower_pct": 0.01, "is_current": False}, Wish(), None),
+        ({"unmended": 2}, Wish(), "fail"),
+        ({}, Wish(0.1), "pass"),
+        ({}, Wish(0.05), "inconclusive"),
+        ({"divergent": 9, "lower_pct": 0.06, "upper_pct": 0.5}, Wish(0.05), "fail"),
+        ({"divergent": 2, "lower_pct": 0.01, "upper_pct": 0.09, "worst_pct": 0.09}, Wish(0.1), "pass"),
+        ({"worst_pct": 4.0}, Wish(0.1), "inconclusive"),
+        ({"age_s": 90_000.0}, Wish(0.1), "inconclusive"),
+        ({"is_current": False}, Wish(0.1), "inconclusive"),
+        ({}, Wish(None, 5_000), "inconclusive"),
+        ({"n": 800, "population": 800}, Wish(None, 5_000), "pass"),
+        ({"n": 800, "population": 800, "upper_pct": 0.0, "worst_pct": 0.0}, Wish(0.0), "pass"),
+    ],
+)
+def test_what_a_measurement_says_to_the_gate(changes: dict[str, Any], wish: Wish, expected: str | None) -> None:
+    """A difference that was found fails; what says too little is inconclusive, never green."""
+    found = divergence(CLEAN._replace(**changes), wish)
+
+    assert expected == (found[0] if found else None)
+
+
+def test_nothing_measured_is_no_data_where_it_is_asked_for() -> None:
+    """And no check at all where it is not: neither green nor in the way."""
+    assert divergence(None, Wish()) is None
+    assert ("no_data", 0) == divergence(None, Wish(0.1))
+    assert ("no_data", 500) == divergence(None, Wish(0.1, 500))
+    assert ("inconclusive", 5_000) == divergence(CLEAN, Wish(0.1, 5_000))
+    assert Verdict.NO_DATA is evaluate(GOOD._replace(wish=Wish(0.1)), {}).verdict
+    assert Verdict.PASS is evaluate(GOOD._replace(wish=Wish(0.1)), {"divergence": "a drill"}).verdict

@@ -1,0 +1,62 @@
+"""``kvmigrate rollback``: reads back to the store, now."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kvmigrate.cli.call import Call
+from kvmigrate.cli.options import (
+    ConfigOption,
+    JsonOption,
+    MappingOption,
+    SourceOption,
+    StateOption,
+    TargetOption,
+    example,
+    settings_of,
+)
+
+EPILOG = example(
+    "kvmigrate rollback --why slow --mapping mapping.yaml --source redis://localhost:6379/0"
+    " --target postgresql://localhost/shop"
+)
+LEFT = 1
+
+_EndpointOption = Annotated[
+    str, typer.Option("--endpoint", metavar="NAME", help="Only this endpoint; without it, all of them.")
+]
+_WhyOption = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for the history.")]
+_ClearOption = Annotated[bool, typer.Option("--clear", help="Let flags decide again.")]
+
+
+def rollback(
+    *,
+    endpoint: _EndpointOption = "*",
+    why: _WhyOption = "",
+    clear: _ClearOption = False,
+    mapping: MappingOption = None,
+    source: SourceOption = None,
+    target: TargetOption = None,
+    config: ConfigOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send reads back to the store, in every process and at once. No gate, and no flag is touched.
+
+    It is kept in the store, in the target and in the state folder; any one of them suffices, so that it works while
+    PostgreSQL does not. Who writes stays as it is: once the tables lead, `kvmigrate stage rollback` is meant.
+    """
+    from kvmigrate.cli.steered import Steered
+
+    call = Call("rollback", as_json=as_json)
+    settings = settings_of(mapping=mapping, source=source, target=target, config=config, state=state)
+    with Steered(call, settings) as steered:
+        done = steered.desk.clear(endpoint) if clear else steered.desk.roll_back(endpoint, why=why)
+        left = [each for each in done if not each.done]
+        said = "may still hold it" if clear else "does not have it"
+        fields = {"endpoint": endpoint, "cleared": clear, "places": [each._asdict() for each in done]}
+        again = steered.typed("rollback --clear" if left or not clear else "flags show")
+        warnings = [f"{each.name} {said}: {each.why}" for each in left]
+        steered.finish(fields, again, warnings=warnings, exit_code=LEFT if clear and left else 0)

@@ -1,0 +1,109 @@
+"""``kvmigrate sample``: how many keys diverge, at most?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kvmigrate.cli.call import Call
+from kvmigrate.cli.options import (
+    UNFINISHED,
+    ConfigOption,
+    EntityOption,
+    JsonOption,
+    MappingOption,
+    SourceOption,
+    TargetOption,
+    example,
+    next_command,
+    settings_of,
+)
+from kvmigrate.errors import ConfigError
+
+EPILOG = example(
+    "kvmigrate sample --mapping mapping.yaml --source redis://localhost:6379/0 --target postgresql://localhost/shop",
+)
+DIVERGENT, INCONCLUSIVE = 5, 4
+
+_SizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--size", metavar="N", min=1, help="Compare N keys (default: 3000); with --until, N at most (default: 200000)."
+    ),
+]
+_UntilOption = Annotated[
+    float | None,
+    typer.Option(
+        "--until", metavar="PCT", help="Go on until no more than PCT per cent can diverge, or too many do for that."
+    ),
+]
+_ConfidenceOption = Annotated[
+    float, typer.Option("--confidence", metavar="SHARE", help="How often a bound may be trusted (default: 0.95).")
+]
+_SeedOption = Annotated[
+    int | None, typer.Option("--seed", metavar="N", min=0, help="Draw the keys that this seed draws, as a report says.")
+]
+_RateOption = Annotated[
+    float | None, typer.Option("--rate", metavar="N", min=0.01, help="Compare at most N keys a second.")
+]
+_ShowValuesOption = Annotated[
+    bool, typer.Option("--show-values", help="Show the values that differ; they may be personal.")
+]
+
+
+def sample(
+    *,
+    mapping: MappingOption = None,
+    source: SourceOption = None,
+    target: TargetOption = None,
+    config: ConfigOption = None,
+    size: _SizeOption = None,
+    until: _UntilOption = None,
+    confidence: _ConfidenceOption = 0.95,
+    seed: _SeedOption = None,
+    rate: _RateOption = None,
+    entity: EntityOption = None,
+    show_values: _ShowValuesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare keys drawn by chance, both ways, and say how many can diverge at most.
+
+    It changes no data, and keeps what it found as evidence for the gate. Both sides may be written meanwhile. Ends with
+    5 if a key diverges, with 4 if nothing could be compared or --until was not reached.
+    """
+    from kvmigrate.consistency.sample import MOST, SIZE, Wanted
+    from kvmigrate.migration import Migration
+    from kvmigrate.report.sample import describe_sample
+
+    call = Call("sample", as_json=as_json)
+    _check(until, confidence)
+    settings = settings_of(mapping=mapping, source=source, target=target, config=config)
+    wanted = Wanted(size or (SIZE if until is None else MOST), until, rate)
+    with Migration.open(settings) as migration:
+        with call.progress() as progress:
+            done = migration.sample(
+                wanted, seed=seed, confidence=confidence, entity=entity, show_values=show_values, progress=progress
+            )
+        fields = done.report.to_json()
+        is_short = until is not None and fields["upper_pct"] > until
+        code = DIVERGENT if fields["divergent"] else INCONCLUSIVE if is_short or not fields["n"] else 0
+        warnings = [UNFINISHED] if done.unfinished else []
+        if done.unkept:
+            warnings.append(f"the gate will not know of this sample: {done.unkept}")
+        commands = ["backfill"] if done.unfinished else ["verify"] if code else []
+        envelope = call.envelope(
+            {"source": migration.source_name, "target": migration.target_name, **fields},
+            mapping=migration.mapping,
+            warnings=warnings,
+            next_commands=[next_command(settings, each, "source", "target") for each in commands],
+            ok=code == 0,
+        )
+    call.finish(envelope, describe_sample(envelope), exit_code=code)
+
+
+def _check(until: float | None, confidence: float) -> None:
+    if until is not None and not 0 < until < 100:
+        raise ConfigError(f"--until {until:g} is no share of keys", hint="in per cent, such as --until 0.1")
+    if not 0.5 <= confidence < 1:
+        raise ConfigError(f"--confidence {confidence:g} is none", hint="between 0.5 and 1, such as --confidence 0.95")

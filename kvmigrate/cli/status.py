@@ -1,0 +1,70 @@
+"""``kvmigrate status``: what became of the reads, in all processes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kvmigrate.cli.call import Call
+from kvmigrate.cli.options import (
+    ConfigOption,
+    FlagsOption,
+    JsonOption,
+    MappingOption,
+    TargetOption,
+    example,
+    settings_of,
+)
+
+if TYPE_CHECKING:
+    from kvmigrate.reads.totals import Totals
+    from kvmigrate.steering import EndpointView
+
+EPILOG = example("kvmigrate status --mapping mapping.yaml --target postgresql://localhost/shop")
+
+
+def status(
+    *,
+    mapping: MappingOption = None,
+    target: TargetOption = None,
+    config: ConfigOption = None,
+    flags_at: FlagsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show for each endpoint what its flag asks for, what is given, and what all processes counted.
+
+    Processes say what they counted every five seconds, and when they end.
+    """
+    from kvmigrate.cli.steered import Steered
+    from kvmigrate.reads.totals import Totals
+
+    call = Call("status", as_json=as_json)
+    with Steered(call, settings_of(mapping=mapping, target=target, config=config, flags=flags_at)) as steered:
+        view, counted = steered.desk.status()
+        every = list(counted.values())
+        requests = sum(each.requests for each in every)
+        share = round(100 * sum(each.on_tables for each in every) / requests, 2) if requests else None
+        fields = {
+            "stage": view.stage.value if view.stage else None,
+            "reads_on_tables_pct": share,
+            "endpoints": [_endpoint(each, counted.get(each.slug) or Totals()) for each in view.endpoints],
+        }
+        steered.finish(fields, steered.typed("flags show"), warnings=[view.unread] if view.unread else [])
+
+
+def _endpoint(view: EndpointView, counted: Totals) -> dict[str, Any]:
+    return {
+        "endpoint": view.slug,
+        "intent_pct": view.intent.share / 100,
+        "allowed_pct": view.plan.share / 100,
+        "served_pct": counted.served_pct,
+        "requests": counted.requests,
+        "p50_ms": counted.within_ms(50),
+        "p95_ms": counted.within_ms(95),
+        "p99_ms": counted.within_ms(99),
+        "errors": counted.errors,
+        "fallbacks": counted.fallbacks,
+        "compared": sum(counted.compared.values()) - counted.compared.get("shed", 0),
+        "different": counted.compared.get("different", 0),
+        "rolled_back": view.rollback is not None,
+        "why": view.plan.why,
+    }

@@ -1,0 +1,43 @@
+"""A command about reads, from its settings to its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn, Self
+
+from kvmigrate.cli.call import Call
+from kvmigrate.cli.options import next_command
+from kvmigrate.config import Settings
+from kvmigrate.report.reads import describe_reads
+from kvmigrate.stages import who_asks
+from kvmigrate.steering import Steering
+from kvmigrate.transform.declaration.mapping_file import load_mapping
+
+
+class Steered:
+    """Opens what is steered, and prints what became of it. A context manager."""
+
+    def __init__(self, call: Call, settings: Settings) -> None:
+        """Read the mapping. Raises `MappingError`, `ConfigError`."""
+        self._call, self._settings = call, settings
+        self._mapping = load_mapping(settings.need_mapping())
+        self.desk = Steering(settings, self._mapping.name, who_asks())
+
+    def typed(self, command: str) -> str:
+        """Return what one types next."""
+        return next_command(self._settings, command, "source", "target", "flags")
+
+    def finish(
+        self, fields: Mapping[str, Any], *again: str, warnings: Sequence[str] = (), exit_code: int = 0
+    ) -> NoReturn:
+        """Print, and end."""
+        envelope = self._call.envelope(
+            fields, mapping=self._mapping, warnings=warnings, next_commands=again, ok=exit_code == 0
+        )
+        self._call.finish(envelope, describe_reads(envelope), exit_code=exit_code)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.desk.close()

@@ -1,0 +1,172 @@
+"""What a sample found: counts, and how far they may be trusted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from kvmigrate.consistency.bounds import CONFIDENCE, Bounds, anytime_bounds, fixed_bounds, needed_samples
+from kvmigrate.consistency.judge import DIFFERENT, EXTRA, MATCHED, MISSING, NOT_COMPARABLE, OUTSIDE, PENDING, TOLERATED
+from kvmigrate.consistency.stable import Settled
+
+TARGET_PCT = 0.1
+"""For which share of divergent keys the report says how many samples are needed, where nobody named another."""
+
+MAX_EXAMPLES = 50
+_EQUAL = (MATCHED, TOLERATED)
+_DIVERGENT = (DIFFERENT, MISSING, EXTRA)
+_UNDECIDED = (PENDING, NOT_COMPARABLE)
+
+
+@dataclass(slots=True)
+class Stratum:
+    """The keys of one entity.
+
+    Attributes:
+        population: All keys of both sides.
+
+        counts: Sampled keys by how they stand.
+    """
+
+    population: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def n(self) -> int:
+        """Keys that could be compared."""
+        return sum(self.counts[name] for name in (*_EQUAL, *_DIVERGENT))
+
+    @property
+    def divergent(self) -> int:
+        """Those that diverge."""
+        return sum(self.counts[name] for name in _DIVERGENT)
+
+    @property
+    def undecided(self) -> int:
+        """Those that could not be compared: neither equal nor divergent."""
+        return sum(self.counts[name] for name in _UNDECIDED)
+
+
+@dataclass(slots=True)
+class SampleReport:
+    """A sample's counts by entity, and what follows from them.
+
+    Attributes:
+        seed: Drew the keys; with the same keys it draws them again.
+
+        anytime: The sample grew until it sufficed, so that its bounds must hold at every moment.
+
+        target_pct: Up to which share of divergent keys, in per cent, is to be shown.
+
+        oldest_s: How long the oldest of the differences was watched, in seconds.
+
+        divergent_keys: All of them, with their causes.
+    """
+
+    seed: int
+    confidence: float = CONFIDENCE
+    anytime: bool = False
+    target_pct: float = TARGET_PCT
+    strata: dict[str, Stratum] = field(default_factory=dict)
+    causes: Counter[str] = field(default_factory=Counter)
+    tolerances: Counter[str] = field(default_factory=Counter)
+    examples: list[dict[str, Any]] = field(default_factory=list)
+    divergent_keys: dict[str, Sequence[str]] = field(default_factory=dict)
+    oldest_s: float = 0.0
+
+    def add(self, settled: Settled) -> None:
+        """Count one key."""
+        entity = settled.plan.entity.name if settled.plan else ""
+        counted = settled.verdict.counted
+        self.strata.setdefault(entity, Stratum()).counts[counted] += 1
+        self.tolerances.update(settled.verdict.tolerated)
+        if counted in _DIVERGENT:
+            self.divergent_keys[settled.key] = [str(each.cause) for each in settled.verdict.differences]
+            self.oldest_s = max(self.oldest_s, settled.stable_s)
+            for each in settled.verdict.differences:
+                self.causes[str(each.cause)] += 1
+                if len(self.examples) < MAX_EXAMPLES:
+                    self.examples.append({**each.to_json(), "stable_s": round(settled.stable_s, 3)})
+
+    @property
+    def total(self) -> Stratum:
+        """All entities together."""
+        whole = Stratum()
+        for each in self.strata.values():
+            whole.population += each.population
+            whole.counts.update(each.counts)
+        return whole
+
+    def bounds(self, stratum: Stratum, *, undecided_diverge: bool = False) -> Bounds:
+        """Return between what the share of divergent keys lies; keys that came meanwhile enlarge the population."""
+        more = stratum.undecided if undecided_diverge else 0
+        divergent, n = stratum.divergent + more, stratum.n + more
+        bounds = anytime_bounds if self.anytime else fixed_bounds
+        return bounds(divergent, n, population=max(n, stratum.population), confidence=self.confidence)
+
+    def needed(self, stratum: Stratum) -> int | None:
+        """Return how many more keys without a difference it takes to show the target; ``None`` where none suffice."""
+        return needed_samples(
+            self.target_pct / 100,
+            stratum.divergent,
+            stratum.n,
+            population=max(stratum.n, stratum.population),
+            confidence=self.confidence,
+            anytime=self.anytime,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report's fields for the JSON envelope."""
+        return {
+            **self._shown(self.total),
+            "confidence": self.confidence,
+            "method": self.bounds(self.total).method,
+            "seed": self.seed,
+            "target_pct": self.target_pct,
+            "causes": dict(sorted(self.causes.items())),
+            "tolerances": dict(sorted(self.tolerances.items())),
+            "oldest_s": round(self.oldest_s, 3),
+            "strata": [{"entity": name, **self._shown(each)} for name, each in sorted(self.strata.items()) if name],
+            "examples": list(self.examples),
+        }
+
+    def evidence(self) -> dict[str, Any]:
+        """Return what is kept of it: no value, and every divergent key."""
+        left = {name: value for name, value in self.to_json().items() if name != "examples"}
+        return {**left, "keys": dict(sorted(self.divergent_keys.items()))}
+
+    def _shown(self, stratum: Stratum) -> Mapping[str, Any]:
+        bounds = self.bounds(stratum)
+        return {
+            "n": stratum.n,
+            "population": stratum.population,
+            "divergent": stratum.divergent,
+            "divergence_pct": _percent(stratum.divergent / stratum.n) if stratum.n else None,
+            "lower_pct": _percent(bounds.lower),
+            "upper_pct": _percent(bounds.upper),
+            "worst_pct": _percent(self.bounds(stratum, undecided_diverge=True).upper),
+            "needed_samples": self.needed(stratum),
+            **{name: stratum.counts[name] for name in (*_EQUAL, *_DIVERGENT, *_UNDECIDED)},
+            "vanished": stratum.counts[OUTSIDE],
+        }
+
+
+def _percent(share: float) -> float:
+    """Return per cents to six significant digits: no report needs more, and every machine gives the same."""
+    return float(f"{share * 100:.6g}")
+
+
+class Sampled(NamedTuple):
+    """A sample, and what became of it.
+
+    Attributes:
+        unkept: Why it could not be kept as evidence, or "".
+
+        unfinished: The tables are those of a backfill that did not come to its end.
+    """
+
+    report: SampleReport
+    unkept: str
+    unfinished: bool

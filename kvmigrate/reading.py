@@ -1,0 +1,192 @@
+"""The reads of a live mapping, wired: who says what is wanted, what bounds it, where it can be taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from random import SystemRandom
+from time import monotonic
+
+import structlog
+
+from kvmigrate.config import Settings
+from kvmigrate.errors import ConfigError, KVMigrateError
+from kvmigrate.flags.base import FlagSource, RollbackPlace
+from kvmigrate.flags.file import FileFlags
+from kvmigrate.flags.row import RowFlags
+from kvmigrate.flags.state_folder import StateFolder
+from kvmigrate.flags.unleash import SCHEMES, UnleashFlags
+from kvmigrate.intent import FlagState
+from kvmigrate.reads.poll import Poller
+from kvmigrate.reads.router import Router
+from kvmigrate.stores.open import open_fenced
+from kvmigrate.stores.redis_rollback import RedisRollbacks
+from kvmigrate.target.process_row import process_id
+from kvmigrate.target.read_row import PostgresReadRow
+
+_CHANCE = SystemRandom()
+"""Not the program's own, whose numbers it may want to have again."""
+
+
+_log = structlog.get_logger("kvmigrate")
+
+LOOK_S = 0.2
+"""Between two looks at whatever can take reads back."""
+
+COUNT_S = 5.0
+"""How often a process says what it counted."""
+
+_SHARDS_LOOKED_AT = 4
+
+
+def open_flags(settings: Settings, scope: str) -> FlagSource:
+    """Return who says what is wanted of the reads of the mapping *scope*; nothing is read yet.
+
+    Raises:
+        ConfigError: the setting names nothing that can be one.
+    """
+    if not settings.flags:
+        return RowFlags(PostgresReadRow(settings.need_target(), scope, role="flags"), scope)
+    scheme, is_url, _ = settings.flags.partition("://")
+    if is_url:
+        if scheme not in SCHEMES:
+            raise ConfigError(f"flags: {scheme}:// is no source of flags", hint=f"a file, or {SCHEMES[1]}://host/api")
+        return UnleashFlags(settings.flags, scope)
+    return FileFlags(Path(settings.flags), scope)
+
+
+def rollback_places(settings: Settings, scope: str, *, who: str, seconds: float = 2.0) -> list[RollbackPlace]:
+    """Return every place that the settings name: the store, the target, the folder of this machine.
+
+    Raises:
+        ConfigError: a URL is wrong, or the folder cannot be made.
+    """
+    places: list[RollbackPlace] = []
+    if settings.state:
+        places.append(StateFolder(settings.state, scope))
+    if settings.source:
+        places.append(RedisRollbacks(settings.source, scope=scope))
+    if settings.target:
+        places.append(PostgresReadRow(settings.target, scope, role="rollback", seconds=seconds, who=who))
+    return places
+
+
+def router_of(settings: Settings, scope: str) -> Router:
+    """Return what decides of the reads of a mapping. Connects, with the first read, in threads of its own."""
+    folder = StateFolder(settings.state, scope) if settings.state else None
+    source, target, by_row = settings.need_source(), settings.need_target(), not settings.flags
+    if not by_row:
+        # Told to whoever makes an endpoint, and not to a thread.
+        open_flags(settings, scope).close()
+
+    def pollers(router: Router) -> Sequence[Poller]:
+        known = folder.last_flags() if folder is not None else None
+        if known is not None:
+            router.guess_flags(known)
+        found = [
+            Poller("database", lambda: _TargetLook(router, target, by_row=by_row, folder=folder), LOOK_S),
+            Poller("store", lambda: _StoreLook(router, source), LOOK_S),
+        ]
+        if folder is not None:
+            found.append(Poller("folder", lambda: _FolderLook(router, folder), LOOK_S))
+        if not by_row:
+            flags = open_flags(settings, scope)
+            found.append(Poller("flags", lambda: _FlagsLook(router, flags, folder), flags.interval_s))
+        return found
+
+    return Router(scope, pollers)
+
+
+class _Heard:
+    """Hands flags to the router, and leaves new ones for the next start."""
+
+    def __init__(self, router: Router, folder: StateFolder | None) -> None:
+        self._router, self._folder = router, folder
+        self._kept = ""
+
+    def __call__(self, state: FlagState) -> None:
+        self._router.hear_flags(state)
+        if self._folder is not None and state.version != self._kept:
+            self._kept = state.version
+            with suppress(KVMigrateError):
+                self._folder.keep_flags(state)
+
+
+class _TargetLook:
+    """Looks at the control row, the rollbacks and, where nothing else has them, the flags."""
+
+    def __init__(self, router: Router, url: str, *, by_row: bool, folder: StateFolder | None) -> None:
+        self._router = router
+        self._row = PostgresReadRow(url, router.scope)
+        self._flags = RowFlags(self._row, router.scope) if by_row else None
+        self._hear = _Heard(router, folder)
+        self._process = process_id("reads")
+        self._count_at = monotonic() + COUNT_S * _CHANCE.uniform(0.2, 1.0)
+
+    def look(self) -> None:
+        begun = monotonic()
+        found = self._row.look()
+        self._router.hear_rollbacks("target", found.rollbacks)
+        self._router.hear_control(found.control, begun)
+        if self._flags is not None:
+            self._hear(self._flags.parsed(found.flags))
+        if begun >= self._count_at:
+            self._count_at = begun + COUNT_S
+            self._row.keep_counts(self._process, self._counted())
+
+    def close(self) -> None:
+        with suppress(KVMigrateError):
+            self._row.keep_counts(self._process, self._counted())
+        self._row.close()
+
+    def _counted(self) -> dict[str, object]:
+        states = list(self._router.endpoints.values())
+        return {state.slug: state.counts.to_json() for state in states if state.counts.reads}
+
+
+class _StoreLook:
+    """Looks at the store's fence, and at the rollbacks beside it."""
+
+    def __init__(self, router: Router, url: str) -> None:
+        self._router = router
+        self._store = open_fenced(url, scope=router.scope)
+        self._rollbacks = RedisRollbacks(url, scope=router.scope)
+
+    def look(self) -> None:
+        self._router.hear_rollbacks("store", self._rollbacks.rollbacks())
+        shards = self._store.shards()
+        # A flip moves all shards: a few of many are enough to hear of it.
+        some = _CHANCE.sample(shards, min(len(shards), _SHARDS_LOOKED_AT))
+        for fence in self._store.fences(some).values():
+            self._router.hear_fence(fence)
+
+    def close(self) -> None:
+        self._store.close()
+        self._rollbacks.close()
+
+
+class _FolderLook:
+    """Looks at the rollbacks of this machine."""
+
+    def __init__(self, router: Router, folder: StateFolder) -> None:
+        self._router, self._folder = router, folder
+
+    def look(self) -> None:
+        self._router.hear_rollbacks("folder", self._folder.rollbacks())
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _FlagsLook:
+    """Looks at flags that stand elsewhere than in the target."""
+
+    def __init__(self, router: Router, flags: FlagSource, folder: StateFolder | None) -> None:
+        self._flags, self._hear = flags, _Heard(router, folder)
+
+    def look(self) -> None:
+        self._hear(self._flags.read())
+
+    def close(self) -> None:
+        self._flags.close()

@@ -1,0 +1,93 @@
+"""What became of the reads of one endpoint, counted without locks: one thread at a time runs Python here."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+BUCKETS = 25
+"""Of times, by powers of two in microseconds: under 1, under 2, under 4 and so on; the last holds the rest."""
+
+
+class Outcome(enum.IntEnum):
+    """How a read of one side ended."""
+
+    VALUE = 0
+    NULL = 1
+    """It is there, and is null."""
+
+    MISS = 2
+    """There is nothing."""
+
+    ERROR = 3
+    TIMEOUT = 4
+    STALE = 5
+    """The tables do not have yet what the caller must see."""
+
+
+class Side(enum.IntEnum):
+    """Who was read."""
+
+    KV = 0
+    TABLES = 1
+
+
+class Counts:
+    """Numbers of one endpoint in one process, since it began.
+
+    Attributes:
+        outcomes: By side, then by `Outcome`.
+
+        times: By side, then by bucket.
+
+        seconds: By side, all together.
+
+        fallbacks: Reads of the tables that ended with the store, by reason.
+
+        compared: Comparisons by their result.
+    """
+
+    __slots__ = ("compared", "fallbacks", "outcomes", "seconds", "times")
+
+    def __init__(self) -> None:
+        """Begin with zeros."""
+        self.outcomes = ([0] * len(Outcome), [0] * len(Outcome))
+        self.times = ([0] * BUCKETS, [0] * BUCKETS)
+        self.seconds = [0.0, 0.0]
+        self.fallbacks: dict[str, int] = {}
+        self.compared: dict[str, int] = {}
+
+    def fell_back(self, reason: str) -> None:
+        """Count a read that the store answered after all."""
+        self.fallbacks[reason] = self.fallbacks.get(reason, 0) + 1
+
+    def was_compared(self, result: str) -> None:
+        """Count a comparison."""
+        self.compared[result] = self.compared.get(result, 0) + 1
+
+    def took(self, side: int, elapsed: float, outcome: int) -> None:
+        """Count a read of *elapsed* seconds."""
+        self.outcomes[side][outcome] += 1
+        self.seconds[side] += elapsed
+        bucket = int(elapsed * 1e6).bit_length()
+        self.times[side][bucket if bucket < BUCKETS else BUCKETS - 1] += 1
+
+    @property
+    def reads(self) -> int:
+        """How many calls there were: each ends with one answer, of the store or of the tables."""
+        fell = sum(self.fallbacks.values())
+        refused = self.fallbacks.get("breaker", 0)
+        return sum(map(sum, self.outcomes)) - fell + refused
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers as JSON values."""
+        names = [outcome.name.lower() for outcome in Outcome]
+        return {
+            "requests": self.reads,
+            "kv": dict(zip(names, self.outcomes[Side.KV], strict=True)),
+            "tables": dict(zip(names, self.outcomes[Side.TABLES], strict=True)),
+            "fallbacks": dict(self.fallbacks),
+            "compared": dict(self.compared),
+            "times": {"kv": list(self.times[Side.KV]), "tables": list(self.times[Side.TABLES])},
+            "seconds": {"kv": self.seconds[Side.KV], "tables": self.seconds[Side.TABLES]},
+        }

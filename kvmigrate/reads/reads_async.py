@@ -1,0 +1,160 @@
+"""The endpoints of one migration: what `Migration.endpoint` makes.
+
+This module has a generated twin without ``await``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar, cast
+
+from kvmigrate.errors import ConfigError
+from kvmigrate.intent import slug_of
+from kvmigrate.model import Version
+from kvmigrate.reads.by_key_async import (
+    Load,
+    Wrote,
+    by_key,
+    in_session,
+    key_maker,
+    load_plainly,
+    nothing_wrote,
+    session_wrote,
+)
+from kvmigrate.reads.compare import Comparator, comparator
+from kvmigrate.reads.demotion import Demotion
+from kvmigrate.reads.endpoint_async import AsyncRead, routed
+from kvmigrate.reads.metrics import prometheus
+from kvmigrate.reads.router import Router
+from kvmigrate.reads.shadow_async import AsyncShadow
+from kvmigrate.reads.state import Consistency, EndpointState
+from kvmigrate.reads.sticky import Finder, finder
+from kvmigrate.reads.within_async import within
+from kvmigrate.target.writer_base_async import AsyncLiveWriter, AsyncRowQuery
+
+P = ParamSpec("P")
+T = TypeVar("T")
+M = TypeVar("M")
+
+
+class AsyncReads:
+    """Makes readers that choose their side, and holds what they share.
+
+    Attributes:
+        router: What decides of them.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        tables: AsyncLiveWriter,
+        rows: AsyncRowQuery,
+        last_write: Callable[[], Any],
+        *,
+        shadow: AsyncShadow | None = None,
+    ) -> None:
+        """Read by key through *tables*, by SQL through *rows*; *last_write* is what this thread or task wrote last."""
+        self.router = router
+        self._tables, self._rows, self._last_write = tables, rows, last_write
+        self._shadow = shadow or AsyncShadow()
+
+    def endpoint(
+        self,
+        name: str,
+        *,
+        sticky: str = "",
+        key: str = "",
+        consistency: Consistency = "eventual",
+        compare: str | Comparator = "exact",
+        load: Load = load_plainly,
+        deadline_s: float = 0.25,
+        demotion: Demotion | None = None,
+    ) -> Callable[[Callable[P, Awaitable[T]]], AsyncRead[P, T]]:
+        """Decorate the reader of the store; what it returns is called in its place, and chooses the side.
+
+        Args:
+            name: Of the endpoint; its flag is `slug_of` it.
+
+            sticky: The property that decides: an argument of the reader, or of `request`. A flag may name another.
+
+            key: The item's key made of arguments, such as ``client:{id}``: it is read from the tables through the
+                mapping. Without it, the reader of the tables is added with ``.tables``.
+
+            consistency: With ``session`` a caller sees what it wrote, from the store where the tables lack it.
+
+            compare: Whether both sides said the same: ``exact``, ``unordered``, ``equal``, or a function of both.
+
+            load: Makes of stored JSON text, or of a hash's fields, what the reader of the store returns.
+
+            deadline_s: Seconds for each statement on the tables by key; of other readers, in an event loop, for all.
+
+            demotion: When the endpoint goes back to the store by itself.
+
+        Raises:
+            ConfigError: the name is taken, or an argument is wrong.
+        """
+        if consistency not in {"eventual", "session"}:
+            raise ConfigError(f"there is no consistency {consistency!r}", hint="eventual or session")
+        state = EndpointState(name, slug_of(name), sticky, comparator(compare), demotion or Demotion())
+        state.deadline_s, state.consistency, state.offer = deadline_s, consistency, self._shadow.offer
+        session = session_wrote(self._last_write) if consistency == "session" else nothing_wrote
+
+        def wrote() -> Version | None:
+            # Once the tables lead, they have what was written before and since.
+            return None if state.plan.leads else session()
+
+        def decorate(kv: Callable[P, Awaitable[T]]) -> AsyncRead[P, T]:
+            state.kv, state.find = kv, _finds(kv)
+            if key:
+                state.tables = by_key(key_maker(key, kv), self._tables, load, deadline_s=deadline_s, wrote=wrote)
+            self.router.add(state)
+            made = routed(state, kv)
+            made.state = state
+            _give_tables(made, self.router, wrote)
+            return made
+
+        return decorate
+
+    def metrics(self) -> str:
+        """Return what this process counted as Prometheus text, for its page of metrics."""
+        return prometheus(self.router)
+
+    async def fetch(self, model: Callable[..., M], sql: str, *values: Any, deadline_s: float = 0.25) -> list[M]:
+        """Query the tables, for readers of them: on connections of one's own, which answer in time or are given up.
+
+        Args:
+            model: Is called for each row with its columns by name, such as a dataclass, or ``dict``.
+
+            sql: One statement, with ``%s`` for each value. Never put values into it.
+
+            *values: In the order of their places.
+
+            deadline_s: Seconds, for everything together, waiting for a connection included.
+
+        Raises:
+            DeadlineError: it took longer. TargetError: PostgreSQL failed or refused.
+        """
+        return [model(**row) for row in await self._rows.fetch(sql, values, deadline_s=deadline_s)]
+
+    async def close(self) -> None:
+        """End what runs beside the requests, and release connections. Safe to call twice."""
+        self.router.close()
+        await self._shadow.close()
+        await self._tables.close()
+        await self._rows.close()
+
+
+def _finds(kv: Callable[..., Any]) -> Callable[[str], Finder]:
+    return lambda name: finder(kv, name)
+
+
+def _give_tables(made: Any, router: Router, wrote: Wrote) -> None:
+    state: EndpointState = made.state
+
+    def tables(reader: Callable[..., Any]) -> Callable[..., Any]:
+        timed = within(reader, state.deadline_s)
+        state.tables = in_session(timed, wrote) if state.consistency == "session" else timed
+        router.refresh(state)
+        return reader
+
+    made.tables = cast("Any", tables)

@@ -1,0 +1,201 @@
+"""All endpoints of a process, and what decides of them: flags, the control row, the store's fence, rollbacks."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from threading import Event, Lock, RLock
+from time import monotonic
+from typing import Any
+
+from kvmigrate.errors import ConfigError
+from kvmigrate.intent import EVERY, FlagState, ReadIntent, Rollback
+from kvmigrate.model import Fence
+from kvmigrate.reads.bounds import FRESH_S, Known, plan_of
+from kvmigrate.reads.choice import Life, choice_of
+from kvmigrate.reads.explain import explained
+from kvmigrate.reads.poll import Poller
+from kvmigrate.reads.state import EndpointState
+from kvmigrate.reads.sticky import Arguments
+from kvmigrate.target.live_base import Control
+
+_routers: weakref.WeakSet[Router] = weakref.WeakSet()
+
+
+class Router:
+    """Hears what pollers see, and makes each endpoint's plan anew where that changes it.
+
+    Nothing begins before the first call of an endpoint; a forked process begins anew.
+
+    Attributes:
+        endpoints: By slug.
+    """
+
+    def __init__(self, scope: str, pollers: Callable[[Router], Sequence[Poller]]) -> None:
+        """Begin *pollers* with the first call of an endpoint of the mapping *scope*."""
+        self.scope = scope
+        self.endpoints: dict[str, EndpointState] = {}
+        self.life = Life()
+        self.flags = FlagState({})
+        self.known = Known()
+        self._flags_at: float | None = None
+        self._control_at: float | None = None
+        self._rollbacks: dict[str, Mapping[str, Rollback]] = {}
+        self._make, self._pollers = pollers, list[Poller]()
+        self._lock, self._seen = Lock(), Event()
+        # What is heard and the plans made of it change together: a plan of older news must not come last.
+        self._changing = RLock()
+        _routers.add(self)
+
+    def add(self, state: EndpointState) -> None:
+        """Take an endpoint in. Raises `ConfigError` where its flag's name is taken."""
+        other = self.endpoints.get(state.slug)
+        if not state.slug or other is not None:
+            taken = f" is the flag of {other.name!r}, too" if other is not None else " names no flag"
+            raise ConfigError(f"endpoint {state.name!r}: {state.slug!r}{taken}", hint="name it otherwise")
+        self.endpoints[state.slug] = state
+        self.refresh(state)
+
+    def refresh(self, state: EndpointState) -> None:
+        """Make an endpoint's plan anew: its readers changed."""
+        with self._changing:
+            self._follow(state)
+            if not self._pollers:
+                state.choose = self._begin(state)
+
+    def start(self) -> None:
+        """Begin to look, where that has not begun. Never blocks."""
+        with self._lock:
+            if not self._pollers:
+                self._pollers = list(self._make(self))
+                for poller in self._pollers:
+                    poller.start()
+        self._follow_all()
+
+    def wait(self, timeout_s: float = 5.0) -> bool:
+        """Begin, and wait until the control row was heard of; return whether that was in time. For tests, and tools."""
+        self.start()
+        return self._seen.wait(timeout_s)
+
+    def hear_flags(self, state: FlagState) -> None:
+        """Take flags as they were just read."""
+        with self._changing:
+            self._flags_at = monotonic()
+            if state.version != self.flags.version or not state.version:
+                self.flags = state
+                self._follow_all()
+
+    def guess_flags(self, state: FlagState) -> None:
+        """Take flags that were known once, until newer ones are heard."""
+        with self._changing:
+            if self._flags_at is None:
+                self.flags = state
+                self._follow_all()
+
+    def hear_control(self, control: Control | None, begun: float) -> None:
+        """Take the control row as a look that began at *begun* found it."""
+        with self._changing:
+            if control != self.known.control:
+                self.known = self.known._replace(control=control)
+                self._follow_all()
+            self._control_at = begun
+            self.life.until = begun + FRESH_S
+        self._seen.set()
+
+    def hear_fence(self, fence: Fence | None) -> None:
+        """Take the store's fence; one that is missing says nothing."""
+        if fence is None:
+            return
+        with self._changing:
+            known = self.known._replace(
+                fence_epoch=fence.epoch, fence_authority=fence.authority, fence_owes=fence.owes_all
+            )
+            if known != self.known:
+                self.known = known
+                self._follow_all()
+
+    def hear_rollbacks(self, place: str, found: Mapping[str, Rollback]) -> None:
+        """Take what one of the places says is rolled back."""
+        with self._changing:
+            if self._rollbacks.get(place, {}) != found:
+                self._rollbacks[place] = dict(found)
+                self._follow_all()
+
+    def rollback_of(self, slug: str) -> Rollback | None:
+        """Return the rollback that holds for an endpoint; any place suffices."""
+        for found in self._rollbacks.values():
+            if each := found.get(EVERY) or found.get(slug):
+                return each
+        return None
+
+    def intent_of(self, state: EndpointState) -> ReadIntent:
+        """Return what the endpoint's flag asks for."""
+        intent = self.flags.of(state.slug)
+        return intent if intent.sticky else intent._replace(sticky=state.sticky)
+
+    def flag_age_s(self) -> float | None:
+        """Return how long ago the flags were read; ``None`` where they never were."""
+        return None if self._flags_at is None else monotonic() - self._flags_at
+
+    def control_age_s(self) -> float | None:
+        """Return how long ago the control row was seen; ``None`` where it never was."""
+        return None if self._control_at is None else monotonic() - self._control_at
+
+    def explain(self, slug: str, values: Mapping[str, object]) -> Mapping[str, Any]:
+        """Return what would be done with a request, and why. Raises `ConfigError` for an unknown endpoint."""
+        state = self.endpoints.get(slug)
+        if state is None:
+            known = ", ".join(sorted(self.endpoints)) or "none"
+            raise ConfigError(f"there is no endpoint {slug!r}", hint=f"known: {known}")
+        return explained(state.plan, self.intent_of(state), values)
+
+    def close(self) -> None:
+        """End what looks. Safe to call twice."""
+        with self._lock:
+            pollers, self._pollers = self._pollers, []
+        for poller in pollers:
+            poller.stop()
+
+    def begin_anew(self) -> None:
+        """Begin once more: this is a forked process, and its parent's threads are not here."""
+        # Whoever held these at the fork is not here to let go.
+        self._lock, self._seen, self._changing = Lock(), Event(), RLock()
+        for state in self.endpoints.values():
+            state.demotion.begin_anew()
+        if self._pollers:
+            self._pollers = []
+            self.start()
+
+    def _begin(self, state: EndpointState) -> Callable[[Arguments, dict[str, Any]], bool]:
+        def first(args: Arguments, kwargs: dict[str, Any]) -> bool:
+            self.start()
+            return state.choose(args, kwargs) if state.choose is not first else False
+
+        return first
+
+    def _follow_all(self) -> None:
+        with self._changing:
+            for state in list(self.endpoints.values()):
+                self._follow(state)
+
+    def _follow(self, state: EndpointState) -> None:
+        intent = self.intent_of(state)
+        plan = plan_of(
+            intent,
+            self.known,
+            self.rollback_of(state.slug),
+            scope=self.scope,
+            has_tables=state.has_tables,
+        )
+        if plan.leads and not state.has_tables:
+            plan = plan._replace(leads=False, may=False)
+        state.follow(plan, choice_of(plan, self.life, state.find(intent.sticky)))
+
+
+def _begin_anew() -> None:
+    for router in list(_routers):
+        router.begin_anew()
+
+
+os.register_at_fork(after_in_child=_begin_anew)

@@ -1,0 +1,92 @@
+"""Comparisons beside the requests, in a few threads: a queue that is bounded, and sheds what it cannot take."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import deque
+from contextvars import Context, copy_context
+from typing import Any, NamedTuple
+
+from kvmigrate.reads.examine import examine
+from kvmigrate.reads.isolation import isolated
+from kvmigrate.reads.state import EndpointState
+from kvmigrate.reads.sticky import Arguments
+
+MOST_WAITING = 256
+THREADS = 2
+
+_shadows: weakref.WeakSet[Shadow] = weakref.WeakSet()
+
+
+class Job(NamedTuple):
+    """One call to be compared, with the context that it was made in."""
+
+    state: EndpointState
+    context: Context
+    args: Arguments
+    kwargs: dict[str, Any]
+
+
+def job_of(state: EndpointState, args: Arguments, kwargs: dict[str, Any]) -> Job:
+    """Return a call with arguments that its caller no longer shares. Raises where they cannot be copied."""
+    own, named = isolated(args, kwargs)
+    return Job(state, copy_context(), own, named)
+
+
+class Shadow:
+    """Takes calls and compares them, in daemon threads that begin with the first. For all threads of a process."""
+
+    def __init__(self, *, most: int = MOST_WAITING, threads: int = THREADS) -> None:
+        """Hold at most *most* calls that nobody compares yet."""
+        self._most, self._threads = most, threads
+        self._begin_anew()
+        _shadows.add(self)
+
+    def offer(self, state: EndpointState, args: Arguments, kwargs: dict[str, Any]) -> None:
+        """Take a call, or count it as shed. Never raises, and never waits."""
+        try:
+            if len(self._queue) >= self._most or self._stopping:
+                state.counts.was_compared("shed")
+                return
+            self._queue.append(job_of(state, args, kwargs))
+            self._ready.release()
+            if self._begun < self._threads:
+                self._begin()
+        except Exception:  # noqa: BLE001 - the caller must not notice
+            state.counts.was_compared("not_offered")
+
+    def close(self) -> None:
+        """Let the threads end after what they do now; what waits is given up. Safe to call twice."""
+        self._stopping = True
+        self._queue.clear()
+        for _ in range(self._threads):
+            self._ready.release()
+
+    def _begin(self) -> None:
+        self._begun += 1
+        work = threading.Thread(target=self._run, args=(self._queue, self._ready), name="kvmigrate-shadow", daemon=True)
+        work.start()
+
+    def _run(self, queue: deque[Job], ready: threading.Semaphore) -> None:
+        while not self._stopping:
+            ready.acquire()
+            try:
+                job = queue.popleft()
+            except IndexError:
+                continue
+            job.context.run(examine, job.state, job.args, job.kwargs)
+
+    def _begin_anew(self) -> None:
+        self._queue: deque[Job] = deque()
+        self._ready = threading.Semaphore(0)
+        self._begun, self._stopping = 0, False
+
+
+def _begin_anew() -> None:
+    for shadow in list(_shadows):
+        shadow._begin_anew()  # noqa: SLF001 - of this module
+
+
+os.register_at_fork(after_in_child=_begin_anew)

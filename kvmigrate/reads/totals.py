@@ -1,0 +1,68 @@
+"""What all processes counted of an endpoint, added up. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kvmigrate.reads.counts import BUCKETS
+
+_ANSWERS = ("value", "null")
+
+
+class Totals:
+    """The sums of one endpoint."""
+
+    def __init__(self) -> None:
+        """Begin with zeros."""
+        self.requests = self.on_tables = 0
+        self.errors: dict[str, int] = {}
+        self.fallbacks: dict[str, int] = {}
+        self.compared: dict[str, int] = {}
+        self.times: Mapping[str, list[int]] = {"kv": [0] * BUCKETS, "tables": [0] * BUCKETS}
+
+    def add(self, counts: Mapping[str, Any]) -> None:
+        """Add what one process counted, `Counts.to_json`; what an earlier version left out counts as nothing."""
+        self.requests += counts.get("requests", 0)
+        tables = counts.get("tables", {})
+        self.on_tables += sum(tables.get(name, 0) for name in _ANSWERS)
+        for side in self.times:
+            outcomes = counts.get(side, {})
+            for name in ("error", "timeout"):
+                _raise(self.errors, f"{side}_{name}", outcomes.get(name, 0))
+            for bucket, number in enumerate(counts.get("times", {}).get(side, [])[:BUCKETS]):
+                self.times[side][bucket] += number
+        for name in ("fallbacks", "compared"):
+            for reason, number in counts.get(name, {}).items():
+                _raise(getattr(self, name), reason, number)
+
+    @property
+    def served_pct(self) -> float | None:
+        """How much the tables answered; ``None`` before the first read."""
+        return round(100 * self.on_tables / self.requests, 2) if self.requests else None
+
+    def within_ms(self, percent: float) -> dict[str, float | None]:
+        """Return by side how long so many percent of its reads took at most; ``None`` where there was none."""
+        return {side: _within(times, percent) for side, times in self.times.items()}
+
+
+def totals(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Totals]:
+    """Return the sums of rows of many processes, by endpoint."""
+    found: dict[str, Totals] = {}
+    for endpoint, counts in rows:
+        found.setdefault(endpoint, Totals()).add(counts)
+    return found
+
+
+def _raise(sums: dict[str, int], name: str, number: int) -> None:
+    if number:
+        sums[name] = sums.get(name, 0) + number
+
+
+def _within(times: list[int], percent: float) -> float | None:
+    wanted, seen = sum(times) * percent / 100, 0
+    for bucket, number in enumerate(times):
+        seen += number
+        if number and seen >= wanted:
+            return float(2**bucket) / 1000
+    return None

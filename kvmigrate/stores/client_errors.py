@@ -1,0 +1,46 @@
+"""Errors of a client whose commands are fenced: the client's own where it would have raised one."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004 - the driver's own
+    RedisError,
+    ResponseError,
+    TimeoutError,  # noqa: A004 - the driver's own
+)
+
+from kvmigrate.errors import AmbiguousWriteError, SourceError
+
+_HINT = "read the key, then decide whether to write again"
+
+
+class LostConnectionError(AmbiguousWriteError, ConnectionError):
+    """The connection was lost before the answer to a write of a mapped key. It was not sent twice."""
+
+
+class LostAnswerError(AmbiguousWriteError, TimeoutError):
+    """The answer to a write of a mapped key did not come in time. It was not sent twice."""
+
+
+def lost(exc: BaseException) -> AmbiguousWriteError:
+    """Return what a write is whose answer was lost by *exc*."""
+    kind = LostAnswerError if isinstance(exc, TimeoutError) else LostConnectionError
+    return kind(f"{exc}; the write may have happened or not, and was not sent again", hint=_HINT)
+
+
+def is_of_scripts(exc: object) -> bool:
+    """Whether a server refuses to run a command inside of a script, before anything ran."""
+    return isinstance(exc, ResponseError) and any(word in str(exc) for word in ("from script", "executing the script"))
+
+
+def raise_as_client(exc: SourceError | AmbiguousWriteError) -> NoReturn:
+    """Raise what the client would have raised; what it has no word for as it is."""
+    cause = exc.__cause__
+    if isinstance(exc, AmbiguousWriteError):
+        if isinstance(cause, ConnectionError | TimeoutError | OSError):
+            raise lost(cause) from cause
+    elif isinstance(cause, RedisError):
+        raise cause from None
+    raise exc

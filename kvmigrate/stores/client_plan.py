@@ -1,0 +1,48 @@
+"""What a command of an application's own client does to mapped keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+
+class Encoder(Protocol):
+    """How a client turns arguments into bytes."""
+
+    def encode(self, value: Any) -> bytes:
+        """Return them."""
+        ...
+
+
+class Plan(NamedTuple):
+    """One command that names a mapped key.
+
+    Attributes:
+        name: In capitals.
+
+        args: All of it as words, the name first: bytes.
+
+        keys: The keys that it names, mapped or not.
+
+        mapped: Those of them that the mapping names.
+
+        marks: The addresses that it changes.
+
+        is_read: It changes nothing.
+
+        in_script: It runs inside of the function that checks and marks; else in a transaction.
+
+        waits_s: It waits so many seconds for what it wants, 0 for ever; ``None`` where it does not wait.
+
+        is_native: Its answer may have shapes that only RESP 3 has.
+    """
+
+    name: str
+    args: Sequence[bytes]
+    keys: Sequence[str]
+    mapped: Sequence[str]
+    marks: Sequence[str]
+    is_read: bool
+    in_script: bool
+    is_native: bool
+    waits_s: float | None = None

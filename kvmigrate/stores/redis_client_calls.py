@@ -1,0 +1,194 @@
+# This file is generated from redis_client_calls_async.py by tools/async_to_sync.py.
+# Change that one instead.
+"""Commands of a client in one step with fence and marks: inside the function, or in a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004 - the driver's own
+    ExecAbortError,
+    ResponseError,
+    TimeoutError,  # noqa: A004 - the driver's own
+    WatchError,
+)
+
+from kvmigrate.errors import FenceMissingError, SealedError, StaleError
+from kvmigrate.model import Authority, Fence, Logging
+from kvmigrate.stores.client_encoder import ClientEncoder
+from kvmigrate.stores.client_errors import lost
+from kvmigrate.stores.client_plan import Plan
+from kvmigrate.stores.redis_call import RedisCaller
+from kvmigrate.stores.redis_change import fence_in, to_bytes
+from kvmigrate.stores.redis_clients import place_at
+from kvmigrate.stores.redis_refusal import is_unknown, refusal
+from kvmigrate.stores.redis_script import Script, script
+from kvmigrate.stores.redis_shards import AloneKeys, is_own
+
+_FENCE, _TOUCH, _WRITE = script("fence"), script("touch"), script("write")
+
+_COUNTERS = frozenset("INCR INCRBY DECR DECRBY HINCRBY".split())
+
+LISTING = frozenset({"DBSIZE", "KEYS", "RANDOMKEY", "SCAN"})
+"""Commands that tell of all keys, among them the tool's own."""
+
+Words = Sequence[str | bytes | int]
+"""A command, ready to be sent."""
+
+
+class Aborted(Exception):  # noqa: N818 - never leaves this package
+    """The server took a command of a transaction for wrong, and did none of them."""
+
+    def __init__(self, number: int, error: ResponseError) -> None:
+        """Keep which command that was, the first being number 1."""
+        super().__init__(number)
+        self.number, self.error = number, error
+
+
+class ClientCalls:
+    """Speaks to the server of one client, on its connections. For all its threads or tasks."""
+
+    def __init__(self, client: Redis, *, scope: str) -> None:
+        """Connect to nothing yet. Raises `ConfigError` where it is no client of one server."""
+        untyped: Any = client
+        self._place = place_at(client)
+        self._caller = RedisCaller(self._place)
+        self._keys = AloneKeys(scope).of(b"")
+        self.encoder = ClientEncoder(untyped.get_encoder())
+        protocol = untyped.connection_pool.connection_kwargs.get("protocol")
+        self._resp = 2 if str(protocol) == "2" else 3
+
+    @property
+    def own_keys(self) -> Sequence[bytes]:
+        """The tool's own keys."""
+        return self._keys
+
+    def is_own(self, key: Any) -> bool:
+        """Return whether a key, as the client gives it, is one of the tool itself."""
+        return key is not None and is_own(self.encoder.encode(key))
+
+    def write(self, plan: Plan, epoch: int) -> Any:
+        """Run one command with its marks; return its answer. Raises as `RedisWriter.write`."""
+        reply = self._caller.call(_WRITE, *self._rest(plan, epoch), is_write=True)
+        return answer_in(reply, plan)
+
+    def write_call(self, plan: Plan, epoch: int) -> Words:
+        """Return the call that `write` makes; `answer_in` finds the answer in its reply."""
+        return (*self._caller.head(_WRITE), *self._rest(plan, epoch))
+
+    def load(self) -> None:
+        """Give the server the functions, where it lacks them."""
+        self._caller.call(_FENCE, 2, *self._keys[:2])
+
+    def is_refused_by_fence(self, exc: ResponseError) -> bool:
+        """Whether an answer says that the fence moved, or that the functions are missing: nothing was done."""
+        return is_unknown(exc) or str(exc).startswith(("KVMSTALE", "KVMNOFENCE"))
+
+    def transact(self, connection: Any, plans: Sequence[Plan], commands: Sequence[Words]) -> list[Any]:
+        """Run commands in one transaction with their marks; return their answers, errors among them.
+
+        Args:
+            connection: With what the caller watches there already, if anything.
+
+            plans: Of those that name mapped keys.
+
+            commands: All, in their order.
+
+        Raises:
+            StaleError, FenceMissingError: the fence says so; nothing was done.
+
+            WatchError: the fence moved meanwhile, or what the caller watches; nothing was done.
+
+            LostConnectionError, LostAnswerError: the transaction may have happened or not.
+
+            Aborted: the server took one of the commands for wrong, and did none.
+        """
+        fence = self._watched(connection)
+        marks = list(dict.fromkeys(mark for plan in plans for mark in plan.marks))
+        sent: list[Words] = [(b"MULTI",), *commands]
+        if marks and fence.log is not Logging.NONE:
+            sent.append((*self._text_head(_TOUCH), 3, *self._keys[:3], fence.epoch, *map(to_bytes, marks)))
+        answers = self._executed(connection, [*sent, (b"EXEC",)])
+        if len(answers) > len(commands):
+            touched = answers.pop()
+            if isinstance(touched, ResponseError):
+                # Nobody takes the functions away between two round trips, unless to do harm.
+                raise lost(touched)
+        return answers
+
+    def _watched(self, connection: Any) -> Fence:
+        """Watch the fence and read it."""
+        call = (*self._text_head(_FENCE), 2, *self._keys[:2])
+        for _ in range(2):
+            connection.send_packed_command(connection.pack_commands([(b"WATCH", self._keys.fence), call]))
+            connection.read_response()
+            try:
+                found = connection.read_response(disable_decoding=True)
+            except ResponseError as exc:
+                if not is_unknown(exc):
+                    raise refusal(self._place.name, exc) from exc
+                self.load()
+            else:
+                break
+        else:
+            raise FenceMissingError(f"{self._place.name}: the server forgets its functions at once")
+        if found is None:
+            raise FenceMissingError(f"{self._place.name}: the store holds no fence for this mapping")
+        fence, _ = fence_in(found)
+        if fence.authority is not Authority.STORE:
+            kind = SealedError if fence.authority is Authority.SEALED else StaleError
+            raise kind(
+                f"{self._place.name}: the fence is at epoch {fence.epoch} with authority {fence.authority.value}; "
+                "nothing was written",
+                epoch=fence.epoch,
+                authority=fence.authority.value,
+            )
+        return fence
+
+    def _executed(self, connection: Any, sent: Sequence[Words]) -> list[Any]:
+        wrong: Aborted | None = None
+        try:
+            connection.send_packed_command(connection.pack_commands(sent))
+            for number in range(len(sent) - 1):
+                try:
+                    connection.read_response()
+                except ResponseError as exc:
+                    wrong = wrong or Aborted(number, exc)
+            answers: list[Any] | None = connection.read_response(disable_decoding=True)
+        except ExecAbortError:
+            if wrong is not None:
+                raise wrong from None
+            raise
+        except (ConnectionError, TimeoutError, OSError) as exc:
+            raise lost(exc) from exc
+        if answers is None:
+            raise WatchError("Watched variable changed.")
+        return answers
+
+    def _rest(self, plan: Plan, epoch: int) -> Words:
+        keys = [to_bytes(key) for key in plan.keys]
+        members = keys if plan.marks is plan.keys else [to_bytes(mark) for mark in plan.marks]
+        resp = self._resp if plan.is_native else 2
+        return (3 + len(keys), *self._keys[:3], *keys, epoch, resp, len(members), *members, *plan.args)
+
+    def _text_head(self, called: Script) -> Words:
+        """As `RedisCaller.head`, but a script goes as its text: in a transaction nobody could send it anew."""
+        head = self._caller.head(called)
+        return head if head[0] == b"FCALL" else (b"EVAL", called.text)
+
+
+def answer_in(reply: Any, plan: Plan) -> Any:
+    """Return the command's own answer in what the function answers.
+
+    Raises:
+        ResponseError: it is none: the connection is inside a transaction that somebody began by hand.
+    """
+    if not isinstance(reply, list):
+        told = "a write of a mapped key in a MULTI that was sent by hand: use pipeline(), which knows how to answer"
+        raise ResponseError(told)
+    answer = reply[2] if len(reply) > 2 else None
+    # Doubles do not hold every integer, so the function gives those of counters as text.
+    return int(answer) if plan.name in _COUNTERS and isinstance(answer, bytes) else answer

@@ -1,0 +1,358 @@
+# This file is generated from redis_drop_in_async.py by tools/async_to_sync.py.
+# Change that one instead.
+"""A client of an application that writes mapped keys as one step with fence and marks, and is else as it was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from inspect import isawaitable
+from time import monotonic
+from typing import Any, NamedTuple, TypeVar
+
+from redis import Redis
+from redis.client import EMPTY_RESPONSE, NEVER_DECODE, Pipeline
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004 - the driver's own
+    ResponseError,
+    TimeoutError,  # noqa: A004 - the driver's own
+    WatchError,
+)
+
+from kvmigrate.errors import AmbiguousWriteError, CommandRefusedError, ConfigError, SourceError, StaleError
+from kvmigrate.model import Fence
+from kvmigrate.stores.client_base import Commands
+from kvmigrate.stores.client_errors import is_of_scripts, lost, raise_as_client
+from kvmigrate.stores.client_plan import Plan
+from kvmigrate.stores.redis_client_calls import LISTING, Aborted, ClientCalls, answer_in
+
+C = TypeVar("C")
+
+_NOT_FOR_CALLBACKS = frozenset({"keys", EMPTY_RESPONSE, NEVER_DECODE})
+_POLL_S = 0.02
+
+# Most of the driver's own classes has no types.
+_Client: Any = Redis
+_Pipeline: Any = Pipeline
+
+
+class Link(NamedTuple):
+    """What one client, its pipelines and its copies share.
+
+    Attributes:
+        plain: The client as it was.
+    """
+
+    plain: Any
+    commands: Commands
+    calls: ClientCalls
+
+    def done(self, plan: Plan, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        """Do one command that names mapped keys; return what the client returns."""
+        try:
+            if plan.is_read:
+                if not self.commands.reads_tables(plan):
+                    return self.plain.execute_command(*args, **options)
+                raw = self.commands.read(plan)
+            elif plan.in_script:
+                raw = self._in_script(plan)
+            elif plan.waits_s is not None:
+                raw = self._waited(plan, plan.waits_s)
+            else:
+                [raw] = self._alone(plan)
+        except Aborted as exc:
+            raise exc.error from None
+        except (SourceError, AmbiguousWriteError) as exc:
+            raise_as_client(exc)
+        if isinstance(raw, ResponseError):
+            raise raw
+        return self.finished(raw, args, options)
+
+    def finished(self, raw: Any, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        """Return what the client makes of the server's answer."""
+        never = False
+        if options:
+            never = NEVER_DECODE in options
+            options = {name: value for name, value in options.items() if name not in _NOT_FOR_CALLBACKS}
+        if not never and self.calls.encoder.decodes:
+            raw = self.calls.encoder.decoded(raw)
+        callbacks = self.plain.response_callbacks
+        if args[0] not in callbacks:
+            return raw
+        made = callbacks[args[0]](raw, **options)
+        return made if isawaitable(made) else made
+
+    def without_own(self, args: Sequence[Any], options: dict[str, Any], answer: Any) -> Any:
+        """Return what a command says of all keys, without those of the tool itself."""
+        while args[0] == "RANDOMKEY" and self.calls.is_own(answer):
+            if not self.without_own(("DBSIZE",), {}, self.plain.execute_command("DBSIZE")):
+                return None
+            answer = self.plain.execute_command(*args, **options)
+        if args[0] == "DBSIZE":
+            own: int = self.plain.execute_command("EXISTS", *self.calls.own_keys)
+            return answer - own
+        if args[0] == "KEYS" and isinstance(answer, list):
+            return [key for key in answer if not self.calls.is_own(key)]
+        if args[0] == "SCAN" and len(answer) == 2:
+            return (answer[0], [key for key in answer[1] if not self.calls.is_own(key)])
+        return answer
+
+    def _in_script(self, plan: Plan) -> Any:
+        def send(fence: Fence) -> Any:
+            return self.calls.write(plan, fence.epoch)
+
+        try:
+            return self.commands.write(plan, send)
+        except SourceError as exc:
+            if not is_of_scripts(exc.__cause__):
+                raise
+        # Nothing ran. In a transaction the server says what it thinks of the command itself.
+        [raw] = self._alone(plan)
+        return raw
+
+    def _waited(self, plan: Plan, seconds: float) -> Any:
+        """Try what would wait inside the server again and again; 0 seconds are for ever, as the server has it."""
+        until = monotonic() + seconds
+        [raw] = self._alone(plan)
+        while raw is None and (not seconds or monotonic() < until):
+            time.sleep(_POLL_S)
+            if self.plain.execute_command("EXISTS", *plan.keys):
+                [raw] = self._alone(plan)
+        return raw
+
+    def _alone(self, plan: Plan) -> list[Any]:
+        """Do one command in a transaction of its own."""
+        pool = self.plain.connection_pool
+
+        def send(_: Fence) -> Any:
+            connection = pool.get_connection()
+            try:
+                return self.transacted(connection, [plan], [plan.args])
+            finally:
+                pool.release(connection)
+
+        answers: list[Any] = self.commands.together([plan], send)
+        return answers
+
+    def transacted(self, connection: Any, plans: Sequence[Plan], commands: Sequence[Any]) -> list[Any]:
+        """Run a transaction while nobody else watches: begun anew where only the fence had moved.
+
+        Raises:
+            StaleError: the fence moved. Else as `ClientCalls.transact`, but never `WatchError`.
+        """
+        is_done = False
+        try:
+            answers = self.calls.transact(connection, plans, commands)
+            is_done = True
+        except WatchError as exc:
+            raise StaleError("the fence moved during a transaction", epoch=0, authority="") from exc
+        finally:
+            if not is_done:
+                # What it watches, and what it may still answer, would be the next caller's.
+                connection.disconnect()
+        return answers
+
+
+class MappedRedis(_Client):  # type: ignore[misc]  # see above
+    """Made by `mapped`, never by itself: each client has a class of its own, below the one that it had."""
+
+    _kvmigrate: Link
+    _wrapped: Any = None
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """As the client's own."""
+        link = self._kvmigrate
+        plan = link.commands.plan(args, link.calls.encoder)
+        if plan is None:
+            answer = super().execute_command(*args, **options)
+            return answer if args[0] not in LISTING else link.without_own(args, options, answer)
+        return link.done(plan, args, options)
+
+    def pipeline(self, *args: Any, **options: Any) -> Any:
+        """As the client's own."""
+        made: Any = super().pipeline(*args, **options)
+        made.__class__ = _below(MappedPipeline, type(made), self._kvmigrate)
+        return made
+
+    def close(self, *args: Any, **options: Any) -> None:
+        """As the client's own."""
+        if self._wrapped is None:
+            super().close(*args, **options)
+        else:
+            self.connection = None
+            self._wrapped.close(*args, **options)
+
+    def __del__(self, *args: Any, **options: Any) -> None:
+        # The client that it was made of ends by itself.
+        if self._wrapped is None:
+            super().__del__(*args, **options)
+
+
+class MappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
+    """As `MappedRedis`, for its pipelines."""
+
+    _kvmigrate: Link
+    connection: Any
+
+    def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
+        """As the pipeline's own. A write goes on another connection, which what is watched here notices as well."""
+        link = self._kvmigrate
+        plan = link.commands.plan(args, link.calls.encoder)
+        if plan is None:
+            return super().immediate_execute_command(*args, **options)
+        if not plan.is_read or link.commands.reads_tables(plan):
+            return link.done(plan, args, options)
+        return super().immediate_execute_command(*args, **options)
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 - as the driver has it
+        """As the pipeline's own."""
+        stack: list[Any] = list(self.command_stack)
+        link = self._kvmigrate
+        try:
+            plans = [link.commands.plan(args, link.calls.encoder, is_piped=True) for args, _ in stack]
+            is_transaction = self.transaction or self.explicit_transaction
+            if is_transaction and any(plans):
+                link.commands.note_transaction([plan for plan in plans if plan is not None])
+            reads_only = all(plan is None or plan.is_read for plan in plans)
+            if not any(plans) or (reads_only and link.commands.surely_in_store):
+                plain: list[Any] = super().execute(raise_on_error)
+                return plain
+            if self.scripts:
+                self.load_scripts()
+            work = self._mapped_transaction if is_transaction else self._mapped_pipeline
+            answers = work(stack, plans)
+        except Aborted as exc:
+            self.annotate_exception(exc.error, exc.number, stack[exc.number - 1][0])
+            raise exc.error from None
+        except (SourceError, AmbiguousWriteError) as exc:
+            raise_as_client(exc)
+        finally:
+            self.reset()
+        if raise_on_error:
+            self.raise_first_error(stack, answers)
+        return answers
+
+    def _mapped_transaction(self, stack: list[Any], plans: Sequence[Plan | None]) -> list[Any]:
+        link, mapped = self._kvmigrate, [plan for plan in plans if plan is not None]
+        # As the driver does: what is wrong for want of arguments is not sent, and has its answer already.
+        commands = [
+            args if plan is None else plan.args
+            for plan, (args, options) in zip(plans, stack, strict=True)
+            if EMPTY_RESPONSE not in options
+        ]
+
+        def send(_: Fence) -> Any:
+            if self.connection is None:
+                self.connection = self.connection_pool.get_connection()
+            if not self.watching:
+                return link.transacted(self.connection, mapped, commands)
+            try:
+                return link.calls.transact(self.connection, mapped, commands)
+            except StaleError as exc:
+                raise WatchError("the authority moved while keys were watched: begin anew") from exc
+
+        raw = link.commands.together(mapped, send)
+        self.watching = False
+        given = iter(raw)
+        answers = []
+        for args, options in stack:
+            if EMPTY_RESPONSE in options:
+                answers.append(options[EMPTY_RESPONSE])
+                continue
+            each = next(given)
+            is_wrong = isinstance(each, Exception)
+            answers.append(each if is_wrong else link.finished(each, args, _without_never(options)))
+        return answers
+
+    def _mapped_pipeline(self, stack: list[Any], plans: Sequence[Plan | None]) -> list[Any]:
+        link, mapped = self._kvmigrate, [plan for plan in plans if plan is not None]
+        fence = link.commands.known(mapped)
+        answers: list[Any] = []
+        if fence is not None and all(plan.is_read or plan.in_script for plan in mapped):
+            answers = self._at_once(stack, plans, fence.epoch)
+        refused = next((number for number, each in enumerate(answers) if _is_refused(link, each)), len(answers))
+        if refused < len(answers):
+            link.commands.forget()
+        for number in range(refused, len(stack)):
+            (args, options), plan = stack[number], plans[number]
+            if plan is None and number < len(answers):
+                continue
+            answers[number : number + 1] = [self._one(plan, args, options)]
+        return answers
+
+    def _one(self, plan: Plan | None, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        link = self._kvmigrate
+        try:
+            if plan is None:
+                return link.plain.execute_command(*args, **options)
+            return link.done(plan, args, options)
+        except (ResponseError, CommandRefusedError) as exc:
+            return exc
+
+    def _at_once(self, stack: list[Any], plans: Sequence[Plan | None], epoch: int) -> list[Any]:
+        """Send all, and read all answers; those of the fence are among them."""
+        link, sent = self._kvmigrate, []
+        for plan, (args, _) in zip(plans, stack, strict=True):
+            sent.append(args if plan is None or plan.is_read else link.calls.write_call(plan, epoch))
+        if self.connection is None:
+            self.connection = self.connection_pool.get_connection()
+        connection: Any = self.connection
+        answers: list[Any] = []
+        is_done = False
+        try:
+            connection.send_packed_command(connection.pack_commands(sent))
+            for plan, (args, options) in zip(plans, stack, strict=True):
+                answers.append(self._answer(connection, plan, args, options))
+            is_done = True
+        except (ConnectionError, TimeoutError, OSError) as exc:
+            raise lost(exc) from exc
+        finally:
+            if not is_done:
+                connection.disconnect()
+        return answers
+
+    def _answer(self, connection: Any, plan: Plan | None, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        try:
+            if plan is None or plan.is_read:
+                return self.parse_response(connection, args[0], **options)
+            raw = answer_in(connection.read_response(disable_decoding=True), plan)
+            return self._kvmigrate.finished(raw, args, options)
+        except ResponseError as exc:
+            return exc
+
+
+def mapped(client: C, commands: Commands, *, scope: str) -> C:
+    """Return a client that behaves as *client*, on its connections, and fences what it does to mapped keys.
+
+    Raises:
+        ConfigError: it is no client of one server.
+    """
+    plain: Any = client
+    if not isinstance(plain, Redis) or isinstance(plain, Pipeline):
+        raise ConfigError(
+            f"a {type(client).__module__}.{type(client).__name__} cannot be written through while it is migrated",
+            hint="pass a redis.Redis to `Migration.redis` or a redis.Redis to `Migration.redis`, of one "
+            "server or of the master that Sentinel names; for a cluster use `.store`",
+        )
+    if isinstance(plain, MappedRedis):
+        raise ConfigError("this client is one that `redis` returned already", hint="pass the one that you opened")
+    link = Link(plain, commands, ClientCalls(plain, scope=scope))
+    kind = _below(MappedRedis, type(plain), link)
+    made: Any = kind.__new__(kind)
+    made.__dict__.update(plain.__dict__)
+    made._wrapped = plain  # noqa: SLF001 - of its own class
+    return made  # type: ignore[no-any-return]  # a subclass of the client's own class
+
+
+def _below(mixin: type, kind: type, link: Link) -> Any:
+    bases = (mixin,) if issubclass(mixin, kind) else (mixin, kind)
+    return type(kind.__name__, bases, {"_kvmigrate": link, "__module__": kind.__module__})
+
+
+def _is_refused(link: Link, answer: Any) -> bool:
+    is_error = isinstance(answer, ResponseError)
+    return is_error and (link.calls.is_refused_by_fence(answer) or is_of_scripts(answer))
+
+
+def _without_never(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != NEVER_DECODE}

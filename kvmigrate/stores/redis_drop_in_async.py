@@ -1,0 +1,357 @@
+"""A client of an application that writes mapped keys as one step with fence and marks, and is else as it was."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from inspect import isawaitable
+from time import monotonic
+from typing import Any, NamedTuple, TypeVar
+
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.client import EMPTY_RESPONSE, NEVER_DECODE
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004 - the driver's own
+    ResponseError,
+    TimeoutError,  # noqa: A004 - the driver's own
+    WatchError,
+)
+
+from kvmigrate.errors import AmbiguousWriteError, CommandRefusedError, ConfigError, SourceError, StaleError
+from kvmigrate.model import Fence
+from kvmigrate.stores.client_base_async import AsyncCommands
+from kvmigrate.stores.client_errors import is_of_scripts, lost, raise_as_client
+from kvmigrate.stores.client_plan import Plan
+from kvmigrate.stores.redis_client_calls_async import LISTING, Aborted, AsyncClientCalls, answer_in
+
+C = TypeVar("C")
+
+_NOT_FOR_CALLBACKS = frozenset({"keys", EMPTY_RESPONSE, NEVER_DECODE})
+_POLL_S = 0.02
+
+# Most of the driver's own classes has no types.
+_Client: Any = Redis
+_Pipeline: Any = Pipeline
+
+
+class AsyncLink(NamedTuple):
+    """What one client, its pipelines and its copies share.
+
+    Attributes:
+        plain: The client as it was.
+    """
+
+    plain: Any
+    commands: AsyncCommands
+    calls: AsyncClientCalls
+
+    async def done(self, plan: Plan, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        """Do one command that names mapped keys; return what the client returns."""
+        try:
+            if plan.is_read:
+                if not await self.commands.reads_tables(plan):
+                    return await self.plain.execute_command(*args, **options)
+                raw = await self.commands.read(plan)
+            elif plan.in_script:
+                raw = await self._in_script(plan)
+            elif plan.waits_s is not None:
+                raw = await self._waited(plan, plan.waits_s)
+            else:
+                [raw] = await self._alone(plan)
+        except Aborted as exc:
+            raise exc.error from None
+        except (SourceError, AmbiguousWriteError) as exc:
+            raise_as_client(exc)
+        if isinstance(raw, ResponseError):
+            raise raw
+        return await self.finished(raw, args, options)
+
+    async def finished(self, raw: Any, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        """Return what the client makes of the server's answer."""
+        never = False
+        if options:
+            never = NEVER_DECODE in options
+            options = {name: value for name, value in options.items() if name not in _NOT_FOR_CALLBACKS}
+        if not never and self.calls.encoder.decodes:
+            raw = self.calls.encoder.decoded(raw)
+        callbacks = self.plain.response_callbacks
+        if args[0] not in callbacks:
+            return raw
+        made = callbacks[args[0]](raw, **options)
+        return await made if isawaitable(made) else made
+
+    async def without_own(self, args: Sequence[Any], options: dict[str, Any], answer: Any) -> Any:
+        """Return what a command says of all keys, without those of the tool itself."""
+        while args[0] == "RANDOMKEY" and self.calls.is_own(answer):
+            if not await self.without_own(("DBSIZE",), {}, await self.plain.execute_command("DBSIZE")):
+                return None
+            answer = await self.plain.execute_command(*args, **options)
+        if args[0] == "DBSIZE":
+            own: int = await self.plain.execute_command("EXISTS", *self.calls.own_keys)
+            return answer - own
+        if args[0] == "KEYS" and isinstance(answer, list):
+            return [key for key in answer if not self.calls.is_own(key)]
+        if args[0] == "SCAN" and len(answer) == 2:
+            return (answer[0], [key for key in answer[1] if not self.calls.is_own(key)])
+        return answer
+
+    async def _in_script(self, plan: Plan) -> Any:
+        async def send(fence: Fence) -> Any:
+            return await self.calls.write(plan, fence.epoch)
+
+        try:
+            return await self.commands.write(plan, send)
+        except SourceError as exc:
+            if not is_of_scripts(exc.__cause__):
+                raise
+        # Nothing ran. In a transaction the server says what it thinks of the command itself.
+        [raw] = await self._alone(plan)
+        return raw
+
+    async def _waited(self, plan: Plan, seconds: float) -> Any:
+        """Try what would wait inside the server again and again; 0 seconds are for ever, as the server has it."""
+        until = monotonic() + seconds
+        [raw] = await self._alone(plan)
+        while raw is None and (not seconds or monotonic() < until):
+            await asyncio.sleep(_POLL_S)
+            if await self.plain.execute_command("EXISTS", *plan.keys):
+                [raw] = await self._alone(plan)
+        return raw
+
+    async def _alone(self, plan: Plan) -> list[Any]:
+        """Do one command in a transaction of its own."""
+        pool = self.plain.connection_pool
+
+        async def send(_: Fence) -> Any:
+            connection = await pool.get_connection()
+            try:
+                return await self.transacted(connection, [plan], [plan.args])
+            finally:
+                await pool.release(connection)
+
+        answers: list[Any] = await self.commands.together([plan], send)
+        return answers
+
+    async def transacted(self, connection: Any, plans: Sequence[Plan], commands: Sequence[Any]) -> list[Any]:
+        """Run a transaction while nobody else watches: begun anew where only the fence had moved.
+
+        Raises:
+            StaleError: the fence moved. Else as `AsyncClientCalls.transact`, but never `WatchError`.
+        """
+        is_done = False
+        try:
+            answers = await self.calls.transact(connection, plans, commands)
+            is_done = True
+        except WatchError as exc:
+            raise StaleError("the fence moved during a transaction", epoch=0, authority="") from exc
+        finally:
+            if not is_done:
+                # What it watches, and what it may still answer, would be the next caller's.
+                await connection.disconnect()
+        return answers
+
+
+class AsyncMappedRedis(_Client):  # type: ignore[misc]  # see above
+    """Made by `mapped`, never by itself: each client has a class of its own, below the one that it had."""
+
+    _kvmigrate: AsyncLink
+    _wrapped: Any = None
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """As the client's own."""
+        link = self._kvmigrate
+        plan = link.commands.plan(args, link.calls.encoder)
+        if plan is None:
+            answer = await super().execute_command(*args, **options)
+            return answer if args[0] not in LISTING else await link.without_own(args, options, answer)
+        return await link.done(plan, args, options)
+
+    def pipeline(self, *args: Any, **options: Any) -> Any:
+        """As the client's own."""
+        made: Any = super().pipeline(*args, **options)
+        made.__class__ = _below(AsyncMappedPipeline, type(made), self._kvmigrate)
+        return made
+
+    async def aclose(self, *args: Any, **options: Any) -> None:
+        """As the client's own."""
+        if self._wrapped is None:
+            await super().aclose(*args, **options)
+        else:
+            self.connection = None
+            await self._wrapped.aclose(*args, **options)
+
+    def __del__(self, *args: Any, **options: Any) -> None:
+        # The client that it was made of ends by itself.
+        if self._wrapped is None:
+            super().__del__(*args, **options)
+
+
+class AsyncMappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
+    """As `AsyncMappedRedis`, for its pipelines."""
+
+    _kvmigrate: AsyncLink
+    connection: Any
+
+    async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
+        """As the pipeline's own. A write goes on another connection, which what is watched here notices as well."""
+        link = self._kvmigrate
+        plan = link.commands.plan(args, link.calls.encoder)
+        if plan is None:
+            return await super().immediate_execute_command(*args, **options)
+        if not plan.is_read or await link.commands.reads_tables(plan):
+            return await link.done(plan, args, options)
+        return await super().immediate_execute_command(*args, **options)
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 - as the driver has it
+        """As the pipeline's own."""
+        stack: list[Any] = list(self.command_stack)
+        link = self._kvmigrate
+        try:
+            plans = [link.commands.plan(args, link.calls.encoder, is_piped=True) for args, _ in stack]
+            is_transaction = self.transaction or self.explicit_transaction
+            if is_transaction and any(plans):
+                link.commands.note_transaction([plan for plan in plans if plan is not None])
+            reads_only = all(plan is None or plan.is_read for plan in plans)
+            if not any(plans) or (reads_only and link.commands.surely_in_store):
+                plain: list[Any] = await super().execute(raise_on_error)
+                return plain
+            if self.scripts:
+                await self.load_scripts()
+            work = self._mapped_transaction if is_transaction else self._mapped_pipeline
+            answers = await work(stack, plans)
+        except Aborted as exc:
+            self.annotate_exception(exc.error, exc.number, stack[exc.number - 1][0])
+            raise exc.error from None
+        except (SourceError, AmbiguousWriteError) as exc:
+            raise_as_client(exc)
+        finally:
+            await self.reset()
+        if raise_on_error:
+            self.raise_first_error(stack, answers)
+        return answers
+
+    async def _mapped_transaction(self, stack: list[Any], plans: Sequence[Plan | None]) -> list[Any]:
+        link, mapped = self._kvmigrate, [plan for plan in plans if plan is not None]
+        # As the driver does: what is wrong for want of arguments is not sent, and has its answer already.
+        commands = [
+            args if plan is None else plan.args
+            for plan, (args, options) in zip(plans, stack, strict=True)
+            if EMPTY_RESPONSE not in options
+        ]
+
+        async def send(_: Fence) -> Any:
+            if self.connection is None:
+                self.connection = await self.connection_pool.get_connection()
+            if not self.watching:
+                return await link.transacted(self.connection, mapped, commands)
+            try:
+                return await link.calls.transact(self.connection, mapped, commands)
+            except StaleError as exc:
+                raise WatchError("the authority moved while keys were watched: begin anew") from exc
+
+        raw = await link.commands.together(mapped, send)
+        self.watching = False
+        given = iter(raw)
+        answers = []
+        for args, options in stack:
+            if EMPTY_RESPONSE in options:
+                answers.append(options[EMPTY_RESPONSE])
+                continue
+            each = next(given)
+            is_wrong = isinstance(each, Exception)
+            answers.append(each if is_wrong else await link.finished(each, args, _without_never(options)))
+        return answers
+
+    async def _mapped_pipeline(self, stack: list[Any], plans: Sequence[Plan | None]) -> list[Any]:
+        link, mapped = self._kvmigrate, [plan for plan in plans if plan is not None]
+        fence = await link.commands.known(mapped)
+        answers: list[Any] = []
+        if fence is not None and all(plan.is_read or plan.in_script for plan in mapped):
+            answers = await self._at_once(stack, plans, fence.epoch)
+        refused = next((number for number, each in enumerate(answers) if _is_refused(link, each)), len(answers))
+        if refused < len(answers):
+            link.commands.forget()
+        for number in range(refused, len(stack)):
+            (args, options), plan = stack[number], plans[number]
+            if plan is None and number < len(answers):
+                continue
+            answers[number : number + 1] = [await self._one(plan, args, options)]
+        return answers
+
+    async def _one(self, plan: Plan | None, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        link = self._kvmigrate
+        try:
+            if plan is None:
+                return await link.plain.execute_command(*args, **options)
+            return await link.done(plan, args, options)
+        except (ResponseError, CommandRefusedError) as exc:
+            return exc
+
+    async def _at_once(self, stack: list[Any], plans: Sequence[Plan | None], epoch: int) -> list[Any]:
+        """Send all, and read all answers; those of the fence are among them."""
+        link, sent = self._kvmigrate, []
+        for plan, (args, _) in zip(plans, stack, strict=True):
+            sent.append(args if plan is None or plan.is_read else link.calls.write_call(plan, epoch))
+        if self.connection is None:
+            self.connection = await self.connection_pool.get_connection()
+        connection: Any = self.connection
+        answers: list[Any] = []
+        is_done = False
+        try:
+            await connection.send_packed_command(connection.pack_commands(sent))
+            for plan, (args, options) in zip(plans, stack, strict=True):
+                answers.append(await self._answer(connection, plan, args, options))
+            is_done = True
+        except (ConnectionError, TimeoutError, OSError) as exc:
+            raise lost(exc) from exc
+        finally:
+            if not is_done:
+                await connection.disconnect()
+        return answers
+
+    async def _answer(self, connection: Any, plan: Plan | None, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        try:
+            if plan is None or plan.is_read:
+                return await self.parse_response(connection, args[0], **options)
+            raw = answer_in(await connection.read_response(disable_decoding=True), plan)
+            return await self._kvmigrate.finished(raw, args, options)
+        except ResponseError as exc:
+            return exc
+
+
+def mapped(client: C, commands: AsyncCommands, *, scope: str) -> C:
+    """Return a client that behaves as *client*, on its connections, and fences what it does to mapped keys.
+
+    Raises:
+        ConfigError: it is no client of one server.
+    """
+    plain: Any = client
+    if not isinstance(plain, Redis) or isinstance(plain, Pipeline):
+        raise ConfigError(
+            f"a {type(client).__module__}.{type(client).__name__} cannot be written through while it is migrated",
+            hint="pass a redis.Redis to `Migration.redis` or a redis.asyncio.Redis to `AsyncMigration.redis`, of one "
+            "server or of the master that Sentinel names; for a cluster use `.store`",
+        )
+    if isinstance(plain, AsyncMappedRedis):
+        raise ConfigError("this client is one that `redis` returned already", hint="pass the one that you opened")
+    link = AsyncLink(plain, commands, AsyncClientCalls(plain, scope=scope))
+    kind = _below(AsyncMappedRedis, type(plain), link)
+    made: Any = kind.__new__(kind)
+    made.__dict__.update(plain.__dict__)
+    made._wrapped = plain  # noqa: SLF001 - of its own class
+    return made  # type: ignore[no-any-return]  # a subclass of the client's own class
+
+
+def _below(mixin: type, kind: type, link: AsyncLink) -> Any:
+    bases = (mixin,) if issubclass(mixin, kind) else (mixin, kind)
+    return type(kind.__name__, bases, {"_kvmigrate": link, "__module__": kind.__module__})
+
+
+def _is_refused(link: AsyncLink, answer: Any) -> bool:
+    is_error = isinstance(answer, ResponseError)
+    return is_error and (link.calls.is_refused_by_fence(answer) or is_of_scripts(answer))
+
+
+def _without_never(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != NEVER_DECODE}

@@ -1,0 +1,33 @@
+# This file is generated from row_query_async.py by tools/async_to_sync.py.
+# Change that one instead.
+"""Queries of an application on the tables, in time; implements `writer_base.RowQuery`.
+
+This module is the generated twin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kvmigrate.target.timed import TimedPool
+
+
+class PostgresRowQuery:
+    """A few connections for reading, opened when first needed. A forked process opens its own."""
+
+    def __init__(self, url: str, *, connections: int = 2) -> None:
+        """Keep *url*. Raises `TargetError` where it cannot be read."""
+        self._pool = TimedPool(url, application_name="kvmigrate:reads", size=connections)
+
+    def fetch(self, sql: str, values: Sequence[Any], *, deadline_s: float) -> Sequence[Mapping[str, Any]]:
+        """Return the rows of one statement by column; see `RowQuery.fetch`."""
+        with self._pool.within(deadline_s) as connection:
+            # The application's own text, with its values apart.
+            cursor = connection.execute(sql.encode(), values or None)
+            names = [each.name for each in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def close(self) -> None:
+        """Release connections. Safe to call twice."""
+        self._pool.close()

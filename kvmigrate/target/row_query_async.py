@@ -1,0 +1,31 @@
+"""Queries of an application on the tables, in time; implements `writer_base_async.AsyncRowQuery`.
+
+This module has a generated twin without ``await``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kvmigrate.target.timed_async import AsyncTimedPool
+
+
+class AsyncPostgresRowQuery:
+    """A few connections for reading, opened when first needed. A forked process opens its own."""
+
+    def __init__(self, url: str, *, connections: int = 2) -> None:
+        """Keep *url*. Raises `TargetError` where it cannot be read."""
+        self._pool = AsyncTimedPool(url, application_name="kvmigrate:reads", size=connections)
+
+    async def fetch(self, sql: str, values: Sequence[Any], *, deadline_s: float) -> Sequence[Mapping[str, Any]]:
+        """Return the rows of one statement by column; see `AsyncRowQuery.fetch`."""
+        async with self._pool.within(deadline_s) as connection:
+            # The application's own text, with its values apart.
+            cursor = await connection.execute(sql.encode(), values or None)
+            names = [each.name for each in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in await cursor.fetchall()]
+
+    async def close(self) -> None:
+        """Release connections. Safe to call twice."""
+        await self._pool.close()

@@ -1,0 +1,208 @@
+"""Flags, rollbacks and explanations as people type them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kvmigrate import Migration
+from kvmigrate.model import Stage
+from tests.fix_cli import CommandLine, Done, check_schema
+from tests.reads_world import GET, SLUG, ReadsWorld, until
+
+
+@pytest.fixture
+def live(bare_cli: CommandLine, reads_world: ReadsWorld) -> CommandLine:
+    """Commands against a shop in stage live, with its flags in the target."""
+    bare_cli.source, bare_cli.target = reads_world.settings.source, reads_world.settings.target
+    (bare_cli.folder / "mapping.yaml").write_text(Path(str(reads_world.settings.mapping)).read_text())
+    return bare_cli
+
+
+def told(repository: Path, name: str, done: Done, code: int = 0) -> dict[str, Any]:
+    """What a command printed, after its schema was checked."""
+    assert code == done.code, done
+    check_schema(repository, name, done.json)
+    return done.json
+
+
+def test_a_flag_from_nothing_to_its_history(live: CommandLine, repository: Path) -> None:
+    """Made at 0 %, found again, set, shown, and every change remembered with its reason."""
+    target = ["--target", live.target, "--json"]
+    assert [SLUG] == told(repository, "flags-init", live("flags", "init", "--endpoint", GET, *target))["made"]
+    assert [] == told(repository, "flags-init", live("flags", "init", "--endpoint", GET, *target))["made"]
+    done = live("flags", "set", SLUG, "--percent", "12.5", "--allow", "7", "--sticky", "id", "--why", "canary", *target)
+    told(repository, "flags-set", done)
+
+    [shown] = told(repository, "flags-show", live("flags", "show", *target))["endpoints"]
+    assert (12.5, 12.5, ["7"], "") == tuple(shown[name] for name in ("intent_pct", "allowed_pct", "allow", "why"))
+    newest, oldest = told(repository, "flags-history", live("flags", "history", *target))["changes"]
+    assert ("0 %, shadow 10 %", "12.5 %, shadow 10 %, by id, allow 1", "canary") == (
+        newest["before"],
+        newest["after"],
+        newest["why"],
+    )
+    assert "flags init" == oldest["why"]
+
+
+def test_flags_in_a_file_have_a_history_too(live: CommandLine) -> None:
+    """It stands beside the file, which stays readable as YAML."""
+    for percent in ("1", "2"):
+        assert 0 == live("flags", "set", GET, "--percent", percent, "--flags", "flags.yaml").code
+    assert 2 == yaml.safe_load((live.folder / "flags.yaml").read_text())["endpoints"][SLUG]["percent"]
+    done = live("flags", "history", "--json")
+
+    assert ["2 %, shadow 10 %", "1 %, shadow 10 %"] == [each["after"] for each in done.json["changes"]]
+
+
+def test_lint_proves_that_readers_are_written(live: CommandLine, reads_world: ReadsWorld, repository: Path) -> None:
+    """A wish is an error until the tables are backfilled and live, a warning where it only waits."""
+    target = ["--target", live.target, "--json"]
+    live("flags", "set", SLUG, "--percent", "10", "--sticky", "id", *target)
+    assert [] == told(repository, "flags-lint", live("flags", "lint", *target))["findings"]
+    reads_world.row.note({"backfilled_epoch": None})
+
+    [found] = told(repository, "flags-lint", live("flags", "lint", *target), 3)["findings"]
+    assert "error" == found["level"]
+    assert "no backfill" in found["what"]
+    reads_world.row.note({"backfilled_epoch": 0})
+    reads_world.move(Stage.SHADOW)
+    [found] = told(repository, "flags-lint", live("flags", "lint", *target))["findings"]
+    assert "warning" == found["level"]
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_rollback_needs_one_place(live: CommandLine, repository: Path, side: str) -> None:
+    """With the other one gone it is kept all the same, and the other one is named; to clear it, all must answer."""
+    sides = {"source": live.source, "target": live.target}
+    gone = {"source": "redis://127.0.0.1:1/0", "target": "postgresql://127.0.0.1:1/shop"}
+    typed = [word for name in sides for word in (f"--{name}", sides[name] if name == side else gone[name])]
+
+    done = told(repository, "rollback", live("rollback", "--why", "slow", *typed, "--json"))
+    assert [side == "source", side == "target"] == [each["done"] for each in done["places"]]
+    told(repository, "rollback", live("rollback", "--clear", *typed, "--json"), 1)
+    told(repository, "rollback", live("rollback", "--clear", *live.sides, "--json"))
+    assert 1 == live("rollback", "--source", gone["source"]).code
+
+
+def test_explain_says_why(live: CommandLine, repository: Path) -> None:
+    """The place of the request, the lists, the missing property, the rollback: one reason each."""
+    target = ["--target", live.target, "--json"]
+
+    def why(*context: str) -> tuple[object, object]:
+        values = [word for each in context for word in ("--context", each)]
+        found = told(repository, "explain", live("explain", "--endpoint", GET, *values, *target))
+        return found["side"], found["why"]
+
+    live("flags", "set", SLUG, "--percent", "95", "--sticky", "id", "--block", "9", *target)
+    assert ("tables", "its place 91.16 is below 95") == why("id=42")
+    assert ("kv", "blocked by name") == why("id=9")
+    assert ("kv", "the request has no 'id'") == why()
+    assert 0 == live("rollback", *live.sides).code
+    side, reason = why("id=42")
+    assert "kv" == side
+    assert str(reason).startswith("rolled back by ")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["flags", "set", "x"],
+        ["flags", "set", "x", "--percent", "0.001"],
+        ["flags", "set", "/", "--percent", "1"],
+        ["flags", "init"],
+        ["flags", "init", "--endpoint", "a", "-o", "x"],
+        ["flags", "init", "--endpoint", "a b", "--endpoint", "a.b"],
+        ["flags", "show", "--flags", "none.yaml"],
+        ["flags", "init", "--endpoint", "a", "--unleash"],
+        ["explain", "--endpoint", "x", "--context", "user"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_typed_wrong_ends_with_2(live: CommandLine, wrong: list[str]) -> None:
+    """And with a hint."""
+    done = live(*wrong, *([] if "--flags" in wrong else ["--target", live.target]))
+
+    assert 2 == done.code
+    assert "hint:" in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "mapping of names"),
+        ("version: 2", "version must be 1"),
+        ("{version: 1, scope: cafe}", "'cafe'"),
+        ("{version: 1, endpoints: {a: {percent: 101}}}", "no percentage"),
+        ("{version: 1, endpoints: {a: {percent: true}}}", "no percentage"),
+        ("{version: 1, endpoints: {a: {percnt: 1}}}", "percnt"),
+        ("{version: 1, endpoints: {a b: {}, a.b: {}}}", "same flag"),
+        ("{version: 1, endpoints: {a: {allow: 5}}}", "list"),
+        ("a: !!python/object/apply:os.system [ls]", "neither YAML"),
+        ("{", "neither YAML"),
+    ],
+)
+def test_a_wrong_file_of_flags_is_refused(live: CommandLine, text: str, said: str) -> None:
+    """With its name and the place; nothing of it is executed."""
+    (live.folder / "flags.yaml").write_text(text)
+    done = live("flags", "lint", "--target", live.target)
+
+    assert 2 == done.code
+    assert said in done.err
+
+
+def test_definitions_for_unleash_are_one_group(live: CommandLine) -> None:
+    """At 0 %, all with the mapping's group and the same stickiness."""
+    done = live("flags", "init", "--unleash", "--endpoint", GET, "--endpoint", "GET /gifts", "--sticky", "client")
+    made = json.loads(done.out)
+
+    assert ["kvm.shop.read.get.clients.id", "kvm.shop.read.get.gifts"] == [each["name"] for each in made["features"]]
+    expected = {"rollout": "0", "stickiness": "client", "groupId": "shop"}
+    assert [expected, expected] == [each["parameters"] for each in made["featureStrategies"]]
+
+
+def test_flags_of_the_example_are_what_init_makes(bare_cli: CommandLine, repository: Path) -> None:
+    """Those for an import, and those of the file provider."""
+    mapping = repository / "examples" / "celebration" / "mapping.yaml"
+    names = ("GET /clients/{id}", "GET /catalogs/{id}/gifts", "GET /gifts")
+    typed: list[str | Path] = ["flags", "init", "--sticky", "client", "--mapping", mapping]
+    typed += [word for name in names for word in ("--endpoint", name)]
+
+    assert 0 == bare_cli(*typed, "--unleash", "-o", "unleash.json").code
+    assert 0 == bare_cli(*typed, "--flags", "file.json").code
+    for made, kept in (("unleash.json", "celebration.unleash.json"), ("file.json", "celebration.json")):
+        assert (repository / "flags" / kept).read_text() == (bare_cli.folder / made).read_text()
+
+
+def wait_for_tables(client: Any) -> None:
+    """Wait until the endpoint may read them."""
+    until(lambda: bool(client.state.plan.share == 10_000))
+
+
+def test_status_adds_up_what_processes_counted(live: CommandLine, reads_world: ReadsWorld, repository: Path) -> None:
+    """Two of them, after they ended: as many reads as there were calls, and who answered."""
+    reads_world.flag(percent=100)
+    for calls in (3, 4):
+        with Migration.open(reads_world.settings) as migration:
+
+            @migration.endpoint(GET, sticky="id", key="client:{id}", deadline_s=5)
+            def client(id: str) -> object:  # noqa: A002 - as the route has it
+                return reads_world.read_kv(f"client:{id}")
+
+            assert migration.reads.router.wait(20)
+            wait_for_tables(client)
+            for _ in range(calls):
+                client("1")
+            client("none")
+    typed = ["status", "--target", live.target, "--flags", reads_world.settings.flags, "--json"]
+    until(lambda: live(*typed).json["endpoints"][0]["requests"] == 9)
+    found = told(repository, "status", live(*typed))
+
+    [endpoint] = found["endpoints"]
+    assert ({"miss": 2}, 100.0, 77.78) == (endpoint["fallbacks"], endpoint["allowed_pct"], endpoint["served_pct"])
+    assert endpoint["p50_ms"]["tables"] > 0
+    assert 77.78 == found["reads_on_tables_pct"]

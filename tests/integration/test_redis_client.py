@@ -1,0 +1,691 @@
+"""An application's own Redis client while its data move: the same replies, and every write of a mapped key marked."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from kvmigrate import Migration
+from kvmigrate.cutover.gate import Verdict
+from kvmigrate.dualwrite.write import Patience
+from kvmigrate.errors import (
+    AmbiguousWriteError,
+    CommandRefusedError,
+    ConfigError,
+    NotAfterCutoverError,
+    SealedError,
+)
+from kvmigrate.model import Authority, Fence, Logging, Stage
+from kvmigrate.stores.fence_base import Swap
+from kvmigrate.stores.redis_writer import RedisWriter
+from tests.proxy import Proxy
+from tests.store_world import RealWorld, held
+
+MAPPING = """
+version: 1
+name: shop
+entities:
+  client:
+    keys: ["client:{id}"]
+    table: clients
+    expires: column
+    columns:
+      id: {key: id, type: text}
+      n:  {path: n, type: bigint}
+    primary_key: [id]
+"""
+
+Act = Callable[[Any], Any]
+PROTOCOLS = [{"protocol": 2}, {"protocol": 3}, {"decode_responses": True}, {"protocol": 3, "decode_responses": True}]
+
+
+@pytest.fixture
+def world(redis_url: str, database: str, tmp_path: Path) -> Iterator[RealWorld]:
+    """A Redis and a PostgreSQL in stage dualwrite."""
+    made = RealWorld(MAPPING, tmp_path, redis_url, database)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def migration(world: RealWorld) -> Iterator[Migration]:
+    """The migration as a service opens it."""
+    with Migration.open(world.settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+def plain(world: RealWorld) -> Iterator[Any]:
+    """A client as the service has it."""
+    with redis.Redis.from_url(world.settings.source) as client:
+        yield client
+
+
+@pytest.fixture
+def client(plain: Any, migration: Migration) -> Any:
+    """The same after the one line."""
+    return migration.redis(plain)
+
+
+def marked(world: RealWorld) -> list[str]:
+    """The keys that are marked, in order."""
+    [shard] = world.fenced.shards()
+    return sorted(mark.key for mark in world.fenced.marked(shard, limit=1000))
+
+
+def seal(world: RealWorld, authority: Authority = Authority.SEALED, epoch: int = 2) -> None:
+    """Move the fence alone."""
+    fence = Fence(epoch, authority, Logging.MIRROR)
+    swap = Swap(fence, clock_epoch=None if authority is Authority.SEALED else epoch)
+    shards = world.fenced.shards()
+    assert 1 == world.fenced.swap(shards, epochs=range(9), authorities=list(Authority), to=swap)
+
+
+def script(client: Any) -> Any:
+    """A script of one's own."""
+    return client.register_script("return redis.call('SET', KEYS[1], ARGV[1])")(keys=["client:1"], args=["x"])
+
+
+def transaction(client: Any) -> Any:
+    """A transaction that watches."""
+
+    def act(pipe: Any) -> None:
+        found = pipe.get("client:1")
+        pipe.multi()
+        pipe.set("client:1", b"seen " + (found.encode() if isinstance(found, str) else found or b""))
+        pipe.incr("client:2")
+
+    return client.transaction(act, "client:1")
+
+
+def errors_of_a_pipeline(client: Any) -> Any:
+    """The replies of a pipeline, errors as texts."""
+    pipe = client.pipeline(transaction=False)
+    pipe.set("client:1", "x").lpush("client:1", "y").get("client:1").incr("other")
+    return [repr(each) for each in pipe.execute(raise_on_error=False)]
+
+
+def errors_of_a_transaction(client: Any) -> Any:
+    """The replies of a transaction, errors as texts."""
+    pipe = client.pipeline()
+    pipe.set("client:1", "x").lpush("client:1", "y").get("client:1")
+    return [repr(each) for each in pipe.execute(raise_on_error=False)]
+
+
+def first_error(client: Any) -> Any:
+    """What a pipeline raises."""
+    return client.pipeline().set("client:1", "x").lpush("client:1", "y").execute()
+
+
+def wrong_arguments(client: Any) -> Any:
+    """What a transaction raises that the server does not take."""
+    return client.pipeline().set("client:1", "x").execute_command("HSET", "client:2", "lonely").execute()
+
+
+ACTS: dict[str, list[Act]] = {
+    "strings": [
+        lambda c: c.set("client:1", '{"n": 1}'),
+        lambda c: c.set("client:1", b"\x00\xff", nx=True),
+        lambda c: c.set("client:2", 5, xx=True),
+        lambda c: c.set("client:2", 5, ex=100),
+        lambda c: c.set("client:2", 6.5, keepttl=True, get=True),
+        lambda c: c.get("client:2"),
+        lambda c: 0 < c.ttl("client:2") <= 100,
+        lambda c: c.setnx("client:3", "x"),
+        lambda c: c.setnx("client:3", "x"),
+        lambda c: c.setex("client:4", 100, "x"),
+        lambda c: c.psetex("client:4", 100_000, "x"),
+        lambda c: c.getset("client:4", "y"),
+        lambda c: c.getset("client:none", "y"),
+        lambda c: c.getdel("client:4"),
+        lambda c: c.getdel("client:4"),
+        lambda c: c.getex("client:1", ex=1000),
+        lambda c: c.append("client:5", "ab"),
+        lambda c: c.setrange("client:5", 1, "xyz"),
+        lambda c: c.setbit("client:5", 1, 1),
+        lambda c: c.mset({"client:6": 1, "client:7": "2", "other": 3}),
+        lambda c: c.msetnx({"client:6": 1, "client:8": "2"}),
+        lambda c: c.mget("client:6", "client:none", "other"),
+        lambda c: c.incr("client:6"),
+        lambda c: c.incrby("client:6", 5),
+        lambda c: c.decr("client:6", 3),
+        lambda c: c.incrbyfloat("client:6", 0.5),
+        lambda c: c.incr("client:1"),
+        lambda c: c.set("client:big", 2**62),
+        lambda c: c.incr("client:big"),
+        lambda c: c.bitfield("client:9").set("u8", 0, 255).incrby("u8", 0, 10, "FAIL").execute(),
+        lambda c: c.bitop("AND", "client:10", "client:5", "other"),
+        lambda c: c.execute_command("SET client:11 a"),
+        lambda c: c.execute_command("set", "client:11", "a"),
+        lambda c: c.execute_command(b"SET", b"client:11", "a"),
+        lambda c: c.execute_command("SET", "client:11"),
+        lambda c: c.execute_command("SET", "client:11", "v", "NOPE"),
+    ],
+    "keys": [
+        lambda c: c.mset({"client:1": 1, "client:2": 2, "other": 3}),
+        lambda c: c.rename("client:1", "client:3"),
+        lambda c: c.rename("client:none", "client:3"),
+        lambda c: c.renamenx("client:3", "client:2"),
+        lambda c: c.rename("other", "client:1"),
+        lambda c: c.copy("client:1", "client:4"),
+        lambda c: c.copy("client:1", "client:4"),
+        lambda c: c.copy("client:1", "client:4", replace=True),
+        lambda c: c.expire("client:4", 100),
+        lambda c: c.pexpire("client:4", 100_000),
+        lambda c: c.expireat("client:4", 99_999_999_999),
+        lambda c: c.pexpireat("client:4", 9_999_999_999_999),
+        lambda c: c.pexpiretime("client:4"),
+        lambda c: c.persist("client:4"),
+        lambda c: c.restore("client:5", 0, c.dump("client:1")),
+        lambda c: c.exists("client:1", "client:5", "client:none"),
+        lambda c: c.type("client:1"),
+        lambda c: c.delete("client:1", "client:none", "other"),
+        lambda c: c.unlink("client:5"),
+        lambda c: sorted(c.keys("*")),
+        lambda c: sorted(c.scan_iter()),
+        lambda c: c.dbsize(),
+        lambda c: c.randomkey() is not None,
+        lambda c: c.object("ENCODING", "client:4"),
+    ],
+    "hashes": [
+        lambda c: c.hset("client:1", mapping={"a": 1, "b": 2}),
+        lambda c: c.hset("client:1", "c", 3),
+        lambda c: c.hsetnx("client:1", "c", 3),
+        lambda c: c.hmset("client:1", {"d": 4}),
+        lambda c: c.hincrby("client:1", "a", 5),
+        lambda c: c.hincrbyfloat("client:1", "a", 0.5),
+        lambda c: c.hset("client:1", "big", 2**62),
+        lambda c: c.hincrby("client:1", "big", 1),
+        lambda c: c.hdel("client:1", "b", "none"),
+        lambda c: c.hgetall("client:1"),
+        lambda c: c.get("client:1"),
+        lambda c: c.append("client:1", "x"),
+    ],
+    "lists": [
+        lambda c: c.rpush("client:1", "a", "b", "c"),
+        lambda c: c.lpush("client:1", "z"),
+        lambda c: c.rpushx("client:2", "z"),
+        lambda c: c.lpushx("client:1", "y"),
+        lambda c: c.linsert("client:1", "BEFORE", "b", "x"),
+        lambda c: c.lset("client:1", 0, "first"),
+        lambda c: c.lset("client:none", 0, "first"),
+        lambda c: c.lrem("client:1", 1, "c"),
+        lambda c: c.lpop("client:1"),
+        lambda c: c.lpop("client:1", 2),
+        lambda c: c.rpop("client:none"),
+        lambda c: c.lmove("client:1", "client:2", "LEFT", "RIGHT"),
+        lambda c: c.rpoplpush("client:1", "client:2"),
+        lambda c: c.lmpop(2, "client:none", "client:2", direction="LEFT", count=5),
+        lambda c: c.ltrim("client:1", 0, 0),
+        lambda c: c.sort("client:1", store="client:3", alpha=True),
+        lambda c: c.sort("client:1", alpha=True),
+        lambda c: c.lrange("client:3", 0, -1),
+        lambda c: c.rpush("client:5", 1, 2, 3, 4),
+        lambda c: c.blpop(["client:none", "client:5"], 1),
+        lambda c: c.brpop("client:5", 1),
+        lambda c: c.blmove("client:5", "client:6", 1),
+        lambda c: c.blmpop(1, 1, "client:5", direction="LEFT"),
+        lambda c: c.blpop("client:5", 0.05),
+        lambda c: c.blpop("client:5", "never"),
+    ],
+    "sets": [
+        lambda c: c.sadd("client:1", "a", "b", "c"),
+        lambda c: c.sadd("client:2", "b"),
+        lambda c: c.srem("client:1", "a"),
+        lambda c: c.smove("client:1", "client:2", "c"),
+        lambda c: c.sunionstore("client:3", "client:1", "client:2"),
+        lambda c: c.sinterstore("client:4", "client:1", "client:2"),
+        lambda c: c.sdiffstore("other", "client:2", "client:1"),
+        lambda c: c.spop("client:1"),
+        lambda c: c.spop("client:1", 1),
+        lambda c: c.sadd("client:1", "only"),
+        lambda c: c.spop("client:1", 5),
+        lambda c: c.smembers("client:3"),
+    ],
+    "sorted sets": [
+        lambda c: c.zadd("client:1", {"a": 1, "b": 2.5}),
+        lambda c: c.zadd("client:1", {"a": 7}, ch=True),
+        lambda c: c.zadd("client:1", {"a": 1}, incr=True),
+        lambda c: c.zadd("client:1", {"a": 1}, incr=True, nx=True),
+        lambda c: c.zincrby("client:1", 0.5, "b"),
+        lambda c: c.zadd("client:1", {"c": 3, "d": 4, "e": "inf"}),
+        lambda c: c.zpopmin("client:1"),
+        lambda c: c.zpopmax("client:1", 2),
+        lambda c: c.zrem("client:1", "none"),
+        lambda c: c.zunionstore("client:2", ["client:1", "client:none"]),
+        lambda c: c.zinterstore("client:3", {"client:1": 2, "client:2": 3}),
+        lambda c: c.zdiffstore("client:4", ["client:1", "client:3"]),
+        lambda c: c.zrangestore("client:5", "client:2", 0, -1),
+        lambda c: c.zmpop(1, ["client:2"], min=True),
+        lambda c: c.zremrangebyrank("client:1", 0, 0),
+        lambda c: c.zremrangebyscore("client:1", 0, 100),
+        lambda c: c.zremrangebylex("client:1", "-", "+"),
+        lambda c: c.zrange("client:5", 0, -1, withscores=True),
+        lambda c: c.geoadd("client:geo", [13.3, 38.1, "p", 15.0, 37.5, "q"]),
+        lambda c: c.geosearchstore(
+            "client:geo2", "client:geo", longitude=15, latitude=37, radius=200, unit="km", sort="ASC"
+        ),
+        lambda c: c.georadius("client:geo", 15, 37, 200, unit="km", store="client:geo3"),
+    ],
+    "others": [
+        lambda c: c.pfadd("client:1", "a", "b"),
+        lambda c: c.pfmerge("client:2", "client:1"),
+        lambda c: c.pfcount("client:2"),
+        lambda c: c.xadd("client:3", {"a": 1}, id="1-1"),
+        lambda c: c.xadd("client:3", {"a": 2}, id="2-1"),
+        lambda c: c.xdel("client:3", "1-1"),
+        lambda c: c.xtrim("client:3", maxlen=0),
+        lambda c: c.xgroup_create("client:3", "group"),
+        lambda c: c.xadd("client:3", {"a": 2}, id="3-1"),
+        lambda c: c.xreadgroup("group", "me", {"client:3": ">"}),
+        lambda c: c.xreadgroup("group", "me", {"client:3": ">"}, block=10),
+        lambda c: c.xautoclaim("client:3", "group", "me", 0),
+        lambda c: c.xrange("client:3"),
+    ],
+    "scripts": [
+        lambda c: c.eval("return redis.call('SET', KEYS[1], ARGV[1])", 1, "client:1", "x"),
+        lambda c: c.eval("return {1, 'a', false, {2, redis.call('GET', KEYS[1])}}", 2, "client:1", "other"),
+        lambda c: c.eval("return redis.call('LPUSH', KEYS[1], 'x')", 1, "client:1"),
+        lambda c: c.eval("return redis.error_reply('MY own')", 1, "client:1"),
+        lambda c: c.evalsha("0" * 40, 1, "client:1"),
+        lambda c: c.eval("nonsense", 1, "client:1"),
+        script,
+        script,
+        lambda c: c.get("client:1"),
+    ],
+    "pipelines": [
+        lambda c: c.pipeline().set("client:1", "x").get("client:1").incr("client:2").hgetall("client:3").execute(),
+        lambda c: (
+            c.pipeline(transaction=False).set("client:1", "y").get("client:1").zincrby("client:4", 1, "a").execute()
+        ),
+        errors_of_a_pipeline,
+        errors_of_a_transaction,
+        first_error,
+        wrong_arguments,
+        transaction,
+        lambda c: c.get("client:1"),
+        lambda c: c.pipeline().set("client:1", "x").mget([]).get("client:1").execute(),
+        lambda c: c.pipeline(transaction=False).set("client:1", "x").mget([]).get("client:1").execute(),
+    ],
+}
+"""Commands on an empty store, one after the other."""
+
+
+def outcomes(client: Any, acts: list[Act]) -> list[Any]:
+    """What each returns or raises."""
+    found = []
+    for act in acts:
+        try:
+            found.append(act(client))
+        except redis.RedisError as exc:
+            found.append((type(exc), str(exc)))
+    return found
+
+
+def content(client: Any) -> dict[bytes, Any]:
+    """All keys but the tool's own, as they are stored, and whether they expire."""
+    found = {}
+    keys: list[bytes] = client.keys()
+    for key in keys:
+        if not key.startswith(b"kvm:"):
+            # What is taken out of a set is left to chance; streams remember when their groups read.
+            kind = client.type(key)
+            value = client.scard(key) if kind == b"set" else client.xlen(key) if kind == b"stream" else client.dump(key)
+            found[key] = value, client.ttl(key) > 0
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated")
+@pytest.mark.parametrize("settings", PROTOCOLS, ids=repr)
+def test_every_reply_is_the_bare_clients(
+    world: RealWorld, migration: Migration, plain: Any, settings: dict[str, Any]
+) -> None:
+    """The same commands give the same replies, errors and types, and leave the same store behind; all are marked."""
+    other = world.settings.source.rsplit("/", 1)[0] + "/9"
+    with (
+        redis.Redis.from_url(other, **settings) as bare,
+        redis.Redis.from_url(other) as look,
+        redis.Redis.from_url(world.settings.source, **settings) as own,
+    ):
+        client = migration.redis(own)
+        for subject, acts in ACTS.items():
+            look.flushdb()
+            for key in content(plain):
+                plain.delete(key)
+            expected, actual = outcomes(bare, acts), outcomes(client, acts)
+            assert [(subject, each, type(each)) for each in expected] == [
+                (subject, each, type(each)) for each in actual
+            ]
+            assert content(look) == content(plain)
+            keys = {key.decode() for key in content(plain) if key.startswith(b"client:")}
+            assert set() == keys - set(marked(world))
+        look.flushdb()
+
+
+def test_what_is_not_mapped_is_not_marked(world: RealWorld, client: Any) -> None:
+    """The client is a redis.Redis, and other keys are written as ever."""
+    assert isinstance(client, redis.Redis)
+    client.set("other", 1)
+    pipe = client.pipeline()
+    pipe.incr("other")
+    pipe.incr("client")
+    pipe.execute()
+    client.eval("return redis.call('INCR', KEYS[1])", 1, "other")
+    client.rpush("work", "a")
+    assert (b"work", b"a") == client.blpop("work", 1)
+    client.mset({"a": 1, "client:1": 2})
+
+    assert ["client:1"] == marked(world)
+    assert b"3" == client.get("other")
+
+
+def test_a_seal_is_waited_for(world: RealWorld, client: Any) -> None:
+    """While the authority moves nothing is written; when the store opens again the write goes through, once."""
+    client.set("client:1", 1)
+    seal(world)
+    threading.Timer(0.3, seal, (world, Authority.STORE, 3)).start()
+    begun = time.monotonic()
+
+    assert 2 == client.incr("client:1")
+    assert 0.2 < time.monotonic() - begun < 4
+    seal(world, epoch=4)
+    threading.Timer(0.2, seal, (world, Authority.STORE, 5)).start()
+    assert [3, b"3", 1] == client.pipeline(transaction=False).incr("client:1").get("client:1").incr("other").execute()
+    seal(world, epoch=6)
+    threading.Timer(0.2, seal, (world, Authority.STORE, 7)).start()
+    assert [4, 2] == client.pipeline().incr("client:1").incr("other").execute()
+    seal(world, Authority.STORE, 8)
+    assert 5 == client.eval("return redis.call('INCR', KEYS[1])", 1, "client:1")
+    seal(world, Authority.STORE, 9)
+    assert [6, 3] == client.pipeline(transaction=False).incr("client:1").incr("other").execute()
+
+
+def test_a_seal_that_stays_is_told(world: RealWorld, migration: Migration, client: Any) -> None:
+    """Nothing is written, and the error says so."""
+    migration.store._patience = Patience(wait_s=0.1)
+    client.set("client:1", 1)
+    # At the epoch of the control row such a seal would be one that was left behind.
+    seal(world, epoch=3)
+
+    with pytest.raises(SealedError):
+        client.set("client:1", 2)
+    with pytest.raises(SealedError):
+        client.pipeline().set("client:1", 2).execute()
+    assert b"1" == client.get("client:1")
+
+
+def test_a_transaction_that_watches_begins_anew_when_the_authority_moves(world: RealWorld, client: Any) -> None:
+    """As with any change of what is watched: the loop of the driver runs its function again."""
+    client.set("client:1", 1)
+    seen = []
+
+    def act(pipe: Any) -> None:
+        seen.append(pipe.get("client:1"))
+        if len(seen) == 1:
+            seal(world, Authority.STORE, 2)
+        pipe.multi()
+        pipe.set("client:1", 2)
+
+    assert [True] == client.transaction(act, "client:1")
+    assert 1 <= len(seen) <= 2
+    assert b"2" == client.get("client:1")
+
+
+def test_somebody_elses_write_breaks_a_watch(client: Any) -> None:
+    """Also one that is made through the fence, and one of the watching pipeline itself."""
+    with client.pipeline() as pipe:
+        pipe.watch("client:1")
+        client.set("client:1", 1)
+        pipe.multi()
+        pipe.set("client:1", 2)
+        with pytest.raises(redis.WatchError):
+            pipe.execute()
+    with client.pipeline() as pipe:
+        pipe.watch("client:1")
+        pipe.set("client:1", 3)
+        pipe.multi()
+        pipe.set("client:1", 4)
+        with pytest.raises(redis.WatchError):
+            pipe.execute()
+    assert b"3" == client.get("client:1")
+
+
+REFUSED: list[tuple[Any, ...]] = [
+    ("FLUSHALL",),
+    ("FLUSHDB",),
+    ("SWAPDB", 0, 1),
+    ("MIGRATE", "host", 1, "client:1", 0, 10),
+    ("BRANDNEW.ADD", "client:1", "x"),
+]
+
+
+def test_what_cannot_be_fenced_is_refused(plain: Any, client: Any) -> None:
+    """With its name, and before anything is sent."""
+    plain.set("client:1", "x")
+    for command in REFUSED:
+        with pytest.raises(CommandRefusedError, match=command[0]) as caught:
+            client.execute_command(*command)
+        assert command[0] == caught.value.command
+        with pytest.raises(CommandRefusedError, match=command[0]):
+            client.pipeline().execute_command(*command).execute()
+
+    assert b"x" == plain.get("client:1")
+
+
+def test_a_lost_answer_is_told_and_not_sent_again(
+    redis_url: str, redis_proxy: Proxy, plain: Any, migration: Migration
+) -> None:
+    """The client's own error, which is also an `AmbiguousWriteError`; its retries stay away from mapped keys."""
+    with redis.Redis.from_url(redis_proxy.url(redis_url)) as own:
+        client: Any = migration.redis(own)
+        for act, sight in LOST:
+            client.set("client:1", 0)
+            cut = redis_proxy.cut_reply(sight)
+            with pytest.raises(redis.ConnectionError) as caught:
+                act(client)
+            assert cut.happened.is_set()
+            assert isinstance(caught.value, AmbiguousWriteError)
+            assert b"1" == plain.get("client:1")
+
+
+LOST: list[tuple[Act, bytes]] = [
+    (lambda c: c.incr("client:1"), b"INCR"),
+    (lambda c: c.pipeline(transaction=False).incr("client:1").execute(), b"INCR"),
+    (lambda c: c.pipeline().incr("client:1").execute(), b"EXEC"),
+    (lambda c: c.eval("return redis.call('INCR', KEYS[1])", 1, "client:1"), b"EXEC"),
+]
+
+
+SERVED: list[Act] = [
+    lambda c: c.set("client:1", b'{"n":1}'),
+    lambda c: c.get("client:1"),
+    lambda c: c.get("client:none"),
+    lambda c: c.set("client:1", b'{"n":2}', nx=True),
+    lambda c: c.set("client:2", b'{"n":2}', xx=True),
+    lambda c: c.set("client:2", b'{"n":2}', nx=True, ex=100),
+    lambda c: c.set("client:2", b'{"n":3}', keepttl=True, get=True),
+    lambda c: c.set("client:2", b'{"n":4}', xx=True, px=100_000),
+    lambda c: c.set("client:3", b'{"n":5}', exat=99_999_999_999),
+    lambda c: c.set("client:3", b'{"n":5}', nx=True, get=True),
+    lambda c: c.set("client:none", b'{"n":5}', xx=True, get=True),
+    lambda c: c.execute_command("SETNX", "client:4", b'{"n":6}'),
+    lambda c: c.execute_command("SETNX", "client:4", b'{"n":6}'),
+    lambda c: c.execute_command("GETSET", "client:4", b'{"n":7}'),
+    lambda c: c.execute_command("SETEX", "client:5", 100, b'{"n":8}'),
+    lambda c: c.execute_command("PSETEX", "client:5", 100_000, b'{"n":9}'),
+    lambda c: c.mget("client:1", "client:none", "client:2"),
+    lambda c: c.exists("client:1", "client:1", "client:none"),
+    lambda c: c.getdel("client:5"),
+    lambda c: c.getdel("client:5"),
+    lambda c: c.delete("client:3", "client:none"),
+    lambda c: c.unlink("client:4"),
+    lambda c: c.pipeline(transaction=False).get("client:1").incr("other").delete("client:1").get("client:1").execute(),
+    lambda c: c.get("other"),
+    lambda c: c.set("client:1", b'{"n":10}'),
+]
+
+
+@pytest.mark.parametrize("settings", [{"protocol": 2}, {"decode_responses": True}], ids=repr)
+def test_the_tables_answer_as_the_store_would(
+    world: RealWorld, migration: Migration, plain: Any, settings: dict[str, Any]
+) -> None:
+    """Once they are the authority; what they hold goes back to the store, and reads never look there."""
+    other = world.settings.source.rsplit("/", 1)[0] + "/9"
+    with (
+        redis.Redis.from_url(other, **settings) as bare,
+        redis.Redis.from_url(world.settings.source, **settings) as own,
+    ):
+        bare.flushdb()
+        client = migration.redis(own)
+        client.set("other", 0)
+        world.move(Stage.RAMPDOWN)
+        bare.set("other", 0)
+        expected, actual = outcomes(bare, SERVED), outcomes(client, SERVED)
+        bare.flushdb()
+
+    assert [(each, type(each)) for each in expected] == [(each, type(each)) for each in actual]
+    assert {"n": 10} == held(world.tables("client:1"))
+    assert b'{"n":10}' == plain.get("client:1")
+    world.move(Stage.COMPLETE)
+    plain.set("client:1", "not read")
+    assert b'{"n":10}' == migration.redis(plain).get("client:1")
+
+
+def test_the_authority_moves_under_a_client(world: RealWorld, client: Any) -> None:
+    """There and back: what it wrote is read on both sides, and the first write that is refused finds the way."""
+    client.set("client:1", b'{"n":1}')
+    world.move(Stage.RAMPDOWN)
+    client.set("client:1", b'{"n":2}')
+    assert b'{"n":2}' == client.get("client:1")
+    pipe = client.pipeline(transaction=False)
+    assert [True, b'{"n":3}'] == pipe.set("client:1", b'{"n":3}').get("client:1").execute()
+    world.move(Stage.LIVE)
+    client.set("client:1", b'{"n":4}')
+    assert b'{"n":4}' == client.get("client:1")
+    assert ["client:1"] == marked(world)
+
+
+AFTER: dict[str, Act] = {
+    "INCRBY": lambda c: c.incr("client:1"),
+    "HGETALL": lambda c: c.hgetall("client:1"),
+    "EXPIRE": lambda c: c.expire("client:1", 10),
+    "EVAL": lambda c: c.eval("return 1", 1, "client:1"),
+    "MULTI": lambda c: c.pipeline().set("client:1", "1").execute(),
+    "WATCH": lambda c: c.pipeline().watch("client:1"),
+    "MGET": lambda c: c.mget("client:1", "other"),
+    "MSET": lambda c: c.mset({"client:1": "1"}),
+}
+
+
+def test_what_the_tables_do_not_know_is_refused(world: RealWorld, plain: Any, client: Any) -> None:
+    """With the command's name and what to do; nothing is written, and other keys are as ever."""
+    client.set("client:1", b'{"n":1}')
+    world.move(Stage.RAMPDOWN)
+
+    for name, act in AFTER.items():
+        with pytest.raises(NotAfterCutoverError, match=name) as caught:
+            act(client)
+        assert name == caught.value.command
+        assert "Migration.store" in caught.value.hint
+        assert b'{"n":1}' == plain.get("client:1") == client.get("client:1")
+    assert 1 == client.incr("other")
+
+
+def test_a_client_of_another_kind_is_refused(migration: Migration, client: Any) -> None:
+    """At once, with what to pass."""
+    for wrong in (object(), client, redis.Redis().pipeline(), redis.asyncio.Redis()):
+        with pytest.raises(ConfigError):
+            migration.redis(wrong)
+
+
+def test_a_forked_process_writes_on(world: RealWorld, client: Any) -> None:
+    """A client that was used before the fork is used behind it, on connections of the child's own."""
+    client.set("client:1", 0)
+    child = multiprocessing.get_context("fork").Process(target=client.incr, args=("client:1",))
+    child.start()
+    child.join(20)
+
+    assert 0 == child.exitcode
+    assert 2 == client.incr("client:1")
+    assert ["client:1"] == marked(world)
+
+
+def test_threads_share_a_client(world: RealWorld, client: Any) -> None:
+    """A counter is exact among them, in scripts, pipelines and transactions, while the fence moves, too."""
+
+    def work(number: int) -> None:
+        if number == 20:
+            seal(world, Authority.STORE, 2)
+        client.incr("client:1")
+        client.pipeline().incr("client:1").execute()
+        client.pipeline(transaction=False).incr("client:1").execute()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(40)))
+    assert b"120" == client.get("client:1")
+
+
+def test_commands_that_will_not_work_are_counted(migration: Migration, client: Any) -> None:
+    """Those that a client used on mapped keys stand in `stage show` and hold the gate, until they are waived."""
+    client.set("client:1", b'{"n":1}')
+    client.get("client:1")
+    client.incr("other")
+    client.expire("client:1", 100)
+    client.strlen("client:1")
+    client.pipeline().append("client:1", " ").strlen("client:1").execute()
+    with migration.stages() as stages:
+        migration.store.close()
+        seen = {(each.command, each.entity, each.uses) for each in stages.show().commands}
+        report = stages.gate(Stage.RAMPDOWN, {"commands": "known"})
+
+    assert {("EXPIRE", "client", 1), ("STRLEN", "client", 2), ("APPEND", "client", 1), ("MULTI", "client", 1)} == seen
+    assert report is not None
+    [check] = [check for check in report.checks if check.name == "commands"]
+    assert (Verdict.FAIL, 4) == (check.verdict, check.value)
+    assert "EXPIRE of client" in check.reason
+
+
+def test_a_write_and_its_mark_are_one_step(world: RealWorld, client: Any) -> None:
+    """Whoever looks in between sees both or neither: each value has one n, and each n one value."""
+    writer = RedisWriter(world.settings.source, scope="shop")
+    client.set("client:1", 0)
+    ended = threading.Event()
+
+    def write() -> None:
+        for _ in range(100):
+            client.incr("client:1")
+            client.pipeline().incr("client:1").get("other").execute()
+            client.eval("return redis.call('INCR', KEYS[1])", 1, "client:1")
+        ended.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    pairs = set()
+    while not ended.is_set():
+        [seen] = writer.observe(["client:1"])
+        [item] = seen.items
+        assert item is not None
+        pairs.add((item.value, seen.marks[0]))
+    thread.join()
+    writer.close()
+
+    values, marks = {value for value, _ in pairs}, {mark for _, mark in pairs}
+    assert len(pairs) == len(values) == len(marks)
+    assert len(pairs) > 10
+
+
+def test_a_pop_waits_for_what_comes(client: Any, plain: Any, world: RealWorld) -> None:
+    """As long as it is told; what comes meanwhile is taken in one step with its mark."""
+    threading.Timer(0.2, plain.rpush, ("client:1", "a")).start()
+
+    assert (b"client:1", b"a") == client.blpop("client:1", 5)
+    assert ["client:1"] == marked(world)
+    assert client.blpop("client:1", 0.05) is None

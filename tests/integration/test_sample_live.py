@@ -1,0 +1,131 @@
+"""Samples and sweeps while both sides are written: nothing is called divergent that is not, and all that is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from kvmigrate import Migration
+from kvmigrate.consistency.json_exact import loads_column
+from kvmigrate.consistency.judge import Judge
+from kvmigrate.consistency.page_read import TableSide
+from kvmigrate.consistency.routing import Router
+from kvmigrate.consistency.sample import Wanted
+from kvmigrate.consistency.sight import FencedSight, Glimpse, Sight, StoreSight
+from kvmigrate.consistency.stable import SecondLook, Suspect, version_of
+from kvmigrate.stores.open import open_fenced
+from kvmigrate.target.rows_postgres import PostgresRowReader
+from tests.store_world import RealWorld
+
+MAPPING = """
+version: 1
+name: shop
+entities:
+  client:
+    keys: ["client:{id}"]
+    table: clients
+    columns:
+      id: {key: id, type: text}
+      n:  {path: n, type: bigint}
+    primary_key: [id]
+    children:
+      parts:
+        each: parts
+        parent: {client_id: id}
+        columns: {position: {ordinal: true}, n: {value: true, type: bigint}}
+"""
+QUIET, HOT = [f"client:quiet{number}" for number in range(60)], [f"client:hot{number}" for number in range(12)]
+
+
+@pytest.fixture
+def world(redis_url: str, database: str, tmp_path: Path) -> Iterator[RealWorld]:
+    """A Redis and a PostgreSQL in stage dualwrite."""
+    made = RealWorld(MAPPING, tmp_path, redis_url, database)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def migration(world: RealWorld) -> Iterator[Migration]:
+    """The migration as a service opens it, with some clients that nobody writes any more."""
+    with Migration.open(world.settings) as opened:
+        opened.store.put_many({key: {"n": 1, "parts": [1, 2]} for key in QUIET})
+        yield opened
+
+
+class Swinging:
+    """A sight that always sees the same value: another one stands in both sides only while it does not look."""
+
+    def __init__(self, inner: Sight, write: Callable[[int], object]) -> None:
+        self._inner, self._write, self.is_live = inner, write, inner.is_live
+
+    def look(self, keys: Sequence[str]) -> list[Glimpse]:
+        """Look between two writes, each of which is in the tables before the next thing happens."""
+        self._write(1)
+        found = self._inner.look(keys)
+        self._write(2)
+        return found
+
+
+@pytest.mark.parametrize(("store_is", "counted"), [("live", "pending"), ("offline", "different")])
+def test_a_value_that_comes_back_at_every_look_is_no_difference(
+    migration: Migration, store_is: str, counted: str
+) -> None:
+    """The ledger's version tells; without it, by what stands in the store alone, it would be one."""
+    settings, mapping = migration.settings, migration.mapping
+    store = open_fenced(settings.source, scope=mapping.name)
+    inner: Sight = FencedSight(store) if store_is == "live" else StoreSight(migration.source)
+    sight = Swinging(inner, lambda n: migration.store.put(QUIET[0], {"n": n}))
+    with PostgresRowReader.open(settings.target, mapping, json_loads=loads_column) as reader:
+        router = Router(mapping)
+        tables = TableSide(reader, mapping, router, None)
+        second = SecondLook(sight, tables, Judge(show_values=False), router.wants, settle_s=0.0)
+        [first] = second.look([(QUIET[0], sight.look([QUIET[0]])[0].item)])
+        assert "different" == first.verdict.counted
+
+        [settled] = second.settle([Suspect(QUIET[0], first.item, version_of(first.entry))])
+
+    store.close()
+    assert counted == settled.verdict.counted
+
+
+def test_under_writers_only_what_is_broken_is_found(migration: Migration, world: RealWorld, database: str) -> None:
+    """Sample and sweep find the corrupted keys at every time, and no key that is written."""
+    ended = threading.Event()
+
+    def write(keys: Sequence[str]) -> None:
+        number = 0
+        while not ended.is_set():
+            for key in keys:
+                number += 1
+                if number % 7:
+                    migration.store.put(key, {"n": number, "parts": list(range(number % 5))})
+                else:
+                    migration.store.delete(key)
+
+    writers = [threading.Thread(target=write, args=[HOT[start::3]]) for start in range(3)]
+    for writer in writers:
+        writer.start()
+    try:
+        with Migration.open(world.settings) as looking:
+            clean = [looking.sample(Wanted()).report for _ in range(2)]
+            with psycopg.connect(database, autocommit=True) as pg:
+                pg.execute("UPDATE clients SET n = 7 WHERE id = 'quiet3'")
+                pg.execute("UPDATE parts SET n = 7 WHERE client_id = 'quiet4' AND position = 1")
+                pg.execute("DELETE FROM parts WHERE client_id = 'quiet5' AND position = 1")
+            broken = looking.sample(Wanted()).report
+            swept = looking.verify()
+    finally:
+        ended.set()
+        for writer in writers:
+            writer.join()
+
+    assert [{}, {}] == [report.divergent_keys for report in clean]
+    assert all(report.total.n >= len(QUIET) for report in clean)
+    expected = {"client:quiet3": ["number"], "client:quiet4": ["number"], "client:quiet5": ["child_count"]}
+    assert expected == broken.divergent_keys
+    assert (3, 0, 0) == (swept.different, swept.missing, swept.extra)

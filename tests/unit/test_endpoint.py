@@ -1,0 +1,339 @@
+"""Every stage, every side, every fault: which side answers, and how it is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from kvmigrate.errors import ConfigError, DeadlineError, OnlyInStoreError
+from kvmigrate.flags.bucket import position
+from kvmigrate.intent import EVERY, Rollback
+from kvmigrate.model import Stage
+from kvmigrate.reads.bounds import plan_of
+from kvmigrate.reads.demotion import Demotion
+from kvmigrate.reads.reads import Reads
+from kvmigrate.reads.reads_async import AsyncReads
+from kvmigrate.reads.request import read_token, request
+from kvmigrate.reads.router import Router
+from kvmigrate.reads.state import MISS, StaleReadError
+from tests.endpoint_stand import SLUG, Closing, Stand
+
+Make = Callable[..., Stand]
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def make(request: pytest.FixtureRequest) -> Iterator[Make]:
+    """Makes endpoints, with and without an event loop."""
+    made: list[Stand] = []
+
+    def stand(stage: Stage = Stage.LIVE, **intent: Any) -> Stand:
+        made.append(Stand(stage, is_async=request.param, **intent))
+        return made[-1]
+
+    yield stand
+    for each in made:
+        each.close()
+
+
+def raising(error: Exception) -> Callable[[Any], Any]:
+    """A reader that fails."""
+
+    def read(_: Any) -> Any:
+        raise error
+
+    return read
+
+
+FAULTS = {
+    "error": raising(RuntimeError("broken")),
+    "hang": raising(DeadlineError("no answer in time")),
+    "missing": lambda _: MISS,
+    "lookup": raising(KeyError("1")),
+    "stale": raising(StaleReadError()),
+    "waits": raising(OnlyInStoreError("it waits")),
+}
+# What the caller gets, and the outcome: value, null, miss, error, timeout, stale.
+LIVE = {"error": 3, "hang": 4, "missing": 2, "lookup": 2, "stale": 5, "waits": 5}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_in_live_the_store_answers_for_tables_that_do_not(make: Make, fault: str) -> None:
+    """The caller notices nothing, and each fault is counted as what it is."""
+    stand = make()
+    stand.tables = FAULTS[fault]
+
+    assert "kv" == stand.call("1")
+    assert ["tables", "kv"] == stand.asked
+    assert 1 == stand.tables_outcomes()[LIVE[fault]] == sum(stand.tables_outcomes())
+    assert 1 == sum(stand.state.counts.fallbacks.values())
+    assert 1 == stand.state.counts.reads
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("stage", [Stage.OFF, Stage.DUALWRITE, Stage.SHADOW])
+def test_before_live_tables_are_not_asked(make: Make, stage: Stage, fault: str) -> None:
+    """Whatever the flag says and however broken they are."""
+    stand = make(stage)
+    stand.tables = FAULTS[fault]
+
+    assert "kv" == stand.call("1")
+    assert ["kv"] == stand.asked
+
+
+@pytest.mark.parametrize("fault", ["error", "hang", "stale"])
+def test_in_rampdown_the_store_still_answers(make: Make, fault: str) -> None:
+    """It is written back to, so that it is worth asking."""
+    stand = make(Stage.RAMPDOWN, share=0)
+    stand.tables = FAULTS[fault]
+
+    assert "kv" == stand.call("1")
+    assert ["tables", "kv"] == stand.asked
+
+
+@pytest.mark.parametrize("fault", ["error", "hang"])
+def test_in_complete_only_tables_answer(make: Make, fault: str) -> None:
+    """A store that nobody writes is never asked: the error is told."""
+    stand = make(Stage.COMPLETE, share=0)
+    assert "tables" == stand.call("1")
+    stand.tables = FAULTS[fault]
+
+    with pytest.raises((RuntimeError, DeadlineError)):
+        stand.call("1")
+    assert ["tables", "tables"] == stand.asked
+
+
+def test_while_tables_lead_what_they_lack_is_not_there(make: Make) -> None:
+    """The store may still have what was deleted."""
+    stand = make(Stage.RAMPDOWN)
+    stand.tables = FAULTS["missing"]
+
+    assert stand.call("1") is None
+    assert ["tables"] == stand.asked
+
+
+def test_a_null_of_the_tables_is_an_answer(make: Make) -> None:
+    """It is no miss: the store is not asked."""
+    stand = make()
+    stand.tables = lambda _: None
+
+    assert stand.call("1") is None
+    assert ["tables"] == stand.asked
+    assert 1 == stand.tables_outcomes()[1]
+
+
+@pytest.mark.parametrize("share", [0, 10_000])
+def test_errors_of_the_store_are_the_callers(make: Make, share: int) -> None:
+    """They pass as they are; at 100 % nobody meets them."""
+    stand = make(share=share)
+    stand.kv = raising(OSError("down"))
+
+    if share:
+        assert "tables" == stand.call("1")
+    else:
+        with pytest.raises(OSError, match="down"):
+            stand.call("1")
+
+
+def test_a_reader_that_hangs_is_given_up() -> None:
+    """In an event loop, whatever it waits for, after its deadline."""
+    stand = Stand(is_async=True)
+    stand.tables = lambda _: asyncio.sleep(60)
+
+    assert "kv" == stand.call("1")
+    assert 1 == stand.tables_outcomes()[4]
+    stand.close()
+
+
+def test_a_share_is_who_is_within_it(make: Make) -> None:
+    """The same people each time, and those of a smaller share are among those of a greater one."""
+    stand = make(share=2_550)
+    people = [str(number) for number in range(300)]
+
+    within = {each for each in people if stand.call(each) == "tables"}
+
+    assert {each for each in people if position("shop", each) < 2_550} == within
+    stand.intend(share=5_000, shadow=0)
+    assert within < {each for each in people if stand.call(each) == "tables"}
+
+
+def test_lists_of_names_win_over_the_share(make: Make) -> None:
+    """Allowed at 0 %, blocked at 100 %; numbers are named as texts."""
+    stand = make(share=0, allow=frozenset({"7"}))
+    assert ("tables", "kv") == (stand.call(7), stand.call(8))
+    stand.intend(share=10_000, block=frozenset({"7"}))
+    assert ("kv", "tables") == (stand.call(7), stand.call(8))
+
+
+def test_a_tester_chooses_the_side(make: Make) -> None:
+    """In stage live; before, the store answers all the same."""
+    stand = make(share=0)
+    with request(read_from="tables"):
+        assert "tables" == stand.call("1")
+    stand.intend(share=10_000)
+    with request(read_from="kv"):
+        assert "kv" == stand.call("1")
+    stand.stage(Stage.SHADOW)
+    with request(read_from="tables"):
+        assert "kv" == stand.call("1")
+
+
+def test_a_flag_may_be_sticky_by_what_the_request_brings(make: Make) -> None:
+    """A property that is no argument; without it, nobody knows who that is."""
+    stand = make(share=10_000, sticky="tenant")
+
+    assert "kv" == stand.call("1")
+    with request(tenant="a"):
+        assert "tables" == stand.call("1")
+
+
+def test_news_that_are_old_end_reads_of_tables(make: Make) -> None:
+    """A process that cannot see the control row cannot know whether the tables still follow."""
+    stand = make()
+    assert "tables" == stand.call("1")
+    stand.router.life.until = monotonic()
+
+    assert "kv" == stand.call("1")
+
+
+@pytest.mark.parametrize("slug", [EVERY, SLUG])
+def test_a_rollback_from_any_place_suffices(make: Make, slug: str) -> None:
+    """And all of them must be gone before reads return."""
+    stand = make()
+    for place in ("store", "target"):
+        stand.router.hear_rollbacks(place, {slug: Rollback("now", "ada")})
+    assert "kv" == stand.call("1")
+    stand.router.hear_rollbacks("store", {})
+    assert "kv" == stand.call("1")
+    stand.router.hear_rollbacks("target", {})
+    assert "tables" == stand.call("1")
+
+
+def test_tables_that_fail_are_left_alone(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After five failures in a row the store answers at once; later one read tries, and all return."""
+    stand = make()
+    stand.tables = FAULTS["error"]
+    for _ in range(8):
+        assert "kv" == stand.call("1")
+
+    assert 5 == stand.asked.count("tables")
+    assert {"error": 5, "breaker": 3} == stand.state.counts.fallbacks
+    assert "error: RuntimeError" == stand.demotion.why
+    stand.tables = lambda _: "tables"
+    monkeypatch.setattr(stand.demotion, "_again_at", 0.0)
+    assert ["tables", "tables"] == [stand.call("1"), stand.call("1")]
+
+
+def test_two_endpoints_of_one_flag_are_refused() -> None:
+    """They would move together without anybody's wish."""
+    reads = Reads(Router("shop", lambda _: []), Closing(), Closing(), lambda: None)  # type: ignore[arg-type]
+    reads.endpoint("GET /a/{b}")(lambda: None)
+
+    with pytest.raises(ConfigError, match=r"'get\.a\.b' is the flag of 'GET /a/{b}', too"):
+        reads.endpoint("get a b")(lambda: None)
+
+
+@pytest.mark.parametrize("wrong", ["", "5", "a.b", "1.", "-1.2", "1.٣"])
+def test_a_wrong_token_is_refused(wrong: str) -> None:
+    """It comes from a client, who may send anything."""
+    with pytest.raises(ConfigError, match="no token"):
+        read_token(wrong)
+
+
+def test_a_routed_reader_looks_like_the_one_that_was_decorated() -> None:
+    """Frameworks look at the signature, and at whether it is to be awaited."""
+    router = Router("shop", lambda _: [])
+    made = Reads(router, Closing(), Closing(), lambda: None)  # type: ignore[arg-type]
+    made_async = AsyncReads(router, Closing(), Closing(), lambda: None)  # type: ignore[arg-type]
+
+    @made.endpoint("a")
+    def plain(id: int, *, deep: bool = False) -> str:  # noqa: A002 - as routes have it
+        """Say it."""
+        return f"{id}{deep}"
+
+    @made_async.endpoint("b")
+    async def awaited(id: int) -> str:  # noqa: A002 - as routes have it
+        return str(id)
+
+    assert "(id: 'int', *, deep: 'bool' = False) -> 'str'" == str(inspect.signature(plain))
+    assert ("plain", "Say it.") == (plain.__name__, plain.__doc__)  # type: ignore[attr-defined]
+    assert (False, True) == (inspect.iscoroutinefunction(plain), inspect.iscoroutinefunction(awaited))
+
+
+@pytest.mark.parametrize("key", ["client:{nobody}", "client:{id}:{x}"])
+def test_a_key_of_unknown_arguments_is_refused(key: str) -> None:
+    """When the endpoint is made, not when it is called."""
+    reads = Reads(Router("shop", lambda _: []), Closing(), Closing(), lambda: None)  # type: ignore[arg-type]
+
+    with pytest.raises(ConfigError, match="is no argument of"):
+        reads.endpoint("a", key=key)(lambda id: id)  # noqa: A006 - as routes have it
+
+
+def test_a_plan_of_older_news_never_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one thread makes a plan of new flags, another hears that the tables may not be read any more."""
+    stand = Stand(share=0)
+    made, goes_on = plan_of, threading.Event()
+    halts = threading.Event()
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        plan = made(*args, **kwargs)
+        if threading.current_thread().name == "flags":
+            halts.set()
+            goes_on.wait(10)
+        return plan
+
+    monkeypatch.setattr("kvmigrate.reads.router.plan_of", slow)
+    flags = threading.Thread(target=lambda: stand.intend(share=10_000), name="flags")
+    control = threading.Thread(target=lambda: stand.stage(Stage.OFF), name="control")
+    flags.start()
+    assert halts.wait(10)
+    control.start()
+    control.join(0.2)
+    goes_on.set()
+    flags.join(10)
+    control.join(10)
+
+    assert (0, False) == (stand.state.plan.share, stand.state.plan.may)
+    assert "kv" == stand.call("1")
+
+
+def test_the_router_explains_a_request(make: Make) -> None:
+    """What the command says, for a process of one's own."""
+    stand = make(share=9_500)
+
+    assert "tables" == stand.router.explain(SLUG, {"id": 42})["side"]
+    assert "its place 91.16 is below 95" == stand.router.explain(SLUG, {"id": 42})["why"]
+    with pytest.raises(ConfigError, match="there is no endpoint 'x'"):
+        stand.router.explain("x", {})
+
+
+@pytest.mark.parametrize("differences", [2, 3])
+def test_differences_in_a_row_demote(differences: int) -> None:
+    """Three of them; a match in between begins anew; a person may end it."""
+    demotion = Demotion(jitter=lambda: 1.0)
+    for _ in range(differences):
+        demotion.differed(0.0)
+    assert (differences == 3) == demotion.is_open
+    assert (differences == 2) == demotion.lets(59.9)
+    demotion.matched()
+    demotion.close()
+    assert demotion.lets(0.0)
+    assert demotion.is_calm
+
+
+def test_half_of_the_newest_reads_demote() -> None:
+    """Also where none of them fail in a row."""
+    demotion = Demotion()
+    opened = []
+    for number in range(20):
+        opened.append(demotion.failed(float(number), "error"))
+        demotion.succeeded()
+        if any(opened):
+            break
+
+    assert 10 == len(opened)
