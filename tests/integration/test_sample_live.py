@@ -17,6 +17,7 @@ from kvmigrate.consistency.routing import Router
 from kvmigrate.consistency.sample import Wanted
 from kvmigrate.consistency.sight import FencedSight, Glimpse, Sight, StoreSight
 from kvmigrate.consistency.stable import SecondLook, Suspect, version_of
+from kvmigrate.dualwrite.store import Store
 from kvmigrate.stores.open import open_fenced
 from kvmigrate.target.rows_postgres import PostgresRowReader
 from tests.store_world import RealWorld
@@ -50,10 +51,18 @@ def world(redis_url: str, database: str, tmp_path: Path) -> Iterator[RealWorld]:
 
 
 @pytest.fixture
+def store(world: RealWorld) -> Iterator[Store]:
+    """A service's store, patient with a busy machine, with some clients that nobody writes any more."""
+    opened = world.open_store()
+    opened.put_many({key: {"n": 1, "parts": [1, 2]} for key in QUIET})
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
 def migration(world: RealWorld) -> Iterator[Migration]:
-    """The migration as a service opens it, with some clients that nobody writes any more."""
+    """The migration as commands open it."""
     with Migration.open(world.settings) as opened:
-        opened.store.put_many({key: {"n": 1, "parts": [1, 2]} for key in QUIET})
         yield opened
 
 
@@ -73,13 +82,13 @@ class Swinging:
 
 @pytest.mark.parametrize(("store_is", "counted"), [("live", "pending"), ("offline", "different")])
 def test_a_value_that_comes_back_at_every_look_is_no_difference(
-    migration: Migration, store_is: str, counted: str
+    store: Store, migration: Migration, store_is: str, counted: str
 ) -> None:
     """The ledger's version tells; without it, by what stands in the store alone, it would be one."""
     settings, mapping = migration.settings, migration.mapping
-    store = open_fenced(settings.source, scope=mapping.name)
-    inner: Sight = FencedSight(store) if store_is == "live" else StoreSight(migration.source)
-    sight = Swinging(inner, lambda n: migration.store.put(QUIET[0], {"n": n}))
+    fenced = open_fenced(settings.source, scope=mapping.name)
+    inner: Sight = FencedSight(fenced) if store_is == "live" else StoreSight(migration.source)
+    sight = Swinging(inner, lambda n: store.put(QUIET[0], {"n": n}))
     with PostgresRowReader.open(settings.target, mapping, json_loads=loads_column) as reader:
         router = Router(mapping)
         tables = TableSide(reader, mapping, router, None)
@@ -89,11 +98,11 @@ def test_a_value_that_comes_back_at_every_look_is_no_difference(
 
         [settled] = second.settle([Suspect(QUIET[0], first.item, version_of(first.entry))])
 
-    store.close()
+    fenced.close()
     assert counted == settled.verdict.counted
 
 
-def test_under_writers_only_what_is_broken_is_found(migration: Migration, world: RealWorld, database: str) -> None:
+def test_under_writers_only_what_is_broken_is_found(store: Store, migration: Migration, database: str) -> None:
     """Sample and sweep find the corrupted keys at every time, and no key that is written."""
     ended = threading.Event()
 
@@ -103,22 +112,21 @@ def test_under_writers_only_what_is_broken_is_found(migration: Migration, world:
             for key in keys:
                 number += 1
                 if number % 7:
-                    migration.store.put(key, {"n": number, "parts": list(range(number % 5))})
+                    store.put(key, {"n": number, "parts": list(range(number % 5))})
                 else:
-                    migration.store.delete(key)
+                    store.delete(key)
 
     writers = [threading.Thread(target=write, args=[HOT[start::3]]) for start in range(3)]
     for writer in writers:
         writer.start()
     try:
-        with Migration.open(world.settings) as looking:
-            clean = [looking.sample(Wanted()).report for _ in range(2)]
-            with psycopg.connect(database, autocommit=True) as pg:
-                pg.execute("UPDATE clients SET n = 7 WHERE id = 'quiet3'")
-                pg.execute("UPDATE parts SET n = 7 WHERE client_id = 'quiet4' AND position = 1")
-                pg.execute("DELETE FROM parts WHERE client_id = 'quiet5' AND position = 1")
-            broken = looking.sample(Wanted()).report
-            swept = looking.verify()
+        clean = [migration.sample(Wanted()).report for _ in range(2)]
+        with psycopg.connect(database, autocommit=True) as pg:
+            pg.execute("UPDATE clients SET n = 7 WHERE id = 'quiet3'")
+            pg.execute("UPDATE parts SET n = 7 WHERE client_id = 'quiet4' AND position = 1")
+            pg.execute("DELETE FROM parts WHERE client_id = 'quiet5' AND position = 1")
+        broken = migration.sample(Wanted()).report
+        swept = migration.verify()
     finally:
         ended.set()
         for writer in writers:
