@@ -71,6 +71,12 @@ TAIL = """
 Pipelines with `transaction=False` go on, command by command. MULTI, and so `pipeline()` as it is by default, and WATCH
 are refused: each item of the tables is written by itself. SCAN, KEYS and DBSIZE name no key and pass: in complete they
 tell what is left in the store.
+
+## How alike it is
+
+`tools/redis_yardstick.py` runs the driver's own tests on the bare client, and then through `Migration.redis` with a
+mapping that names every key. Of redis-py 8.1.0 on Redis 7.0 without modules, its tests of commands, pipelines, scripts,
+locks, functions and encodings: all 535 that pass on the bare client pass through it, in stage dualwrite.
 """
 
 
