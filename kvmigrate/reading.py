@@ -121,6 +121,7 @@ class _TargetLook:
         self._count_at = monotonic() + COUNT_S * random.uniform(0.2, 1.0)  # noqa: S311 - jitter, not a secret
 
     def look(self) -> None:
+        """Look once; now and then say what was counted."""
         begun = monotonic()
         found = self._row.look()
         self._router.hear_rollbacks("target", found.rollbacks)
@@ -132,6 +133,7 @@ class _TargetLook:
             self._row.keep_counts(self._process, self._counted())
 
     def close(self) -> None:
+        """Say what was counted last."""
         with suppress(KVMigrateError):
             self._row.keep_counts(self._process, self._counted())
         self._row.close()
@@ -150,6 +152,7 @@ class _StoreLook:
         self._rollbacks = RedisRollbacks(url, scope=router.scope)
 
     def look(self) -> None:
+        """Look once."""
         self._router.hear_rollbacks("store", self._rollbacks.rollbacks())
         shards = self._store.shards()
         # A flip moves all shards: a few of many are enough to hear of it.
@@ -158,6 +161,7 @@ class _StoreLook:
             self._router.hear_fence(fence)
 
     def close(self) -> None:
+        """Close what is open."""
         self._store.close()
         self._rollbacks.close()
 
@@ -169,6 +173,7 @@ class _FolderLook:
         self._router, self._folder = router, folder
 
     def look(self) -> None:
+        """Look once."""
         self._router.hear_rollbacks("folder", self._folder.rollbacks())
 
     def close(self) -> None:
@@ -182,7 +187,9 @@ class _FlagsLook:
         self._flags, self._hear = flags, _Heard(router, folder)
 
     def look(self) -> None:
+        """Look once."""
         self._hear(self._flags.read())
 
     def close(self) -> None:
+        """Close what is open."""
         self._flags.close()
