@@ -71,6 +71,7 @@ def within(reader: Callable[..., Awaitable[Any]], seconds: float) -> Callable[..
     watch = _Watch(seconds)
 
     async def read(*args: Any, **kwargs: Any) -> Any:
+        """Read, watched."""
         call = watch.begin()
         try:
             return await reader(*args, **kwargs)
