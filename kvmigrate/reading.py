@@ -125,6 +125,7 @@ class _TargetLook:
         self._count_at = monotonic() + COUNT_S * _CHANCE.uniform(0.2, 1.0)
 
     def look(self) -> None:
+        """Look once; now and then say what was counted."""
         begun = monotonic()
         found = self._row.look()
         self._router.hear_rollbacks("target", found.rollbacks)
@@ -136,6 +137,7 @@ class _TargetLook:
             self._row.keep_counts(self._process, self._counted())
 
     def close(self) -> None:
+        """Say what was counted last."""
         with suppress(KVMigrateError):
             self._row.keep_counts(self._process, self._counted())
         self._row.close()
@@ -154,6 +156,7 @@ class _StoreLook:
         self._rollbacks = RedisRollbacks(url, scope=router.scope)
 
     def look(self) -> None:
+        """Look once."""
         self._router.hear_rollbacks("store", self._rollbacks.rollbacks())
         shards = self._store.shards()
         # A flip moves all shards: a few of many are enough to hear of it.
@@ -162,6 +165,7 @@ class _StoreLook:
             self._router.hear_fence(fence)
 
     def close(self) -> None:
+        """Close what is open."""
         self._store.close()
         self._rollbacks.close()
 
@@ -173,6 +177,7 @@ class _FolderLook:
         self._router, self._folder = router, folder
 
     def look(self) -> None:
+        """Look once."""
         self._router.hear_rollbacks("folder", self._folder.rollbacks())
 
     def close(self) -> None:
@@ -186,7 +191,9 @@ class _FlagsLook:
         self._flags, self._hear = flags, _Heard(router, folder)
 
     def look(self) -> None:
+        """Look once."""
         self._hear(self._flags.read())
 
     def close(self) -> None:
+        """Close what is open."""
         self._flags.close()

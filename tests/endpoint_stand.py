@@ -73,7 +73,7 @@ class Stand:
 
     def intend(self, **intent: Any) -> None:
         """Let the flag say this."""
-        self.router.hear_flags(FlagState({SLUG: ReadIntent(**intent)}, ""))
+        self.router.hear_flags(FlagState({SLUG: ReadIntent(**{"shadow": 0, **intent})}, ""))
 
     def tables_outcomes(self) -> list[int]:
         """How the reads of the tables ended: value, null, miss, error, timeout, stale."""

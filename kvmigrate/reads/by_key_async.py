@@ -58,6 +58,7 @@ def by_key(
     """Return a reader of the tables by key; each of its statements ends after *deadline_s*."""
 
     async def read(*args: Any, **kwargs: Any) -> Any:
+        """Read the item of a call."""
         key = make_key(args, kwargs)
         wanted = wrote()
         if wanted is not None:
@@ -74,6 +75,7 @@ def in_session(reader: Callable[..., Awaitable[Any]], wrote: Wrote) -> Callable[
     """Return a reader that leaves what this session wrote to the store: a query does not tell what it saw."""
 
     async def read(*args: Any, **kwargs: Any) -> Any:
+        """Read, unless the session wrote."""
         if wrote() is not None:
             raise StaleReadError
         return await reader(*args, **kwargs)

@@ -58,6 +58,7 @@ def routed(state: EndpointState, kv: Callable[P, Awaitable[T]]) -> AsyncRead[P, 
     # Both sides are counted here and not by a call: for most reads that would be a good part of what this costs.
     @wraps(kv)
     async def read(*args: P.args, **kwargs: P.kwargs) -> T:
+        """Read the side that is chosen."""
         if state.choose(args, kwargs) and (demotion.is_calm or _may_try(state)):
             if state.sample and random() < state.sample:  # noqa: S311 - a sample, not a secret
                 state.offer(state, args, kwargs)

@@ -38,6 +38,7 @@ class _Watch:
         self._is_armed = False
 
     def begin(self) -> _Call:
+        """Watch the call of this task."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._loop, self._calls, self._is_armed = loop, set(), False
@@ -49,6 +50,7 @@ class _Watch:
         return call
 
     def end(self, call: _Call) -> None:
+        """Watch it no longer."""
         self._calls.discard(call)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -69,6 +71,7 @@ def within(reader: Callable[..., Awaitable[Any]], seconds: float) -> Callable[..
     watch = _Watch(seconds)
 
     async def read(*args: Any, **kwargs: Any) -> Any:
+        """Read, watched."""
         call = watch.begin()
         try:
             return await reader(*args, **kwargs)
