@@ -108,6 +108,7 @@ class Commands:
         """As the seam."""
 
         def act(fence: Fence) -> Any:
+            """Send it to the store, or answer from the tables."""
             if fence.authority is _STORE:
                 return send(fence)
             if not COMMANDS[plan.name].served:
@@ -120,6 +121,7 @@ class Commands:
         """As the seam."""
 
         def act(fence: Fence) -> Any:
+            """Send them to the store, and nowhere else."""
             if fence.authority is not _STORE:
                 _refuse_together(plans)
             return send(fence)
@@ -130,6 +132,7 @@ class Commands:
         """As the seam."""
 
         def act(fence: Fence) -> Fence | None:
+            """Say it where the store leads."""
             return fence if fence.authority is _STORE else None
 
         return self._store.way().follow([plan.mapped[0] for plan in plans], act)

@@ -106,6 +106,7 @@ class AsyncCommands:
         """As the seam."""
 
         async def act(fence: Fence) -> Any:
+            """Send it to the store, or answer from the tables."""
             if fence.authority is _STORE:
                 return await send(fence)
             if not COMMANDS[plan.name].served:
@@ -118,6 +119,7 @@ class AsyncCommands:
         """As the seam."""
 
         async def act(fence: Fence) -> Any:
+            """Send them to the store, and nowhere else."""
             if fence.authority is not _STORE:
                 _refuse_together(plans)
             return await send(fence)
@@ -128,6 +130,7 @@ class AsyncCommands:
         """As the seam."""
 
         async def act(fence: Fence) -> Fence | None:
+            """Say it where the store leads."""
             return fence if fence.authority is _STORE else None
 
         return await self._store.way().follow([plan.mapped[0] for plan in plans], act)
