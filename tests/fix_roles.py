@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -41,7 +42,15 @@ def member(pg: PgConnection, database: str, name: str) -> Iterator[Member]:
     try:
         yield Member(name, urlunsplit(parts._replace(netloc=f"{name}:secret@{parts.hostname}:{parts.port}")))
     finally:
-        pg.execute(sql.SQL("REASSIGN OWNED BY {0} TO CURRENT_USER; DROP OWNED BY {0}; DROP ROLE {0}").format(role))
+        statement = sql.SQL("REASSIGN OWNED BY {0} TO CURRENT_USER; DROP OWNED BY {0}; DROP ROLE {0}").format(role)
+        for _ in range(20):
+            # A session of the role that is just ending takes its temporary tables along.
+            with suppress(errors.InternalError_):
+                pg.execute(statement)
+                break
+            time.sleep(0.1)
+        else:
+            pg.execute(statement)
 
 
 @pytest.fixture
