@@ -103,12 +103,7 @@ class Way:
             try:
                 if met is not None:
                     raise met
-                known = self.view.known
-                if known is None:
-                    known = self.view.refresh(key)
-                    if known.fence.authority is Authority.SEALED:
-                        _refuse_sealed(known.fence, key)
-                return self._paths.write(writes, known.fence)
+                return self._paths.write(writes, self._fence_in_force(key))
             except FenceMissingError as exc:
                 self._give_up_late(begun, exc)
                 if (passed := self._without_fence(writes, exc)) is not None:
@@ -117,12 +112,7 @@ class Way:
                 if (settled := self._settled(exc, begun)) is not None and len(writes) == 1:
                     return [settled]
             except (StaleError, FenceError) as exc:
-                self._give_up_late(begun, exc)
-                if isinstance(exc, SealedError) and monotonic() - begun > _SLOWEST_FLIP_S:
-                    self._open_left_sealed([write.key for write in writes])
-                # One stale belief costs one refused round trip, and no pause.
-                if tries or isinstance(exc, SealedError):
-                    _pause()
+                self._moved(exc, [write.key for write in writes], begun, tries)
             tries, met = tries + 1, None
 
     def follow(self, keys: Sequence[str], act: Callable[[Fence], T]) -> T:
@@ -133,23 +123,32 @@ class Way:
         begun, tries = monotonic(), 0
         while True:
             try:
-                known = self.view.known
-                if known is None:
-                    known = self.view.refresh(keys[0])
-                    if known.fence.authority is Authority.SEALED:
-                        _refuse_sealed(known.fence, keys[0])
-                return act(known.fence)
+                return act(self._fence_in_force(keys[0]))
             except FenceMissingError as exc:
                 self._give_up_late(begun, exc)
                 if not self._fence_remade(keys[0], exc):
                     raise
             except (StaleError, FenceError) as exc:
-                self._give_up_late(begun, exc)
-                if isinstance(exc, SealedError) and monotonic() - begun > _SLOWEST_FLIP_S:
-                    self._open_left_sealed(keys)
-                if tries or isinstance(exc, SealedError):
-                    _pause()
+                self._moved(exc, keys, begun, tries)
             tries += 1
+
+    def _fence_in_force(self, key: str) -> Fence:
+        """Return the fence that is believed, read where none is. Raises `SealedError`, and as `FenceView.refresh`."""
+        known = self.view.known
+        if known is None:
+            known = self.view.refresh(key)
+            if known.fence.authority is Authority.SEALED:
+                _refuse_sealed(known.fence, key)
+        return known.fence
+
+    def _moved(self, exc: KVMigrateError, keys: Sequence[str], begun: float, tries: int) -> None:
+        """Forget a fence that is no more in force, and wait a moment where that helps. Raises *exc* once it is late."""
+        self._give_up_late(begun, exc)
+        if isinstance(exc, SealedError) and monotonic() - begun > _SLOWEST_FLIP_S:
+            self._open_left_sealed(keys)
+        # One stale belief costs one refused round trip, and no pause.
+        if tries or isinstance(exc, SealedError):
+            _pause()
 
     def _give_up_late(self, begun: float, exc: KVMigrateError) -> None:
         """Forget what was believed; raise what was met once there is no time left."""
