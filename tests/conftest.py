@@ -1,7 +1,10 @@
 """Fixtures of all tests, the report header, and the count of tests that found no server."""
 
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 
 import hypothesis
 import pytest
@@ -49,6 +52,21 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no sample data in {folder}; name its folder with KVMIGRATE_DATA")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    """Whatever a test began in this process ends with it: threads that outlive it disturb the tests after it."""
+    before = set(threading.enumerate())
+    yield
+    until = monotonic() + 5
+    for thread in _ours_since(before):
+        thread.join(max(0.0, until - monotonic()))
+    assert [] == [thread.name for thread in _ours_since(before)]
+
+
+def _ours_since(before: set[threading.Thread]) -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each not in before and each.name.startswith("kvmigrate-")]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
