@@ -29,7 +29,9 @@ def need_entity(key: str, lens: Lens) -> Entity:
     Raises:
         UnmappedKeyError: it has none, or it is one that only the store's own commands write (lists, sets).
     """
-    if why := _unfit_key(key):
+    # The usual key first, without a call: every write passes here.
+    usual = len(key) <= MAX_KEY_BYTES and key.isascii() and "\0" not in key
+    if not usual and (why := _unfit_key(key)):
         raise UnmappedKeyError(f"{key[:100]!r} {why}, which the tables cannot hold", hint=_ELSEWHERE, key=key)
     entity = lens.entity_of(key)
     if entity is not None and entity.decode is not _LIST and entity.decode is not _SET:

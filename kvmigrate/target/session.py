@@ -20,6 +20,9 @@ Connection = psycopg.Connection[Any]
 PAUSES_S = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Waits before each new attempt: together longer than a restart or failover usually takes."""
 
+FIRST_PAUSES = 4
+"""So many of them before a server that this process never reached is given up: its address may be wrong."""
+
 CONNECT_TIMEOUT_S = 10
 """How long a server that does not answer is waited for, unless the URL says otherwise."""
 
@@ -30,6 +33,9 @@ CONFLICT_ATTEMPTS = 8
 """Attempts at a transaction that deadlocked or could not be serialized."""
 
 FENCE_STATE = "KM001"
+
+_reached: set[str] = set()
+"""URLs under which a server answered this process."""
 
 _CONTROL_COLUMNS = ("backfilled_epoch", "owes_all", "reconcile")
 """Of the control row, such as an older version did not make."""
@@ -66,7 +72,6 @@ class Session:
         self._url = url
         self._application_name = application_name
         self._connection: SettledConnection | None = None
-        self._was_open = False
 
     def connection(self) -> Connection:
         """Return the open connection, opening it if need be. Raises psycopg's errors."""
@@ -80,7 +85,8 @@ class Session:
                 client_encoding="UTF8",
                 **patience(self._url),
             )
-            self._connection, self._was_open = opened, True
+            self._connection = opened
+            _reached.add(self._url)
             check_encoding(opened)
             opened.settle(_SETTINGS)
         return self._connection
@@ -93,8 +99,9 @@ class Session:
     def run(self, work: Callable[[Connection], T]) -> T:
         """Call *work* with the connection until it succeeds, as far as trying again can help.
 
-        A lost connection is opened again with growing pauses; a deadlock or a
-        serialization failure is tried again at once. *work* must be safe to repeat.
+        A lost connection is opened again with growing pauses, fewer where the server never
+        answered this process; a deadlock or a serialization failure is tried again at once.
+        *work* must be safe to repeat.
 
         Raises:
             FenceError, SchemaError, TargetError: trying again cannot help, or did not.
@@ -110,7 +117,7 @@ class Session:
                     conflicts += 1
                     # Rivals that met once would meet again if they waited equally long.
                     time.sleep(random.uniform(0.002, 0.02) * conflicts)  # noqa: S311 - jitter, not a secret
-                elif self._is_loss(exc) and losses < len(PAUSES_S):
+                elif self._is_loss(exc) and losses < self._most_losses():
                     self.close()
                     time.sleep(PAUSES_S[losses])
                     losses += 1
@@ -123,11 +130,14 @@ class Session:
             self._connection.close()
             self._connection = None
 
+    def _most_losses(self) -> int:
+        return len(PAUSES_S) if self._url in _reached else min(FIRST_PAUSES, len(PAUSES_S))
+
     def _is_loss(self, exc: psycopg.Error) -> bool:
         state = exc.sqlstate or ""
         if state[:2] in {"08", "57"} and state != "57014":
             return True
-        if isinstance(exc, errors.ConnectionTimeout) and not self._was_open:
+        if isinstance(exc, errors.ConnectionTimeout) and self._url not in _reached:
             return False
         broken = self._connection is None or self._connection.broken or self._connection.closed
         return isinstance(exc, psycopg.OperationalError) and not state and broken and not is_refusal(exc)

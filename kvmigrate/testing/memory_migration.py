@@ -6,6 +6,7 @@ import math
 from functools import cached_property
 from pathlib import Path
 from time import monotonic
+from typing import Self
 
 from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.plan import PLANS
@@ -33,7 +34,7 @@ from kvmigrate.transform.lens import compile_mapping
 class MemoryMigration:
     """Give `store` or `async_store` to the program under test, then look at `memory` and `tables`.
 
-    Nothing is shared between processes, and nothing outlives the object.
+    Nothing is shared between processes. A context manager: leaving it ends the threads that began.
 
     Attributes:
         memory: The store; its ``before`` lets operations fail.
@@ -48,6 +49,7 @@ class MemoryMigration:
         self._patience = patience
         self._flags: dict[str, ReadIntent] = {}
         self._routers: list[Router] = []
+        self._companions: list[Companion] = []
         self.tables.install()
         self.tables.change({"epoch": 1, "stage": stage, "authority": PLANS[stage].authority, "backfilled_epoch": 0})
         self.memory.create([SHARD], _fence_of(stage, epoch=1))
@@ -128,6 +130,21 @@ class MemoryMigration:
                 self.tables.paid([(key, version)])
         return stuck
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what runs beside the program under test. Safe to call twice."""
+        if "reads" in self.__dict__:
+            self.reads.close()
+        for router in self._routers:
+            router.close()
+        for companion in self._companions:
+            companion.close()
+
     def connect(self) -> Connections:
         """Return what a `Store` works with."""
         return Connections(MemoryWriter(self.memory), MemoryLiveWriter(self.tables), self._companion())
@@ -149,7 +166,9 @@ class MemoryMigration:
             router.life.until = math.inf
 
     def _companion(self) -> Companion:
-        return Companion(lambda: self.memory, lambda: self.tables)
+        made = Companion(lambda: self.memory, lambda: self.tables)
+        self._companions.append(made)
+        return made
 
     def _swap(self, fence: Fence, *, clears: bool = False) -> None:
         now = self.memory.fences()[SHARD]

@@ -35,14 +35,14 @@ def loaded(shares: int) -> Instant:
 
 
 def asked(query: str, *values: object) -> Instant:
-    """Whatever *query* answers; a schema that is not there yet answers no."""
+    """Whatever *query* answers; a schema or a row that is not there yet answers no."""
 
     def instant(connection: psycopg.Connection[Any]) -> bool:
         try:
-            [(come,)] = connection.execute(query.encode(), values or None).fetchall()
+            found = connection.execute(query.encode(), values or None).fetchall()
         except psycopg.Error:
             return False
-        return bool(come)
+        return bool(found and found[0][0])
 
     return instant
 
@@ -97,18 +97,19 @@ class KillStand:
         report: dict[str, Any] = json.loads(out)
         return report
 
-    def kill_at(self, instant: Instant, strike: Callable[[subprocess.Popen[bytes]], None]) -> bool:
-        """Run the command, and strike when *instant* comes; return whether it came before the command ended."""
+    def strike_at(self, *instants: Instant, strike: Callable[[subprocess.Popen[bytes]], None]) -> int:
+        """Run the command, and strike as each instant comes; return how many came before the command ended."""
         with psycopg.connect(self.target, autocommit=True) as connection, self._program() as program:
             end = time.monotonic() + PATIENCE_S
-            while not instant(connection):
-                if program.poll() is not None:
-                    return False
-                assert time.monotonic() < end, "the run hangs"
-                time.sleep(0.001)
-            strike(program)
+            for struck, instant in enumerate(instants):
+                while not instant(connection):
+                    if program.poll() is not None:
+                        return struck
+                    assert time.monotonic() < end, "the run hangs"
+                    time.sleep(0.001)
+                strike(program)
             program.wait(timeout=PATIENCE_S)
-            return True
+            return len(instants)
 
     def verified(self) -> VerifyReport:
         """What an independent comparison of store and tables finds."""

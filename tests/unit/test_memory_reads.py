@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -14,13 +16,21 @@ from kvmigrate.reads.request import request
 from kvmigrate.testing import MemoryMigration
 from tests.reads_world import GET, MAPPING, until
 
+Shop = Callable[..., MemoryMigration]
 
-def shop(stage: Stage = Stage.LIVE) -> MemoryMigration:
-    """A shop with one client."""
-    made = MemoryMigration(MAPPING, stage)
-    made.store.put("client:1", {"n": 1})
-    made.settle()
-    return made
+
+@pytest.fixture
+def shop() -> Iterator[Shop]:
+    """Opens a shop with one client, in a stage."""
+    with ExitStack() as stack:
+
+        def opened(stage: Stage = Stage.LIVE) -> MemoryMigration:
+            made = stack.enter_context(MemoryMigration(MAPPING, stage))
+            made.store.put("client:1", {"n": 1})
+            made.settle()
+            return made
+
+        yield opened
 
 
 def endpoint(made: MemoryMigration, **options: Any) -> Any:
@@ -47,7 +57,7 @@ def compared(client: Any, count: int = 1) -> dict[str, int]:
     return dict(client.state.counts.compared)
 
 
-def test_a_flag_moves_reads_in_memory() -> None:
+def test_a_flag_moves_reads_in_memory(shop: Shop) -> None:
     """The stage bounds it there, too."""
     made = shop(Stage.DUALWRITE)
     client = endpoint(made)
@@ -58,7 +68,7 @@ def test_a_flag_moves_reads_in_memory() -> None:
     assert {"n": 2} == client("1")
 
 
-def test_both_sides_that_say_the_same_match() -> None:
+def test_both_sides_that_say_the_same_match(shop: Shop) -> None:
     """Also where neither has anything, which is counted apart."""
     made = shop(Stage.SHADOW)
     client = endpoint(made)
@@ -69,7 +79,7 @@ def test_both_sides_that_say_the_same_match() -> None:
     assert {"matched": 1, "missing_both": 1} == compared(client, 2)
 
 
-def test_a_confirmed_difference_counts_and_demotes() -> None:
+def test_a_confirmed_difference_counts_and_demotes(shop: Shop) -> None:
     """Three of them, each looked at three times, send reads back to the store; nothing of it is told to callers."""
     made = shop()
     client = endpoint(made)
@@ -85,7 +95,7 @@ def test_a_confirmed_difference_counts_and_demotes() -> None:
     assert {"n": 1} == client("1")
 
 
-def test_a_difference_that_goes_away_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_difference_that_goes_away_is_late(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mirror was on its way."""
     made = shop()
     client = endpoint(made)
@@ -107,7 +117,7 @@ def test_a_difference_that_goes_away_is_late(monkeypatch: pytest.MonkeyPatch) ->
     ("fault", "result"),
     [(RuntimeError("broken"), "tables_failed"), (TimeoutError(), "tables_timeout")],
 )
-def test_tables_that_fail_beside_the_request_hurt_nobody(fault: Exception, result: str) -> None:
+def test_tables_that_fail_beside_the_request_hurt_nobody(shop: Shop, fault: Exception, result: str) -> None:
     """Counted by what happened."""
     made = shop(Stage.SHADOW)
     client = endpoint(made)
@@ -122,7 +132,7 @@ def test_tables_that_fail_beside_the_request_hurt_nobody(fault: Exception, resul
     assert {result: 1} == compared(client)
 
 
-def test_a_comparator_that_raises_hurts_nobody() -> None:
+def test_a_comparator_that_raises_hurts_nobody(shop: Shop) -> None:
     """Its caller is long gone."""
 
     def wrong(kv: Any, tables: Any) -> bool:
@@ -136,7 +146,7 @@ def test_a_comparator_that_raises_hurts_nobody() -> None:
     assert {"compare_failed": 1} == compared(client)
 
 
-def test_what_nobody_can_compare_is_shed() -> None:
+def test_what_nobody_can_compare_is_shed(shop: Shop) -> None:
     """Tables that hang cost the callers nothing, and the queue is bounded."""
     made = shop(Stage.SHADOW)
     client = endpoint(made)
@@ -155,7 +165,7 @@ def test_what_nobody_can_compare_is_shed() -> None:
     assert took < 20
 
 
-def test_arguments_are_copied_for_the_comparison() -> None:
+def test_arguments_are_copied_for_the_comparison(shop: Shop) -> None:
     """A reader that changes what it is given changes nothing for the other one."""
     made = shop(Stage.SHADOW)
     seen: list[list[int]] = []
@@ -176,7 +186,7 @@ def test_arguments_are_copied_for_the_comparison() -> None:
     assert [[]] == seen
 
 
-def test_async_comparisons_run_beside_the_request() -> None:
+def test_async_comparisons_run_beside_the_request(shop: Shop) -> None:
     """In tasks of the loop that asks."""
     made = shop(Stage.SHADOW)
     made.flag(GET, 0, shadow=100)
@@ -195,7 +205,7 @@ def test_async_comparisons_run_beside_the_request() -> None:
     assert {"matched": 1} == client.state.counts.compared
 
 
-def test_a_session_sees_what_it_wrote() -> None:
+def test_a_session_sees_what_it_wrote(shop: Shop) -> None:
     """By key from the tables as soon as they have it, else from the store; other readers leave it to the store."""
     made = shop()
     client = endpoint(made, consistency="session")
@@ -211,7 +221,7 @@ def test_a_session_sees_what_it_wrote() -> None:
     assert {"stale": 1} == client.state.counts.fallbacks
 
 
-def test_stale_reads_do_not_demote() -> None:
+def test_stale_reads_do_not_demote(shop: Shop) -> None:
     """An endpoint whose sessions are ahead of the tables is well."""
     made = shop()
     client = endpoint(made, consistency="session")
@@ -223,7 +233,7 @@ def test_stale_reads_do_not_demote() -> None:
 
 
 @pytest.mark.parametrize("stage", [Stage.RAMPDOWN, Stage.COMPLETE])
-def test_tables_that_lead_have_what_sessions_wrote(stage: Stage) -> None:
+def test_tables_that_lead_have_what_sessions_wrote(shop: Shop, stage: Stage) -> None:
     """A token of the time before is no reason to ask a store that is behind, or to raise."""
     made = shop()
     client = endpoint(made, consistency="session")
@@ -234,7 +244,7 @@ def test_tables_that_lead_have_what_sessions_wrote(stage: Stage) -> None:
         assert "tables" == client("1")
 
 
-def test_metrics_say_what_was_counted() -> None:
+def test_metrics_say_what_was_counted(shop: Shop) -> None:
     """As Prometheus text, with a line for each side and outcome, and no key in it."""
     made = shop()
     client = endpoint(made)

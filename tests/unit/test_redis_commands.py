@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -116,10 +117,10 @@ def test_every_write_says_what_it_changes() -> None:
 
 
 @pytest.fixture
-def commands() -> Commands:
+def commands() -> Iterator[Commands]:
     """Over a store in memory."""
-    shop = MemoryMigration(MAPPING, Stage.DUALWRITE)
-    return Commands(shop.lens, shop.store, CommandUse())
+    with MemoryMigration(MAPPING, Stage.DUALWRITE) as shop:
+        yield Commands(shop.lens, shop.store, CommandUse())
 
 
 _Encoder: Any = Encoder
@@ -179,18 +180,19 @@ def test_what_cannot_be_marked_is_refused(commands: Commands, args: tuple[Any, .
 
 def test_only_what_will_not_work_is_counted() -> None:
     """Reads, too, by entity; other keys never."""
-    shop, use = MemoryMigration(MAPPING, Stage.DUALWRITE), CommandUse()
-    commands = Commands(shop.lens, shop.store, use)
-    shop.store.put("client:1", {})
-    for args in (
-        ("SET", "client:1", "v"),
-        ("GET", "client:1"),
-        ("INCR", "client:1"),
-        ("INCR", "other"),
-        ("HGETALL", "client:1"),
-        ("HSET", "settings", "a", "1"),
-    ):
-        commands.plan(args, UTF8)
+    use = CommandUse()
+    with MemoryMigration(MAPPING, Stage.DUALWRITE) as shop:
+        commands = Commands(shop.lens, shop.store, use)
+        shop.store.put("client:1", {})
+        for args in (
+            ("SET", "client:1", "v"),
+            ("GET", "client:1"),
+            ("INCR", "client:1"),
+            ("INCR", "other"),
+            ("HGETALL", "client:1"),
+            ("HSET", "settings", "a", "1"),
+        ):
+            commands.plan(args, UTF8)
 
     assert {("INCR", "client"): 1, ("HGETALL", "client"): 1, ("HSET", "settings"): 1} == use.take()
     assert {} == use.take()
