@@ -74,7 +74,7 @@ class AsyncCommands:
         marks = () if is_read else self._marks(command, raw, mapped, is_single=is_single)
         in_script = command.form is _SCRIPT and len(raw) <= _MOST_ARGUMENTS
         waits_s = waited(command.name, raw)
-        return Plan(command.name, raw, keys, mapped, marks, is_read, in_script, command.native, waits_s)
+        return Plan(command.name, raw, keys, mapped, marks, is_read, in_script, command.native, command.frees, waits_s)
 
     def _several(self, command: Command, args: Sequence[Any], encoder: Encoder) -> tuple[Sequence[str], Sequence[str]]:
         """Return the keys, and those of them that the mapping names."""

@@ -13,6 +13,9 @@ from redis.exceptions import (
 
 from kvmigrate.errors import AmbiguousWriteError, SourceError
 
+OF_FENCE = ("KVMSTALE", "KVMNOFENCE", "KVMPROTO")
+"""How what the functions refuse begins."""
+
 _HINT = "read the key, then decide whether to write again"
 
 
@@ -41,6 +44,6 @@ def raise_as_client(exc: SourceError | AmbiguousWriteError) -> NoReturn:
     if isinstance(exc, AmbiguousWriteError):
         if isinstance(cause, ConnectionError | TimeoutError | OSError):
             raise lost(cause) from cause
-    elif isinstance(cause, RedisError):
+    elif isinstance(cause, RedisError) and not str(cause).startswith(OF_FENCE):
         raise cause from None
     raise exc

@@ -34,6 +34,8 @@ class Plan(NamedTuple):
 
         waits_s: It waits so many seconds for what it wants, 0 for ever; ``None`` where it does not wait.
 
+        frees: It takes no memory, so that a server without any runs it, too.
+
         is_native: Its answer may have shapes that only RESP 3 has.
     """
 
@@ -45,4 +47,5 @@ class Plan(NamedTuple):
     is_read: bool
     in_script: bool
     is_native: bool
+    frees: bool = False
     waits_s: float | None = None

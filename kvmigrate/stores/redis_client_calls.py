@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis import Redis
+from redis.connection import DEFAULT_RESP_VERSION
 from redis.exceptions import (
     ConnectionError,  # noqa: A004 - the driver's own
     ExecAbortError,
@@ -19,7 +20,7 @@ from redis.exceptions import (
 from kvmigrate.errors import FenceMissingError, SealedError, StaleError
 from kvmigrate.model import Authority, Fence, Logging
 from kvmigrate.stores.client_encoder import ClientEncoder
-from kvmigrate.stores.client_errors import lost
+from kvmigrate.stores.client_errors import OF_FENCE, lost
 from kvmigrate.stores.client_plan import Plan
 from kvmigrate.stores.redis_call import RedisCaller
 from kvmigrate.stores.redis_change import fence_in, to_bytes
@@ -28,7 +29,8 @@ from kvmigrate.stores.redis_refusal import is_unknown, refusal
 from kvmigrate.stores.redis_script import Script, script
 from kvmigrate.stores.redis_shards import AloneKeys, is_own
 
-_FENCE, _TOUCH, _WRITE = script("fence"), script("touch"), script("write")
+_FENCE, _TOUCH = script("fence"), script("touch")
+_WRITE, _WRITE_FREEING = script("write"), script("write_freeing")
 
 _COUNTERS = frozenset("INCR INCRBY DECR DECRBY HINCRBY".split())
 
@@ -58,8 +60,7 @@ class ClientCalls:
         self._caller = RedisCaller(self._place)
         self._keys = AloneKeys(scope).of(b"")
         self.encoder = ClientEncoder(untyped.get_encoder())
-        protocol = untyped.connection_pool.connection_kwargs.get("protocol")
-        self._resp = 2 if str(protocol) == "2" else 3
+        self._resp = int(untyped.connection_pool.connection_kwargs.get("protocol") or DEFAULT_RESP_VERSION)
 
     @property
     def own_keys(self) -> Sequence[bytes]:
@@ -72,12 +73,12 @@ class ClientCalls:
 
     def write(self, plan: Plan, epoch: int) -> Any:
         """Run one command with its marks; return its answer. Raises as `RedisWriter.write`."""
-        reply = self._caller.call(_WRITE, *self._rest(plan, epoch), is_write=True)
+        reply = self._caller.call(_called(plan), *self._rest(plan, epoch), is_write=True)
         return answer_in(reply, plan)
 
     def write_call(self, plan: Plan, epoch: int) -> Words:
         """Return the call that `write` makes; `answer_in` finds the answer in its reply."""
-        return (*self._caller.head(_WRITE), *self._rest(plan, epoch))
+        return (*self._caller.head(_called(plan)), *self._rest(plan, epoch))
 
     def load(self) -> None:
         """Give the server the functions, where it lacks them."""
@@ -85,7 +86,7 @@ class ClientCalls:
 
     def is_refused_by_fence(self, exc: ResponseError) -> bool:
         """Whether an answer says that the fence moved, or that the functions are missing: nothing was done."""
-        return is_unknown(exc) or str(exc).startswith(("KVMSTALE", "KVMNOFENCE"))
+        return is_unknown(exc) or str(exc).startswith(OF_FENCE)
 
     def transact(self, connection: Any, plans: Sequence[Plan], commands: Sequence[Words]) -> list[Any]:
         """Run commands in one transaction with their marks; return their answers, errors among them.
@@ -178,6 +179,10 @@ class ClientCalls:
         """As `RedisCaller.head`, but a script goes as its text: in a transaction nobody could send it anew."""
         head = self._caller.head(called)
         return head if head[0] == b"FCALL" else (b"EVAL", called.text)
+
+
+def _called(plan: Plan) -> Script:
+    return _WRITE_FREEING if plan.frees else _WRITE
 
 
 def answer_in(reply: Any, plan: Plan) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.connection import DEFAULT_RESP_VERSION
 from redis.exceptions import (
     ConnectionError,  # noqa: A004 - the driver's own
     ExecAbortError,
@@ -17,7 +18,7 @@ from redis.exceptions import (
 from kvmigrate.errors import FenceMissingError, SealedError, StaleError
 from kvmigrate.model import Authority, Fence, Logging
 from kvmigrate.stores.client_encoder import ClientEncoder
-from kvmigrate.stores.client_errors import lost
+from kvmigrate.stores.client_errors import OF_FENCE, lost
 from kvmigrate.stores.client_plan import Plan
 from kvmigrate.stores.redis_call_async import AsyncRedisCaller
 from kvmigrate.stores.redis_change import fence_in, to_bytes
@@ -26,7 +27,8 @@ from kvmigrate.stores.redis_refusal import is_unknown, refusal
 from kvmigrate.stores.redis_script import Script, script
 from kvmigrate.stores.redis_shards import AloneKeys, is_own
 
-_FENCE, _TOUCH, _WRITE = script("fence"), script("touch"), script("write")
+_FENCE, _TOUCH = script("fence"), script("touch")
+_WRITE, _WRITE_FREEING = script("write"), script("write_freeing")
 
 _COUNTERS = frozenset("INCR INCRBY DECR DECRBY HINCRBY".split())
 
@@ -56,8 +58,7 @@ class AsyncClientCalls:
         self._caller = AsyncRedisCaller(self._place)
         self._keys = AloneKeys(scope).of(b"")
         self.encoder = ClientEncoder(untyped.get_encoder())
-        protocol = untyped.connection_pool.connection_kwargs.get("protocol")
-        self._resp = 2 if str(protocol) == "2" else 3
+        self._resp = int(untyped.connection_pool.connection_kwargs.get("protocol") or DEFAULT_RESP_VERSION)
 
     @property
     def own_keys(self) -> Sequence[bytes]:
@@ -70,12 +71,12 @@ class AsyncClientCalls:
 
     async def write(self, plan: Plan, epoch: int) -> Any:
         """Run one command with its marks; return its answer. Raises as `AsyncRedisWriter.write`."""
-        reply = await self._caller.call(_WRITE, *self._rest(plan, epoch), is_write=True)
+        reply = await self._caller.call(_called(plan), *self._rest(plan, epoch), is_write=True)
         return answer_in(reply, plan)
 
     def write_call(self, plan: Plan, epoch: int) -> Words:
         """Return the call that `write` makes; `answer_in` finds the answer in its reply."""
-        return (*self._caller.head(_WRITE), *self._rest(plan, epoch))
+        return (*self._caller.head(_called(plan)), *self._rest(plan, epoch))
 
     async def load(self) -> None:
         """Give the server the functions, where it lacks them."""
@@ -83,7 +84,7 @@ class AsyncClientCalls:
 
     def is_refused_by_fence(self, exc: ResponseError) -> bool:
         """Whether an answer says that the fence moved, or that the functions are missing: nothing was done."""
-        return is_unknown(exc) or str(exc).startswith(("KVMSTALE", "KVMNOFENCE"))
+        return is_unknown(exc) or str(exc).startswith(OF_FENCE)
 
     async def transact(self, connection: Any, plans: Sequence[Plan], commands: Sequence[Words]) -> list[Any]:
         """Run commands in one transaction with their marks; return their answers, errors among them.
@@ -176,6 +177,10 @@ class AsyncClientCalls:
         """As `AsyncRedisCaller.head`, but a script goes as its text: in a transaction nobody could send it anew."""
         head = self._caller.head(called)
         return head if head[0] == b"FCALL" else (b"EVAL", called.text)
+
+
+def _called(plan: Plan) -> Script:
+    return _WRITE_FREEING if plan.frees else _WRITE
 
 
 def answer_in(reply: Any, plan: Plan) -> Any:

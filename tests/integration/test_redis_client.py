@@ -7,11 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 import redis
+from redis.cache import CacheConfig
+from redis.connection import CacheProxyConnection
 
 from kvmigrate import Migration
 from kvmigrate.cutover.gate import Verdict
@@ -22,6 +26,8 @@ from kvmigrate.errors import (
     ConfigError,
     NotAfterCutoverError,
     SealedError,
+    SourceError,
+    WriteRefusedError,
 )
 from kvmigrate.model import Authority, Fence, Logging, Stage
 from kvmigrate.stores.fence_base import Swap
@@ -162,6 +168,7 @@ ACTS: dict[str, list[Act]] = {
         lambda c: c.set("client:big", 2**62),
         lambda c: c.incr("client:big"),
         lambda c: c.bitfield("client:9").set("u8", 0, 255).incrby("u8", 0, 10, "FAIL").execute(),
+        lambda c: c.bitfield("client:9").set("i64", 0, 2**62 + 1).get("i64", 0).execute(),
         lambda c: c.bitop("AND", "client:10", "client:5", "other"),
         lambda c: c.execute_command("SET client:11 a"),
         lambda c: c.execute_command("set", "client:11", "a"),
@@ -462,7 +469,9 @@ REFUSED: list[tuple[Any, ...]] = [
     ("FLUSHALL",),
     ("FLUSHDB",),
     ("SWAPDB", 0, 1),
+    ("SELECT", 1),
     ("MIGRATE", "host", 1, "client:1", 0, 10),
+    ("MIGRATE", "host", 1, "", 0, 10, "KEYS", "client:1"),
     ("BRANDNEW.ADD", "client:1", "x"),
 ]
 
@@ -597,6 +606,101 @@ def test_what_the_tables_do_not_know_is_refused(world: RealWorld, plain: Any, cl
         assert "Migration.store" in caught.value.hint
         assert b'{"n":1}' == plain.get("client:1") == client.get("client:1")
     assert 1 == client.incr("other")
+
+
+def test_a_refused_command_stops_no_pipeline(world: RealWorld, client: Any) -> None:
+    """The others are done, and the first refusal is raised, or stands in its place."""
+    world.move(Stage.RAMPDOWN)
+
+    def pipeline() -> Any:
+        pipe = client.pipeline(transaction=False)
+        return pipe.hset("client:1", "a", 1).set("client:2", "no JSON").incr("other")
+
+    with pytest.raises(NotAfterCutoverError, match="HSET"):
+        pipeline().execute()
+    answers = pipeline().execute(raise_on_error=False)
+    assert [NotAfterCutoverError, WriteRefusedError, int] == [type(each) for each in answers]
+    assert 2 == answers[2]
+
+
+def test_a_pipeline_does_no_command_twice(world: RealWorld, plain: Any, migration: Migration) -> None:
+    """Not even where the server refuses one before it: by rights that its user lacks inside of scripts."""
+    plain.acl_setuser("app", enabled=True, nopass=True, keys="*", categories=["+@all"], commands=["-append"])
+    url = urlsplit(world.settings.source)
+    with redis.Redis.from_url(urlunsplit(url._replace(netloc=f"app:x@{url.hostname}:{url.port}"))) as own:
+        client = migration.redis(own)
+        client.set("client:2", 1)
+        pipe = client.pipeline(transaction=False).append("client:1", "x").incr("client:2").get("client:2")
+        refused, *done = pipe.execute(raise_on_error=False)
+    plain.acl_deluser("app")
+
+    assert isinstance(refused, redis.exceptions.NoPermissionError)
+    assert [2, b"2"] == done
+
+
+@pytest.mark.parametrize("fixture", ["redis_url", "redis6_url"])
+def test_a_server_without_memory_takes_what_frees_some(
+    fixture: str, request: pytest.FixtureRequest, database: str, tmp_path: Path
+) -> None:
+    """As on the bare client; what would need memory is refused by the server."""
+    with closing(RealWorld(MAPPING, tmp_path, request.getfixturevalue(fixture), database)) as world:
+        with Migration.open(world.settings) as migration, redis.Redis.from_url(world.settings.source) as plain:
+            client: Any = migration.redis(plain)
+            client.set("client:1", 1)
+            client.rpush("client:2", "a", "b")
+            plain.config_set("maxmemory", 1)
+            try:
+                found = outcomes(client, [lambda c: c.expire("client:1", 100), lambda c: c.lpop("client:2")])
+                found += client.pipeline(transaction=False).delete("client:1", "client:2").execute()
+                with pytest.raises(redis.ResponseError, match="not allowed when used memory"):
+                    client.set("client:1", 1)
+            finally:
+                plain.config_set("maxmemory", 0)
+
+        assert [True, b"a", 2] == found
+        assert ["client:1", "client:2"] == marked(world)
+
+
+def test_a_fence_of_a_later_protocol_is_told(plain: Any, client: Any) -> None:
+    """With what to do about it, whatever way the command goes."""
+    client.set("client:1", 1)
+    plain.hset("kvm:f:{kvm}:shop", "proto", 2)
+    for act in (
+        lambda: client.set("client:1", 2),
+        lambda: client.pipeline().set("client:1", 2).execute(),
+        lambda: client.pipeline(transaction=False).set("client:1", 2).execute(),
+    ):
+        with pytest.raises(SourceError, match="the fence is of protocol 2") as caught:
+            act()
+        assert "upgrade" in caught.value.hint
+    plain.hset("kvm:f:{kvm}:shop", "proto", 1)
+    assert b"1" == client.get("client:1")
+
+
+def test_pipelines_of_modules_are_fenced(world: RealWorld, client: Any) -> None:
+    """Those that the commands of the server's modules make, with their own replies."""
+    for number, module in enumerate((client.json(), client.ts(), client.ft())):
+        pipe = module.pipeline()
+        pipe.execute_command("SET", f"client:{number}", 1)
+        assert pipe.execute() in ([True], [b"OK"])
+
+    assert ["client:0", "client:1", "client:2"] == marked(world)
+
+
+def test_a_cache_of_the_client_sees_its_writes(
+    world: RealWorld, migration: Migration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the driver caches, the server takes back when it is written through the fence."""
+    # The driver trusts no older server with this, and they can do it.
+    monkeypatch.setattr(CacheProxyConnection, "MIN_ALLOWED_VERSION", "6.0.0")
+    with redis.Redis.from_url(world.settings.source, protocol=3, cache_config=CacheConfig()) as own:
+        client: Any = migration.redis(own)
+        for number in range(3):
+            client.set("client:1", number)
+            assert str(number).encode() == client.get("client:1") == client.get("client:1")
+        client.pipeline().set("client:1", 5).execute()
+        assert b"5" == client.get("client:1")
+        assert own.get_cache().size > 0
 
 
 def test_a_client_of_another_kind_is_refused(migration: Migration, client: Any) -> None:
