@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.connection import DEFAULT_RESP_VERSION
+from redis.connection import DEFAULT_RESP_VERSION  # type: ignore[attr-defined]  # not exported, and nowhere else in older ones
 from redis.exceptions import (
     ConnectionError,  # noqa: A004 - the driver's own
     ExecAbortError,

@@ -58,7 +58,7 @@ class Link(NamedTuple):
     """
 
     plain: Any
-    callbacks: Mapping[str, Any]
+    callbacks: Mapping[Any, Any]
     commands: Commands
     calls: ClientCalls
 
@@ -368,8 +368,8 @@ def mapped(client: C, commands: Commands, *, scope: str) -> C:
         raise ConfigError("this client is one that `redis` returned already", hint="pass the one that you opened")
     link = Link(plain, plain.response_callbacks, commands, ClientCalls(plain, scope=scope))
     # A class of its own: what the client makes of its class is fenced, too.
-    kind = type(type(plain).__name__, (_below(MappedRedis, type(plain)),), {"_kvmigrate": link})
-    kind.__module__ = type(plain).__module__
+    below = _below(MappedRedis, type(plain))
+    kind: Any = type(below.__name__, (below,), {"_kvmigrate": link, "__module__": below.__module__})
     made: Any = kind.__new__(kind)
     made.__dict__.update(plain.__dict__)
     made._wrapped = plain  # noqa: SLF001 - of its own class
@@ -378,7 +378,8 @@ def mapped(client: C, commands: Commands, *, scope: str) -> C:
 
 def _fenced(pipeline: Any, link: Link) -> Any:
     """Turn a pipeline of the client into one that fences."""
-    pipeline.__class__ = _below(MappedPipeline, type(pipeline))
+    kind: Any = type(pipeline)
+    pipeline.__class__ = _below(MappedPipeline, kind)
     pipeline._kvmigrate = link._replace(callbacks=pipeline.response_callbacks)  # noqa: SLF001 - of its own class
     return pipeline
 
@@ -396,7 +397,7 @@ def _with_pipelines(module: Any, link: Link) -> Any:
 
 
 @cache
-def _below(mixin: type, kind: type) -> Any:
+def _below(mixin: Any, kind: Any) -> Any:
     bases = (mixin,) if issubclass(mixin, kind) else (mixin, kind)
     return type(kind.__name__, bases, {"__module__": kind.__module__})
 

@@ -57,7 +57,7 @@ class AsyncLink(NamedTuple):
     """
 
     plain: Any
-    callbacks: Mapping[str, Any]
+    callbacks: Mapping[Any, Any]
     commands: AsyncCommands
     calls: AsyncClientCalls
 
@@ -367,8 +367,8 @@ def mapped(client: C, commands: AsyncCommands, *, scope: str) -> C:
         raise ConfigError("this client is one that `redis` returned already", hint="pass the one that you opened")
     link = AsyncLink(plain, plain.response_callbacks, commands, AsyncClientCalls(plain, scope=scope))
     # A class of its own: what the client makes of its class is fenced, too.
-    kind = type(type(plain).__name__, (_below(AsyncMappedRedis, type(plain)),), {"_kvmigrate": link})
-    kind.__module__ = type(plain).__module__
+    below = _below(AsyncMappedRedis, type(plain))
+    kind: Any = type(below.__name__, (below,), {"_kvmigrate": link, "__module__": below.__module__})
     made: Any = kind.__new__(kind)
     made.__dict__.update(plain.__dict__)
     made._wrapped = plain  # noqa: SLF001 - of its own class
@@ -377,7 +377,8 @@ def mapped(client: C, commands: AsyncCommands, *, scope: str) -> C:
 
 def _fenced(pipeline: Any, link: AsyncLink) -> Any:
     """Turn a pipeline of the client into one that fences."""
-    pipeline.__class__ = _below(AsyncMappedPipeline, type(pipeline))
+    kind: Any = type(pipeline)
+    pipeline.__class__ = _below(AsyncMappedPipeline, kind)
     pipeline._kvmigrate = link._replace(callbacks=pipeline.response_callbacks)  # noqa: SLF001 - of its own class
     return pipeline
 
@@ -395,7 +396,7 @@ def _with_pipelines(module: Any, link: AsyncLink) -> Any:
 
 
 @cache
-def _below(mixin: type, kind: type) -> Any:
+def _below(mixin: Any, kind: Any) -> Any:
     bases = (mixin,) if issubclass(mixin, kind) else (mixin, kind)
     return type(kind.__name__, bases, {"__module__": kind.__module__})
 
