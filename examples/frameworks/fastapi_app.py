@@ -11,6 +11,7 @@ import redis.asyncio
 from fastapi import Body, FastAPI, HTTPException, Query
 
 from kvmigrate import AsyncMigration
+from kvmigrate.hints import ReadHints
 
 migration = AsyncMigration.open()  # KVMIGRATE_MAPPING, KVMIGRATE_SOURCE, KVMIGRATE_TARGET, or kvmigrate.toml
 
@@ -27,6 +28,7 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 
 
 app = FastAPI(lifespan=lifespan)
+app.add_middleware(ReadHints().asgi)  # names requests that read key by key
 
 
 @app.put("/baskets/{name}", status_code=204)

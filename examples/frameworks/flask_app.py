@@ -9,6 +9,7 @@ import redis
 from flask import Flask, abort, request
 
 from kvmigrate import Migration
+from kvmigrate.hints import ReadHints
 
 migration = Migration.open()  # KVMIGRATE_MAPPING, KVMIGRATE_SOURCE, KVMIGRATE_TARGET, or kvmigrate.toml
 
@@ -16,6 +17,7 @@ kv = redis.Redis.from_url(migration.settings.need_source(), decode_responses=Tru
 kv = migration.redis(kv)  # the one line
 
 app = Flask(__name__)
+app.wsgi_app = ReadHints().wsgi(app.wsgi_app)  # names requests that read key by key
 
 
 @app.put("/baskets/<name>")

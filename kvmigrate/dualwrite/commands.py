@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from kvmigrate.dualwrite.command_use import CommandUse
 from kvmigrate.dualwrite.redis_commands import COMMANDS, UNKNOWN, Command, Form, Kind, fields_changed, waited
+from kvmigrate.dualwrite.request_reads import count_read
 from kvmigrate.dualwrite.served import Served
 from kvmigrate.dualwrite.store import Store
 from kvmigrate.errors import CommandRefusedError, NotAfterCutoverError
@@ -67,8 +68,10 @@ class Commands:
         is_read = kind is _READ
         if not command.served:
             self._use.count(command.name or str(args[0])[:50], [self._name_of(text) or "" for text in mapped])
-        if is_read and not is_piped and self._store.surely_in_store:
-            return None
+        if is_read and not is_piped:
+            count_read(mapped[0], self._lens)
+            if self._store.surely_in_store:
+                return None
         if command.form is _REFUSED:
             self._refuse(command, args, mapped[0])
         encode = encoder.encode
