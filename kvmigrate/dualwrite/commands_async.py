@@ -16,6 +16,7 @@ from kvmigrate.stores.client_base_async import AsyncSend
 from kvmigrate.stores.client_plan import Encoder, Plan
 from kvmigrate.transform.keys.route import RouteKind
 from kvmigrate.transform.lens import Lens
+from kvmigrate.transform.mapping import Decode
 
 _MOST_ARGUMENTS = 7000
 """Scripts cannot hand on more."""
@@ -25,6 +26,7 @@ _MOST_NAMES = 10_000
 _STORE = Authority.STORE
 _SCRIPT, _REFUSED = Form.SCRIPT, Form.REFUSED
 _READ, _FREE, _UNKNOWN = Kind.READ, Kind.FREE, Kind.UNKNOWN
+_IN_PARTS = frozenset({Decode.LIST, Decode.SET})
 _AFTER = "write it through `Migration.store`, or take the command out before the authority moves"
 
 
@@ -35,6 +37,7 @@ class AsyncCommands:
         """Route keys by *lens*, and act through *store*; *use* counts what will not work after the cut-over."""
         self._lens, self._store, self._use = lens, store, use
         self._served = AsyncServed(store)
+        self._has_parts = lens.has_exploding or any(each.decode in _IN_PARTS for each in lens.mapping.entities)
         # Most programs use the same keys again and again. Replaced whole, so that threads need no lock.
         self._names: dict[str, str | None] = {}
 
@@ -64,7 +67,7 @@ class AsyncCommands:
             if not mapped:
                 return None
         is_read = kind is _READ
-        if not command.served:
+        if not command.served or (self._has_parts and any(map(self._is_in_parts, mapped))):
             self._use.count(command.name or str(args[0])[:50], [self._name_of(text) or "" for text in mapped])
         if is_read and not is_piped:
             count_read(mapped[0], self._lens)
@@ -159,6 +162,11 @@ class AsyncCommands:
             self._names = names = {}
         names[key] = name
         return name
+
+    def _is_in_parts(self, key: str) -> bool:
+        """Whether the store alone writes what stands there."""
+        entity = self._lens.route(key).entity
+        return self._lens.explodes(key) or (entity is not None and entity.decode in _IN_PARTS)
 
     def _marks(
         self, command: Command, raw: Sequence[bytes], mapped: Sequence[str], *, is_single: bool

@@ -6,6 +6,8 @@ import enum
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from kvmigrate.dualwrite.served_commands import AT_ONE_KEY
+
 Arguments = Sequence[Any]
 """A command as a client sends it: its name, which is one word, then its arguments."""
 
@@ -320,8 +322,8 @@ _FREEING = frozenset(
 )
 """Writes that a server without memory runs."""
 
-_SERVED = frozenset("GET SET SETEX PSETEX SETNX GETSET GETDEL DEL UNLINK EXISTS MGET".split())
-"""What works on a mapped key that holds JSON while the tables are the authority."""
+_SERVED = frozenset("GET SET SETEX PSETEX SETNX GETSET GETDEL DEL UNLINK EXISTS MGET MSET".split()) | set(AT_ONE_KEY)
+"""What works on a mapped key that holds JSON, or is a hash, while the tables are the authority."""
 
 ALWAYS_REFUSED = {
     "FLUSHALL": "it would take the fence, the clock and the marks away with the data; delete keys by name",

@@ -170,6 +170,10 @@ class Store:
         """Return what stands under a key, as the side holds it that is read now."""
         return self._read(key)
 
+    def tables_now_ms(self) -> int:
+        """Return the clock of the tables, in milliseconds since 1970."""
+        return self.way().tables.now_ms(deadline_s=self._patience.tables_s)
+
     def entity(self, key: str) -> Entity:
         """Return the entity of a key. Raises `UnmappedKeyError`."""
         return need_entity(key, self._lens)

@@ -168,6 +168,10 @@ class AsyncStore:
         """Return what stands under a key, as the side holds it that is read now."""
         return await self._read(key)
 
+    async def tables_now_ms(self) -> int:
+        """Return the clock of the tables, in milliseconds since 1970."""
+        return await self.way().tables.now_ms(deadline_s=self._patience.tables_s)
+
     def entity(self, key: str) -> Entity:
         """Return the entity of a key. Raises `UnmappedKeyError`."""
         return need_entity(key, self._lens)

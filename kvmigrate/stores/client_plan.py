@@ -14,6 +14,10 @@ class Encoder(Protocol):
         ...
 
 
+class DeclinedError(Exception):
+    """A server would answer with an error, and do nothing. Its text is the server's; never leaves this package."""
+
+
 class Plan(NamedTuple):
     """One command that names a mapped key.
 

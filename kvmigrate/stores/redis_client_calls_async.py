@@ -49,7 +49,13 @@ class Aborted(Exception):  # noqa: N818 - never leaves this package
 
 
 class AsyncClientCalls:
-    """Speaks to the server of one client, on its connections. For all its threads or tasks."""
+    """Speaks to the server of one client, on its connections. For all its threads or tasks.
+
+    Attributes:
+        encoder: The client's rules.
+
+        resp: The version of the protocol that the client speaks, 2 or 3.
+    """
 
     def __init__(self, client: Redis, *, scope: str) -> None:
         """Connect to nothing yet. Raises `ConfigError` where it is no client of one server."""
@@ -58,7 +64,7 @@ class AsyncClientCalls:
         self._caller = AsyncRedisCaller(self._place)
         self._keys = AloneKeys(scope).of(b"")
         self.encoder = ClientEncoder(untyped.get_encoder())
-        self._resp = int(untyped.connection_pool.connection_kwargs.get("protocol") or DEFAULT_RESP_VERSION)
+        self.resp = int(untyped.connection_pool.connection_kwargs.get("protocol") or DEFAULT_RESP_VERSION)
 
     @property
     def own_keys(self) -> Sequence[bytes]:
@@ -170,7 +176,7 @@ class AsyncClientCalls:
     def _rest(self, plan: Plan, epoch: int) -> Words:
         keys = [to_bytes(key) for key in plan.keys]
         members = keys if plan.marks is plan.keys else [to_bytes(mark) for mark in plan.marks]
-        resp = self._resp if plan.is_native else 2
+        resp = self.resp if plan.is_native else 2
         return (3 + len(keys), *self._keys[:3], *keys, epoch, resp, len(members), *members, *plan.args)
 
     def _text_head(self, called: Script) -> Words:

@@ -32,7 +32,7 @@ from kvmigrate.errors import (
 from kvmigrate.model import Fence
 from kvmigrate.stores.client_base import Commands
 from kvmigrate.stores.client_errors import is_of_scripts, lost, raise_as_client
-from kvmigrate.stores.client_plan import Plan
+from kvmigrate.stores.client_plan import DeclinedError, Plan
 from kvmigrate.stores.redis_client_calls import LISTING, Aborted, ClientCalls, answer_in
 
 C = TypeVar("C")
@@ -77,8 +77,13 @@ class Link(NamedTuple):
                 [raw] = self._alone(plan)
         except Aborted as exc:
             raise exc.error from None
+        except DeclinedError as exc:
+            raise ResponseError(str(exc)) from None
         except (SourceError, AmbiguousWriteError) as exc:
             raise_as_client(exc)
+        if isinstance(raw, dict) and self.calls.resp == 2:
+            # Maps of the tables; those of a server have their shape already.
+            raw = [part for pair in raw.items() for part in pair]
         if isinstance(raw, ResponseError):
             raise raw
         return self.finished(raw, args, options)

@@ -31,7 +31,7 @@ from kvmigrate.errors import (
 from kvmigrate.model import Fence
 from kvmigrate.stores.client_base_async import AsyncCommands
 from kvmigrate.stores.client_errors import is_of_scripts, lost, raise_as_client
-from kvmigrate.stores.client_plan import Plan
+from kvmigrate.stores.client_plan import DeclinedError, Plan
 from kvmigrate.stores.redis_client_calls_async import LISTING, Aborted, AsyncClientCalls, answer_in
 
 C = TypeVar("C")
@@ -76,8 +76,13 @@ class AsyncLink(NamedTuple):
                 [raw] = await self._alone(plan)
         except Aborted as exc:
             raise exc.error from None
+        except DeclinedError as exc:
+            raise ResponseError(str(exc)) from None
         except (SourceError, AmbiguousWriteError) as exc:
             raise_as_client(exc)
+        if isinstance(raw, dict) and self.calls.resp == 2:
+            # Maps of the tables; those of a server have their shape already.
+            raw = [part for pair in raw.items() for part in pair]
         if isinstance(raw, ResponseError):
             raise raw
         return await self.finished(raw, args, options)
