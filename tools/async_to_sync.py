@@ -55,6 +55,7 @@ RULES: tuple[tuple[str, str], ...] = (
     (r"await ", ""),
     (r"Awaitable\[(\w+)\]", r"\1"),
     (r"aclose", "close"),
+    (r"disconnect\(nowait=True\)", "disconnect()"),
     (r"redis\.asyncio", "redis"),
     (r"asyncio\.sleep\b", "time.sleep"),
     (r"asyncio\.to_thread\(([\w.]+)\)", r"\1()"),

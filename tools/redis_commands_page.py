@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from kvmigrate.dualwrite.redis_commands import ALWAYS_REFUSED, COMMANDS, Command, Form, Kind  # noqa: E402 - see above
+from kvmigrate.dualwrite.served_commands import OF_HASHES  # noqa: E402 - see above
 
 PAGE = ROOT / "docs/reference/redis-commands.md"
 
@@ -47,9 +48,10 @@ knows what it changes.
 MIDDLE = """
 ## While the tables are the authority
 
-In the stages rampdown and complete these go on, for keys that hold JSON; everything else that names a mapped key raises
-`NotAfterCutoverError`, with nothing done. Its uses before are counted: `kvmigrate stage show` tells them, and the
-[gate](../commands/stage.md) into rampdown wants that there was none for 7 days.
+In the stages rampdown and complete these go on, for keys that hold JSON and, as far as they are of hashes, for entities
+with `decode: hash`; everything else that names a mapped key raises `NotAfterCutoverError`, with nothing done. Its uses
+before are counted: `kvmigrate stage show` tells them, and the [gate](../commands/stage.md) into rampdown wants that
+there was none for 7 days.
 
 """
 
@@ -65,6 +67,15 @@ SERVED = {
     "GETDEL": "",
     "DEL": "all keys mapped; each is a step of its own",
     "UNLINK": "as DEL",
+    "MSET": "all keys mapped; each is a step of its own",
+    **dict.fromkeys(("INCR", "INCRBY", "DECR", "DECRBY"), "of a JSON number; its expiry stays"),
+    "INCRBYFLOAT": "as INCR, with 17 digits at most",
+    **dict.fromkeys(("EXPIRE", "PEXPIRE", "EXPIREAT", "PEXPIREAT"), "with NX, XX, GT, LT; by the clock of the tables"),
+    **dict.fromkeys(("PERSIST", "EXPIRETIME", "PEXPIRETIME"), ""),
+    **dict.fromkeys(("TTL", "PTTL"), "by the clock of the tables"),
+    "GETEX": "with EX, PX, EXAT, PXAT, PERSIST",
+    **dict.fromkeys(sorted(OF_HASHES - {"HINCRBYFLOAT"}), "of an entity with `decode: hash`"),
+    "HINCRBYFLOAT": "of an entity with `decode: hash`, with 17 digits at most",
 }
 
 TAIL = """
@@ -114,8 +125,11 @@ def _marked(command: Command) -> str:
 
 def _served() -> Iterator[str]:
     yield "| command | how |\n|---|---|\n"
+    groups: dict[str, list[str]] = {}
     for name, how in SERVED.items():
-        yield f"| {name} | {how or 'as ever'} |\n"
+        groups.setdefault(how, []).append(name)
+    for how, names in groups.items():
+        yield f"| {', '.join(names)} | {how or 'as ever'} |\n"
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from kvmigrate.dualwrite.command_use import CommandUse
 from kvmigrate.dualwrite.redis_commands import COMMANDS, UNKNOWN, Command, Form, Kind, fields_changed, waited
+from kvmigrate.dualwrite.request_reads import count_read
 from kvmigrate.dualwrite.served import Served
 from kvmigrate.dualwrite.store import Store
 from kvmigrate.errors import CommandRefusedError, NotAfterCutoverError
@@ -17,6 +18,7 @@ from kvmigrate.stores.client_base import Send
 from kvmigrate.stores.client_plan import Encoder, Plan
 from kvmigrate.transform.keys.route import RouteKind
 from kvmigrate.transform.lens import Lens
+from kvmigrate.transform.mapping import Decode
 
 _MOST_ARGUMENTS = 7000
 """Scripts cannot hand on more."""
@@ -26,6 +28,7 @@ _MOST_NAMES = 10_000
 _STORE = Authority.STORE
 _SCRIPT, _REFUSED = Form.SCRIPT, Form.REFUSED
 _READ, _FREE, _UNKNOWN = Kind.READ, Kind.FREE, Kind.UNKNOWN
+_IN_PARTS = frozenset({Decode.LIST, Decode.SET})
 _AFTER = "write it through `Migration.store`, or take the command out before the authority moves"
 
 
@@ -36,6 +39,7 @@ class Commands:
         """Route keys by *lens*, and act through *store*; *use* counts what will not work after the cut-over."""
         self._lens, self._store, self._use = lens, store, use
         self._served = Served(store)
+        self._has_parts = lens.has_exploding or any(each.decode in _IN_PARTS for each in lens.mapping.entities)
         # Most programs use the same keys again and again. Replaced whole, so that threads need no lock.
         self._names: dict[str, str | None] = {}
 
@@ -65,10 +69,12 @@ class Commands:
             if not mapped:
                 return None
         is_read = kind is _READ
-        if not command.served:
+        if not command.served or (self._has_parts and any(map(self._is_in_parts, mapped))):
             self._use.count(command.name or str(args[0])[:50], [self._name_of(text) or "" for text in mapped])
-        if is_read and not is_piped and self._store.surely_in_store:
-            return None
+        if is_read and not is_piped:
+            count_read(mapped[0], self._lens)
+            if self._store.surely_in_store:
+                return None
         if command.form is _REFUSED:
             self._refuse(command, args, mapped[0])
         encode = encoder.encode
@@ -76,7 +82,7 @@ class Commands:
         marks = () if is_read else self._marks(command, raw, mapped, is_single=is_single)
         in_script = command.form is _SCRIPT and len(raw) <= _MOST_ARGUMENTS
         waits_s = waited(command.name, raw)
-        return Plan(command.name, raw, keys, mapped, marks, is_read, in_script, command.native, waits_s)
+        return Plan(command.name, raw, keys, mapped, marks, is_read, in_script, command.native, command.frees, waits_s)
 
     def _several(self, command: Command, args: Sequence[Any], encoder: Encoder) -> tuple[Sequence[str], Sequence[str]]:
         """Return the keys, and those of them that the mapping names."""
@@ -158,6 +164,11 @@ class Commands:
             self._names = names = {}
         names[key] = name
         return name
+
+    def _is_in_parts(self, key: str) -> bool:
+        """Whether the store alone writes what stands there."""
+        entity = self._lens.route(key).entity
+        return self._lens.explodes(key) or (entity is not None and entity.decode in _IN_PARTS)
 
     def _marks(
         self, command: Command, raw: Sequence[bytes], mapped: Sequence[str], *, is_single: bool

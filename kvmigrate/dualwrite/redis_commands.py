@@ -6,6 +6,8 @@ import enum
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from kvmigrate.dualwrite.served_commands import AT_ONE_KEY
+
 Arguments = Sequence[Any]
 """A command as a client sends it: its name, which is one word, then its arguments."""
 
@@ -72,6 +74,8 @@ class Command(NamedTuple):
 
         why: The reason of a refusal.
 
+        frees: It takes no memory: a server without any runs it.
+
         is_single: Its only key is its first argument, which it changes if it changes any.
     """
 
@@ -83,6 +87,7 @@ class Command(NamedTuple):
     native: bool = True
     served: bool = False
     why: str = ""
+    frees: bool = False
     is_single: bool = False
 
     def key_places(self, args: Arguments) -> Iterator[int]:
@@ -128,6 +133,10 @@ def stored_by(name: str, args: Arguments) -> Iterator[int]:
     """Yield the numbers of the keys that an option of the command names for what it changes."""
     if name == "XREADGROUP":
         yield from streams(args)
+        return
+    if name == "MIGRATE":
+        listed = [number for number in range(6, len(args)) if word(args[number]) == "KEYS"]
+        yield from range(listed[0] + 1 if listed else len(args), len(args))
         return
     options = _STORING.get(name)
     if options is None:
@@ -205,14 +214,14 @@ _WRITES_ONE = """
 """.split()
 """Writes of the key behind their name."""
 
-_WRITES_ONE_NULLS = "BITFIELD HEXPIRE HEXPIREAT HGETDEL HGETEX HPERSIST HPEXPIRE HPEXPIREAT".split()
+_WRITES_ONE_NULLS = "HEXPIRE HEXPIREAT HGETDEL HGETEX HPERSIST HPEXPIRE HPEXPIREAT".split()
 """As `_WRITES_ONE`; there may be nulls in what they answer."""
 
 _WRITES_ONE_NATIVE = """
-    JSON.ARRAPPEND JSON.ARRINSERT JSON.ARRPOP JSON.ARRTRIM JSON.NUMINCRBY JSON.NUMMULTBY JSON.STRAPPEND JSON.TOGGLE
-    XAUTOCLAIM XCLAIM
+    BITFIELD JSON.ARRAPPEND JSON.ARRINSERT JSON.ARRPOP JSON.ARRTRIM JSON.NUMINCRBY JSON.NUMMULTBY JSON.STRAPPEND
+    JSON.TOGGLE XAUTOCLAIM XCLAIM
 """.split()
-"""As `_WRITES_ONE`; both versions of the protocol say it in ways that no script can."""
+"""As `_WRITES_ONE`; they answer in ways that no script can: shapes, or integers that no double holds."""
 
 _WRITES_MORE: dict[str, tuple[tuple[Where, ...], tuple[Where, ...]]] = {
     "BITOP": ((Where(2, -1),), (_SECOND,)),
@@ -300,16 +309,26 @@ _READS_MORE = {
 _FREE = """
     ACL ASKING AUTH BGREWRITEAOF BGSAVE CLIENT CLUSTER COMMAND CONFIG DBSIZE DEBUG DISCARD ECHO EXEC FAILOVER FUNCTION
     HELLO INFO KEYS LASTSAVE LATENCY LOLWUT MODULE MONITOR MULTI PING PSUBSCRIBE PUBLISH PUBSUB PUNSUBSCRIBE QUIT
-    RANDOMKEY READONLY READWRITE REPLICAOF RESET ROLE SAVE SCAN SCRIPT SELECT SENTINEL SHUTDOWN SLAVEOF SLOWLOG
+    RANDOMKEY READONLY READWRITE REPLICAOF RESET ROLE SAVE SCAN SCRIPT SENTINEL SHUTDOWN SLAVEOF SLOWLOG
     SPUBLISH SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE TIME UNSUBSCRIBE UNWATCH WAIT WAITAOF
 """.split()
 
-_SERVED = frozenset("GET SET SETEX PSETEX SETNX GETSET GETDEL DEL UNLINK EXISTS MGET".split())
-"""What works on a mapped key that holds JSON while the tables are the authority."""
+_FREEING = frozenset(
+    """
+    DEL DELEX EXPIRE EXPIREAT GETDEL GETEX HDEL HGETDEL HPERSIST JSON.CLEAR JSON.DEL JSON.FORGET LMPOP LPOP LREM LTRIM
+    MOVE PERSIST PEXPIRE PEXPIREAT RENAME RENAMENX RPOP SMOVE SPOP SREM UNLINK VREM XACK XACKDEL XDEL XDELEX XTRIM ZMPOP
+    ZPOPMAX ZPOPMIN ZREM ZREMRANGEBYLEX ZREMRANGEBYRANK ZREMRANGEBYSCORE
+    """.split()
+)
+"""Writes that a server without memory runs."""
+
+_SERVED = frozenset("GET SET SETEX PSETEX SETNX GETSET GETDEL DEL UNLINK EXISTS MGET MSET".split()) | set(AT_ONE_KEY)
+"""What works on a mapped key that holds JSON, or is a hash, while the tables are the authority."""
 
 ALWAYS_REFUSED = {
     "FLUSHALL": "it would take the fence, the clock and the marks away with the data; delete keys by name",
     "FLUSHDB": "it would take the fence, the clock and the marks away with the data; delete keys by name",
+    "SELECT": "a connection that is in another database writes where no fence is; make a client for that database",
     "SWAPDB": "it would put other data under the fence; copy what you need",
 }
 """Commands that are refused whatever they name, with the reason."""
@@ -350,6 +369,7 @@ def _commands() -> Iterator[Command]:
 
 COMMANDS: dict[str, Command] = {
     each.name: each._replace(
+        frees=each.name in _FREEING,
         served=each.name in _SERVED or each.kind is Kind.FREE,
         is_single=each.keys == (_ONE,) and each.name not in _STORING,
     )

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
+from kvmigrate.dualwrite.served_commands import AT_ONE_KEY, OF_HASHES, READS_CLOCK, Found, UnservedError, left_by
 from kvmigrate.dualwrite.store_async import AsyncStore
 from kvmigrate.dualwrite.value import item_of
 from kvmigrate.dualwrite.write import Write
 from kvmigrate.errors import DeadlineError, NotAfterCutoverError, UnmappedKeyError
 from kvmigrate.model import Item
 from kvmigrate.stores.client_plan import Plan
+from kvmigrate.transform.mapping import Decode
 
 _OK = b"OK"
 _TRY_S = 5.0
@@ -48,6 +50,8 @@ class AsyncServed:
         """Do what is planned; return the answer as a server gives it.
 
         Raises:
+            DeclinedError: a server would answer with this error.
+
             NotAfterCutoverError: it names other keys, too, or values or options that only the store knows.
 
             What `AsyncStore` raises.
@@ -67,7 +71,32 @@ class AsyncServed:
                 return sum([await self._delete(plan, key) is not None for key in dict.fromkeys(plan.keys)])
             case "GETDEL":
                 return _text_of(plan, await self._delete(plan, plan.keys[0]))
+            case "MSET":
+                # Each is a step of its own, and the last of one key is the one that stays.
+                for key, value in dict(zip(plan.keys, plan.args[2::2], strict=True)).items():
+                    await self._set(plan._replace(keys=[key]), value, _Options())
+                return _OK
+        if plan.name in AT_ONE_KEY:
+            return await self._at_one_key(plan)
         raise _refused(plan, "it works on the store alone")
+
+    async def _at_one_key(self, plan: Plan) -> Any:
+        key, until = plan.keys[0], monotonic() + _TRY_S
+        while True:
+            item = await self._item(plan, key)
+            if item is None and plan.name in OF_HASHES and self._store.entity(key).decode is not Decode.HASH:
+                raise _refused(plan, "the mapping has no hash there")
+            now_ms = await self._store.tables_now_ms() if plan.name in READS_CLOCK else 0
+            try:
+                left = left_by(Found(plan.name, key, plan.args[2:], item, now_ms))
+            except UnservedError as exc:
+                raise _refused(plan, str(exc)) from None
+            if not left.is_changed:
+                return left.reply
+            # An expiry is no part of what must stand there still: of two at once, one is the last.
+            if await self._wrote(Write(key, left.item, expect=item, only_new=item is None)):
+                return left.reply
+            await _again(key, until)
 
     async def _answer_set(self, plan: Plan) -> Any:
         args = plan.args
@@ -85,7 +114,7 @@ class AsyncServed:
         try:
             return await self._store.item(key)
         except UnmappedKeyError:
-            raise _refused(plan, "it holds a list or a set, which only the store writes") from None
+            raise _refused(plan, "it is no single item, or a list or a set") from None
 
     async def _value(self, plan: Plan, key: str) -> bytes | None:
         return _text_of(plan, await self._item(plan, key))

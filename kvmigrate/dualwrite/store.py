@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any
 
 from kvmigrate.dualwrite.fence import Belief
+from kvmigrate.dualwrite.request_reads import count_read
 from kvmigrate.dualwrite.value import Raw, item_of, need_entity, raw_of, value_of
 from kvmigrate.dualwrite.way import Connections, Way
 from kvmigrate.dualwrite.write import Patience, Write
@@ -59,11 +60,13 @@ class Store:
         Raises:
             BadValueError: what stands there is no JSON.
         """
+        count_read(key, self._lens)
         item = self._read(key)
         return None if item is None else value_of(item)
 
     def get_raw(self, key: str) -> Raw | None:
         """Return what stands there: JSON text as ``bytes``, a hash as its fields, ``None`` where there is nothing."""
+        count_read(key, self._lens)
         item = self._read(key)
         return None if item is None else raw_of(item)
 
@@ -167,6 +170,10 @@ class Store:
     def item(self, key: str) -> Item | None:
         """Return what stands under a key, as the side holds it that is read now."""
         return self._read(key)
+
+    def tables_now_ms(self) -> int:
+        """Return the clock of the tables, in milliseconds since 1970."""
+        return self.way().tables.now_ms(deadline_s=self._patience.tables_s)
 
     def entity(self, key: str) -> Entity:
         """Return the entity of a key. Raises `UnmappedKeyError`."""

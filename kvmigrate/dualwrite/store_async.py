@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any
 
 from kvmigrate.dualwrite.fence_async import Belief
+from kvmigrate.dualwrite.request_reads import count_read
 from kvmigrate.dualwrite.value import Raw, item_of, need_entity, raw_of, value_of
 from kvmigrate.dualwrite.way_async import AsyncConnections, AsyncWay
 from kvmigrate.dualwrite.write import Patience, Write
@@ -57,11 +58,13 @@ class AsyncStore:
         Raises:
             BadValueError: what stands there is no JSON.
         """
+        count_read(key, self._lens)
         item = await self._read(key)
         return None if item is None else value_of(item)
 
     async def get_raw(self, key: str) -> Raw | None:
         """Return what stands there: JSON text as ``bytes``, a hash as its fields, ``None`` where there is nothing."""
+        count_read(key, self._lens)
         item = await self._read(key)
         return None if item is None else raw_of(item)
 
@@ -165,6 +168,10 @@ class AsyncStore:
     async def item(self, key: str) -> Item | None:
         """Return what stands under a key, as the side holds it that is read now."""
         return await self._read(key)
+
+    async def tables_now_ms(self) -> int:
+        """Return the clock of the tables, in milliseconds since 1970."""
+        return await self.way().tables.now_ms(deadline_s=self._patience.tables_s)
 
     def entity(self, key: str) -> Entity:
         """Return the entity of a key. Raises `UnmappedKeyError`."""

@@ -13,6 +13,11 @@ from redis.exceptions import (
 
 from kvmigrate.errors import AmbiguousWriteError, SourceError
 
+OF_FENCE = ("KVMSTALE", "KVMNOFENCE", "KVMPROTO")
+"""How what the functions refuse begins."""
+
+_OF_SCRIPTS = ("from script", "from lua script", "executing the script", "incrbyfloat in a script", ": -oom ")
+
 _HINT = "read the key, then decide whether to write again"
 
 
@@ -31,8 +36,8 @@ def lost(exc: BaseException) -> AmbiguousWriteError:
 
 
 def is_of_scripts(exc: object) -> bool:
-    """Whether a server refuses to run a command inside of a script, before anything ran."""
-    return isinstance(exc, ResponseError) and any(word in str(exc) for word in ("from script", "executing the script"))
+    """Whether a server refuses to run a command inside of a script, before anything ran, in words of scripts."""
+    return isinstance(exc, ResponseError) and any(word in str(exc).lower() for word in _OF_SCRIPTS)
 
 
 def raise_as_client(exc: SourceError | AmbiguousWriteError) -> NoReturn:
@@ -41,6 +46,6 @@ def raise_as_client(exc: SourceError | AmbiguousWriteError) -> NoReturn:
     if isinstance(exc, AmbiguousWriteError):
         if isinstance(cause, ConnectionError | TimeoutError | OSError):
             raise lost(cause) from cause
-    elif isinstance(cause, RedisError):
+    elif isinstance(cause, RedisError) and not str(cause).startswith(OF_FENCE):
         raise cause from None
     raise exc

@@ -14,6 +14,10 @@ class Encoder(Protocol):
         ...
 
 
+class DeclinedError(Exception):
+    """A server would answer with an error, and do nothing. Its text is the server's; never leaves this package."""
+
+
 class Plan(NamedTuple):
     """One command that names a mapped key.
 
@@ -34,6 +38,8 @@ class Plan(NamedTuple):
 
         waits_s: It waits so many seconds for what it wants, 0 for ever; ``None`` where it does not wait.
 
+        frees: It takes no memory, so that a server without any runs it, too.
+
         is_native: Its answer may have shapes that only RESP 3 has.
     """
 
@@ -45,4 +51,5 @@ class Plan(NamedTuple):
     is_read: bool
     in_script: bool
     is_native: bool
+    frees: bool = False
     waits_s: float | None = None

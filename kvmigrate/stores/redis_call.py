@@ -118,15 +118,15 @@ class RedisCaller:
             return connection.read_response(disable_decoding=True)
         except ReadOnlyError:
             # The master became a replica: the name may lead to its successor.
-            connection.disconnect(nowait=True)
+            connection.disconnect()
             raise
         except ResponseError:
             raise
         except (ConnectionError, TimeoutError, OSError) as exc:
-            connection.disconnect(nowait=True)
+            connection.disconnect()
             raise self._lost(exc, is_ambiguous=is_write and is_sent) from exc
         except BaseException:
-            connection.disconnect(nowait=True)
+            connection.disconnect()
             raise
         finally:
             self._pool.release(connection)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.connection import DEFAULT_RESP_VERSION  # type: ignore[attr-defined]  # not exported, and nowhere else in older ones
 from redis.exceptions import (
     ConnectionError,  # noqa: A004 - the driver's own
     ExecAbortError,
@@ -17,7 +18,7 @@ from redis.exceptions import (
 from kvmigrate.errors import FenceMissingError, SealedError, StaleError
 from kvmigrate.model import Authority, Fence, Logging
 from kvmigrate.stores.client_encoder import ClientEncoder
-from kvmigrate.stores.client_errors import lost
+from kvmigrate.stores.client_errors import OF_FENCE, lost
 from kvmigrate.stores.client_plan import Plan
 from kvmigrate.stores.redis_call_async import AsyncRedisCaller
 from kvmigrate.stores.redis_change import fence_in, to_bytes
@@ -26,7 +27,8 @@ from kvmigrate.stores.redis_refusal import is_unknown, refusal
 from kvmigrate.stores.redis_script import Script, script
 from kvmigrate.stores.redis_shards import AloneKeys, is_own
 
-_FENCE, _TOUCH, _WRITE = script("fence"), script("touch"), script("write")
+_FENCE, _TOUCH = script("fence"), script("touch")
+_WRITE, _WRITE_FREEING = script("write"), script("write_freeing")
 
 _COUNTERS = frozenset("INCR INCRBY DECR DECRBY HINCRBY".split())
 
@@ -47,7 +49,13 @@ class Aborted(Exception):  # noqa: N818 - never leaves this package
 
 
 class AsyncClientCalls:
-    """Speaks to the server of one client, on its connections. For all its threads or tasks."""
+    """Speaks to the server of one client, on its connections. For all its threads or tasks.
+
+    Attributes:
+        encoder: The client's rules.
+
+        resp: The version of the protocol that the client speaks, 2 or 3.
+    """
 
     def __init__(self, client: Redis, *, scope: str) -> None:
         """Connect to nothing yet. Raises `ConfigError` where it is no client of one server."""
@@ -56,8 +64,7 @@ class AsyncClientCalls:
         self._caller = AsyncRedisCaller(self._place)
         self._keys = AloneKeys(scope).of(b"")
         self.encoder = ClientEncoder(untyped.get_encoder())
-        protocol = untyped.connection_pool.connection_kwargs.get("protocol")
-        self._resp = 2 if str(protocol) == "2" else 3
+        self.resp = int(untyped.connection_pool.connection_kwargs.get("protocol") or DEFAULT_RESP_VERSION)
 
     @property
     def own_keys(self) -> Sequence[bytes]:
@@ -70,12 +77,12 @@ class AsyncClientCalls:
 
     async def write(self, plan: Plan, epoch: int) -> Any:
         """Run one command with its marks; return its answer. Raises as `AsyncRedisWriter.write`."""
-        reply = await self._caller.call(_WRITE, *self._rest(plan, epoch), is_write=True)
+        reply = await self._caller.call(_called(plan), *self._rest(plan, epoch), is_write=True)
         return answer_in(reply, plan)
 
     def write_call(self, plan: Plan, epoch: int) -> Words:
         """Return the call that `write` makes; `answer_in` finds the answer in its reply."""
-        return (*self._caller.head(_WRITE), *self._rest(plan, epoch))
+        return (*self._caller.head(_called(plan)), *self._rest(plan, epoch))
 
     async def load(self) -> None:
         """Give the server the functions, where it lacks them."""
@@ -83,7 +90,7 @@ class AsyncClientCalls:
 
     def is_refused_by_fence(self, exc: ResponseError) -> bool:
         """Whether an answer says that the fence moved, or that the functions are missing: nothing was done."""
-        return is_unknown(exc) or str(exc).startswith(("KVMSTALE", "KVMNOFENCE"))
+        return is_unknown(exc) or str(exc).startswith(OF_FENCE)
 
     async def transact(self, connection: Any, plans: Sequence[Plan], commands: Sequence[Words]) -> list[Any]:
         """Run commands in one transaction with their marks; return their answers, errors among them.
@@ -169,13 +176,17 @@ class AsyncClientCalls:
     def _rest(self, plan: Plan, epoch: int) -> Words:
         keys = [to_bytes(key) for key in plan.keys]
         members = keys if plan.marks is plan.keys else [to_bytes(mark) for mark in plan.marks]
-        resp = self._resp if plan.is_native else 2
+        resp = self.resp if plan.is_native else 2
         return (3 + len(keys), *self._keys[:3], *keys, epoch, resp, len(members), *members, *plan.args)
 
     def _text_head(self, called: Script) -> Words:
         """As `AsyncRedisCaller.head`, but a script goes as its text: in a transaction nobody could send it anew."""
         head = self._caller.head(called)
         return head if head[0] == b"FCALL" else (b"EVAL", called.text)
+
+
+def _called(plan: Plan) -> Script:
+    return _WRITE_FREEING if plan.frees else _WRITE
 
 
 def answer_in(reply: Any, plan: Plan) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from inspect import isawaitable
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
@@ -18,17 +19,28 @@ from redis.exceptions import (
     WatchError,
 )
 
-from kvmigrate.errors import AmbiguousWriteError, CommandRefusedError, ConfigError, SourceError, StaleError
+from kvmigrate.errors import (
+    AmbiguousWriteError,
+    BadValueError,
+    CommandRefusedError,
+    ConfigError,
+    SourceError,
+    StaleError,
+    WriteRefusedError,
+)
 from kvmigrate.model import Fence
 from kvmigrate.stores.client_base_async import AsyncCommands
 from kvmigrate.stores.client_errors import is_of_scripts, lost, raise_as_client
-from kvmigrate.stores.client_plan import Plan
+from kvmigrate.stores.client_plan import DeclinedError, Plan
 from kvmigrate.stores.redis_client_calls_async import LISTING, Aborted, AsyncClientCalls, answer_in
 
 C = TypeVar("C")
 
 _NOT_FOR_CALLBACKS = frozenset({"keys", EMPTY_RESPONSE, NEVER_DECODE})
 _POLL_S = 0.02
+
+_ANSWERS = (ResponseError, CommandRefusedError, WriteRefusedError, BadValueError)
+"""What one command of a pipeline may raise while the others go on."""
 
 # Most of the driver's own classes has no types.
 _Client: Any = Redis
@@ -40,9 +52,12 @@ class AsyncLink(NamedTuple):
 
     Attributes:
         plain: The client as it was.
+
+        callbacks: What makes the client's replies of the server's answers.
     """
 
     plain: Any
+    callbacks: Mapping[Any, Any]
     commands: AsyncCommands
     calls: AsyncClientCalls
 
@@ -61,8 +76,13 @@ class AsyncLink(NamedTuple):
                 [raw] = await self._alone(plan)
         except Aborted as exc:
             raise exc.error from None
+        except DeclinedError as exc:
+            raise ResponseError(str(exc)) from None
         except (SourceError, AmbiguousWriteError) as exc:
             raise_as_client(exc)
+        if isinstance(raw, dict) and self.calls.resp == 2:
+            # Maps of the tables; those of a server have their shape already.
+            raw = [part for pair in raw.items() for part in pair]
         if isinstance(raw, ResponseError):
             raise raw
         return await self.finished(raw, args, options)
@@ -75,10 +95,9 @@ class AsyncLink(NamedTuple):
             options = {name: value for name, value in options.items() if name not in _NOT_FOR_CALLBACKS}
         if not never and self.calls.encoder.decodes:
             raw = self.calls.encoder.decoded(raw)
-        callbacks = self.plain.response_callbacks
-        if args[0] not in callbacks:
+        if args[0] not in self.callbacks:
             return raw
-        made = callbacks[args[0]](raw, **options)
+        made = self.callbacks[args[0]](raw, **options)
         return await made if isawaitable(made) else made
 
     async def without_own(self, args: Sequence[Any], options: dict[str, Any], answer: Any) -> Any:
@@ -169,9 +188,19 @@ class AsyncMappedRedis(_Client):  # type: ignore[misc]  # see above
 
     def pipeline(self, *args: Any, **options: Any) -> Any:
         """As the client's own."""
-        made: Any = super().pipeline(*args, **options)
-        made.__class__ = _below(AsyncMappedPipeline, type(made), self._kvmigrate)
-        return made
+        return _fenced(super().pipeline(*args, **options), self._kvmigrate)
+
+    def json(self, *args: Any, **options: Any) -> Any:
+        """As the client's own."""
+        return _with_pipelines(super().json(*args, **options), self._kvmigrate)
+
+    def ft(self, *args: Any, **options: Any) -> Any:
+        """As the client's own."""
+        return _with_pipelines(super().ft(*args, **options), self._kvmigrate)
+
+    def ts(self, *args: Any, **options: Any) -> Any:
+        """As the client's own."""
+        return _with_pipelines(super().ts(*args, **options), self._kvmigrate)
 
     async def aclose(self, *args: Any, **options: Any) -> None:
         """As the client's own."""
@@ -227,7 +256,11 @@ class AsyncMappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
             raise_as_client(exc)
         finally:
             await self.reset()
-        if raise_on_error:
+        first = next((each for each in answers if isinstance(each, Exception)), None)
+        if raise_on_error and first is not None:
+            # The driver's own way knows errors of the server alone.
+            if not isinstance(first, ResponseError):
+                raise first
             self.raise_first_error(stack, answers)
         return answers
 
@@ -269,12 +302,14 @@ class AsyncMappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
         answers: list[Any] = []
         if fence is not None and all(plan.is_read or plan.in_script for plan in mapped):
             answers = await self._at_once(stack, plans, fence.epoch)
-        refused = next((number for number, each in enumerate(answers) if _is_refused(link, each)), len(answers))
-        if refused < len(answers):
+        refused = [plan is not None and _is_refused(link, each) for plan, each in zip(plans, answers, strict=False)]
+        if any(refused):
             link.commands.forget()
-        for number in range(refused, len(stack)):
+        first = refused.index(True) if any(refused) else len(answers)
+        for number in range(first, len(stack)):
             (args, options), plan = stack[number], plans[number]
-            if plan is None and number < len(answers):
+            # What was done is never done twice; a read may be behind a write that only comes now.
+            if number < len(answers) and not (plan is not None and (refused[number] or plan.is_read)):
                 continue
             answers[number : number + 1] = [await self._one(plan, args, options)]
         return answers
@@ -285,7 +320,7 @@ class AsyncMappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
             if plan is None:
                 return await link.plain.execute_command(*args, **options)
             return await link.done(plan, args, options)
-        except (ResponseError, CommandRefusedError) as exc:
+        except _ANSWERS as exc:
             return exc
 
     async def _at_once(self, stack: list[Any], plans: Sequence[Plan | None], epoch: int) -> list[Any]:
@@ -335,17 +370,40 @@ def mapped(client: C, commands: AsyncCommands, *, scope: str) -> C:
         )
     if isinstance(plain, AsyncMappedRedis):
         raise ConfigError("this client is one that `redis` returned already", hint="pass the one that you opened")
-    link = AsyncLink(plain, commands, AsyncClientCalls(plain, scope=scope))
-    kind = _below(AsyncMappedRedis, type(plain), link)
+    link = AsyncLink(plain, plain.response_callbacks, commands, AsyncClientCalls(plain, scope=scope))
+    # A class of its own: what the client makes of its class is fenced, too.
+    below = _below(AsyncMappedRedis, type(plain))
+    kind: Any = type(below.__name__, (below,), {"_kvmigrate": link, "__module__": below.__module__})
     made: Any = kind.__new__(kind)
     made.__dict__.update(plain.__dict__)
     made._wrapped = plain  # noqa: SLF001 - of its own class
     return made  # type: ignore[no-any-return]  # a subclass of the client's own class
 
 
-def _below(mixin: type, kind: type, link: AsyncLink) -> Any:
+def _fenced(pipeline: Any, link: AsyncLink) -> Any:
+    """Turn a pipeline of the client into one that fences."""
+    kind: Any = type(pipeline)
+    pipeline.__class__ = _below(AsyncMappedPipeline, kind)
+    pipeline._kvmigrate = link._replace(callbacks=pipeline.response_callbacks)  # noqa: SLF001 - of its own class
+    return pipeline
+
+
+def _with_pipelines(module: Any, link: AsyncLink) -> Any:
+    """Have the commands of a module of the server make pipelines that fence."""
+    own = module.pipeline
+
+    def pipeline(*args: Any, **options: Any) -> Any:
+        """As the module's own."""
+        return _fenced(own(*args, **options), link)
+
+    module.pipeline = pipeline
+    return module
+
+
+@cache
+def _below(mixin: Any, kind: Any) -> Any:
     bases = (mixin,) if issubclass(mixin, kind) else (mixin, kind)
-    return type(kind.__name__, bases, {"_kvmigrate": link, "__module__": kind.__module__})
+    return type(kind.__name__, bases, {"__module__": kind.__module__})
 
 
 def _is_refused(link: AsyncLink, answer: Any) -> bool:

@@ -1,10 +1,12 @@
 """What the pages about the Redis client tell runs on real servers, and stands in the table of commands."""
 
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
 import pytest
 import redis
+import structlog
 
 from kvmigrate import errors
 from kvmigrate.dualwrite.applier import Applier
@@ -50,6 +52,29 @@ def test_the_code_runs(
         assert [("1", "Ann"), ("3", "Cy"), ("4", "Di")] == rows
         assert client.ttl("client:1") in range(3500, 3601)
     world.close()
+
+
+def test_the_hints_page_runs(
+    redis_url: str,
+    database: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Typed as it stands, it prints what it counted, and the log says it as shown."""
+    page = DOCS / "how-to" / "find-requests-that-read-key-by-key.md"
+    with closing(RealWorld(MAPPING, tmp_path, redis_url, database)) as world:
+        monkeypatch.setenv("KVMIGRATE_MAPPING", str(world.settings.mapping))
+        monkeypatch.setenv("KVMIGRATE_SOURCE", redis_url)
+        monkeypatch.setenv("KVMIGRATE_TARGET", database)
+        [typed], [shown] = blocks(page, "py"), blocks(page, "text")
+        with structlog.testing.capture_logs() as logged:
+            exec(compile(typed.text, typed.where, "exec"), {"__name__": "page"})  # noqa: S102 - the page is ours
+
+    assert "1001 {'client:{id}': 1001}" in capsys.readouterr().out
+    [hint] = [each for each in logged if each["log_level"] == "warning"]
+    assert {"event", "log_level", *(code(row[0]) for row in table(page, "| member | what it is |"))} == set(hint)
+    assert hint["event"] in shown.text
 
 
 def test_every_error_of_the_table_exists() -> None:

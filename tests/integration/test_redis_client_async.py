@@ -130,8 +130,11 @@ def test_every_reply_is_the_bare_clients(
             await asyncio.to_thread(world.move, Stage.RAMPDOWN)
             assert await client.set("client:1", '{"n":2}') is True
             assert b'{"n":2}' == await client.get("client:1")
-            with pytest.raises(NotAfterCutoverError, match="INCRBY"):
-                await client.incr("client:1")
+            with pytest.raises(NotAfterCutoverError, match="APPEND"):
+                await client.append("client:1", "x")
+            assert await client.expire("client:1", 0) == 1
+            assert await client.mset({"client:2": '{"n":3}'}) is True
+            assert [None, b'{"n":3}'] == await client.mget("client:1", "client:2")
 
     asyncio.run(run())
     world.close()

@@ -188,11 +188,12 @@ def test_only_what_will_not_work_is_counted() -> None:
             ("SET", "client:1", "v"),
             ("GET", "client:1"),
             ("INCR", "client:1"),
-            ("INCR", "other"),
-            ("HGETALL", "client:1"),
+            ("APPEND", "client:1", "x"),
+            ("APPEND", "other", "x"),
+            ("STRLEN", "client:1"),
             ("HSET", "settings", "a", "1"),
         ):
             commands.plan(args, UTF8)
 
-    assert {("INCR", "client"): 1, ("HGETALL", "client"): 1, ("HSET", "settings"): 1} == use.take()
+    assert {("APPEND", "client"): 1, ("STRLEN", "client"): 1, ("HSET", "settings"): 1} == use.take()
     assert {} == use.take()
