@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple, Self
@@ -238,27 +238,26 @@ class Steering:
     def _everywhere(self, work: Callable[[RollbackPlace], object], seconds: float) -> list[PlaceDone]:
         """Do it at every place at once; whoever does not answer in time is not waited for."""
         places = rollback_places(self._settings, self._scope, who=self._who, seconds=seconds)
-        said: dict[int, PlaceDone] = {}
+        said: dict[str, PlaceDone] = {}
 
-        def do(number: int, place: RollbackPlace) -> None:
+        def do(name: str, open_place: Callable[[], RollbackPlace]) -> None:
+            named, why = name, ""
             try:
-                work(place)
+                with closing(open_place()) as place:
+                    named = place.name
+                    work(place)
             except Exception as exc:  # noqa: BLE001 - told, beside what the others say
-                said[number] = PlaceDone(place.name, done=False, why=str(exc))
-            else:
-                said[number] = PlaceDone(place.name, done=True, why="")
-            place.close()
+                why = str(exc)
+            said[name] = PlaceDone(named, done=not why, why=why)
 
-        threads = [
-            threading.Thread(target=do, args=(number, place), daemon=True) for number, place in enumerate(places)
-        ]
+        threads = [threading.Thread(target=do, args=each, daemon=True) for each in places.items()]
         for thread in threads:
             thread.start()
         end = monotonic() + seconds
         for thread in threads:
             thread.join(max(end - monotonic(), 0.0))
         late = f"no answer in {seconds:g} s"
-        return [said.get(number, PlaceDone(place.name, done=False, why=late)) for number, place in enumerate(places)]
+        return [said.get(name) or PlaceDone(name, done=False, why=late) for name in places]
 
 
 def checked_slug(name: str) -> str:

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections import deque
 from contextvars import Context, copy_context
+from time import monotonic
 from typing import Any, NamedTuple
 
 from kvmigrate.reads.examine import examine
@@ -16,6 +17,7 @@ from kvmigrate.reads.sticky import Arguments
 
 MOST_WAITING = 256
 THREADS = 2
+END_S = 1.0
 
 _shadows: weakref.WeakSet[Shadow] = weakref.WeakSet()
 
@@ -52,22 +54,32 @@ class Shadow:
                 return
             self._queue.append(job_of(state, args, kwargs))
             self._ready.release()
-            if self._begun < self._threads:
+            if len(self._workers) < self._threads:
                 self._begin()
         except Exception:  # noqa: BLE001 - the caller must not notice
             state.counts.was_compared("not_offered")
 
     def close(self) -> None:
-        """Let the threads end after what they do now; what waits is given up. Safe to call twice."""
+        """Let the threads end after what they do now; what waits is given up. Safe to call twice.
+
+        It waits `END_S` at most: one that hangs would not end for anybody.
+        """
         self._stopping = True
         self._queue.clear()
-        for _ in range(self._threads):
+        for _ in self._workers:
             self._ready.release()
+        end = monotonic() + END_S
+        for work in self._workers:
+            work.join(max(end - monotonic(), 0.0))
 
     def _begin(self) -> None:
-        self._begun += 1
         work = threading.Thread(target=self._run, args=(self._queue, self._ready), name="kvmigrate-shadow", daemon=True)
-        work.start()
+        self._workers.append(work)
+        try:
+            work.start()
+        except RuntimeError:
+            self._workers.remove(work)
+            raise
 
     def _run(self, queue: deque[Job], ready: threading.Semaphore) -> None:
         while not self._stopping:
@@ -76,12 +88,16 @@ class Shadow:
                 job = queue.popleft()
             except IndexError:
                 continue
-            job.context.run(examine, job.state, job.args, job.kwargs)
+            try:
+                job.context.run(examine, job.state, job.args, job.kwargs)
+            except BaseException:  # noqa: BLE001 - a thread that ends would leave the others with its work
+                job.state.counts.was_compared("compare_failed")
 
     def _begin_anew(self) -> None:
         self._queue: deque[Job] = deque()
         self._ready = threading.Semaphore(0)
-        self._begun, self._stopping = 0, False
+        self._workers: list[threading.Thread] = []
+        self._stopping = False
 
 
 def _begin_anew() -> None:

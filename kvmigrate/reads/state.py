@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Any, Literal
 
@@ -82,13 +83,22 @@ class EndpointState:
     def has_failed(self, why: str) -> None:
         """Note that the tables did not answer, and say so where that ends their reads for a while."""
         if self.demotion.failed(monotonic(), why):
-            _log.warning("reads went back to the store by themselves", endpoint=self.name, why=self.demotion.why)
+            self._say("reads went back to the store by themselves", why=self.demotion.why)
 
     def has_differed(self, path: str) -> None:
         """Note a confirmed difference; its values are never told."""
-        _log.warning("both sides differ", endpoint=self.name, path=path)
+        self._say("both sides differ", path=path)
         if self.demotion.differed(monotonic()):
-            _log.warning("reads went back to the store by themselves", endpoint=self.name, why=self.demotion.why)
+            self._say("reads went back to the store by themselves", why=self.demotion.why)
+
+    def has_matched(self) -> None:
+        """Note that both sides said the same."""
+        self.demotion.matched(monotonic())
+
+    def _say(self, what: str, **told: str) -> None:
+        # How a service logs is its own; a log that fails is no reason to fail a read.
+        with suppress(Exception):
+            _log.warning(what, endpoint=self.name, **told)
 
 
 def _no_reader(*args: Any, **kwargs: Any) -> Any:

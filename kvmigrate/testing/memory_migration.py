@@ -6,6 +6,7 @@ import math
 from functools import cached_property
 from pathlib import Path
 from time import monotonic
+from typing import Self
 
 from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.plan import PLANS
@@ -33,7 +34,7 @@ from kvmigrate.transform.lens import compile_mapping
 class MemoryMigration:
     """Give `store` or `async_store` to the program under test, then look at `memory` and `tables`.
 
-    Nothing is shared between processes, and nothing outlives the object.
+    Nothing is shared between processes. A context manager: what runs beside the program ends with it.
 
     Attributes:
         memory: The store; its ``before`` lets operations fail.
@@ -74,6 +75,18 @@ class MemoryMigration:
         router = self._router()
         tables, rows = AsyncMemoryLiveWriter(self.tables), AsyncMemoryRowQuery()
         return AsyncReads(router, tables, rows, self.async_store.last_write)
+
+    def close(self) -> None:
+        """End what runs beside the program under test. Safe to call twice."""
+        for made in ("store", "reads"):
+            if made in self.__dict__:
+                getattr(self, made).close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def flag(self, endpoint: str, percent: float, *, shadow: float = 0, sticky: str = "") -> None:
         """Say how much of an endpoint shall read the tables, and how much shall be compared; "*" is every one.

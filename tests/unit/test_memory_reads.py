@@ -5,22 +5,33 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from kvmigrate.errors import OnlyInStoreError
 from kvmigrate.model import Item, Stage, Version
 from kvmigrate.reads.request import request
 from kvmigrate.testing import MemoryMigration
 from tests.reads_world import GET, MAPPING, until
 
+Shop = Callable[..., MemoryMigration]
 
-def shop(stage: Stage = Stage.LIVE) -> MemoryMigration:
-    """A shop with one client."""
-    made = MemoryMigration(MAPPING, stage)
-    made.store.put("client:1", {"n": 1})
-    made.settle()
-    return made
+
+@pytest.fixture
+def shop() -> Iterator[Shop]:
+    """Makes shops with one client."""
+    with ExitStack() as stack:
+
+        def make(stage: Stage = Stage.LIVE) -> MemoryMigration:
+            made = stack.enter_context(MemoryMigration(MAPPING, stage))
+            made.store.put("client:1", {"n": 1})
+            made.settle()
+            return made
+
+        yield make
 
 
 def endpoint(made: MemoryMigration, **options: Any) -> Any:
@@ -47,7 +58,7 @@ def compared(client: Any, count: int = 1) -> dict[str, int]:
     return dict(client.state.counts.compared)
 
 
-def test_a_flag_moves_reads_in_memory() -> None:
+def test_a_flag_moves_reads_in_memory(shop: Shop) -> None:
     """The stage bounds it there, too."""
     made = shop(Stage.DUALWRITE)
     client = endpoint(made)
@@ -58,7 +69,7 @@ def test_a_flag_moves_reads_in_memory() -> None:
     assert {"n": 2} == client("1")
 
 
-def test_both_sides_that_say_the_same_match() -> None:
+def test_both_sides_that_say_the_same_match(shop: Shop) -> None:
     """Also where neither has anything, which is counted apart."""
     made = shop(Stage.SHADOW)
     client = endpoint(made)
@@ -69,7 +80,7 @@ def test_both_sides_that_say_the_same_match() -> None:
     assert {"matched": 1, "missing_both": 1} == compared(client, 2)
 
 
-def test_a_confirmed_difference_counts_and_demotes() -> None:
+def test_a_confirmed_difference_counts_and_demotes(shop: Shop) -> None:
     """Three of them, each looked at three times, send reads back to the store; nothing of it is told to callers."""
     made = shop()
     client = endpoint(made)
@@ -80,12 +91,12 @@ def test_a_confirmed_difference_counts_and_demotes() -> None:
 
     assert {"different": 3} == compared(client, 3)
     until(lambda: client.state.demotion.is_open)
-    assert "3 confirmed differences" == client.state.demotion.why
+    assert "3 of the last 20 comparisons found a difference" == client.state.demotion.why
     made.flag(GET, 100)
     assert {"n": 1} == client("1")
 
 
-def test_a_difference_that_goes_away_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_difference_that_goes_away_is_late(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mirror was on its way."""
     made = shop()
     client = endpoint(made)
@@ -105,9 +116,14 @@ def test_a_difference_that_goes_away_is_late(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(
     ("fault", "result"),
-    [(RuntimeError("broken"), "tables_failed"), (TimeoutError(), "tables_timeout")],
+    [
+        (RuntimeError("broken"), "tables_failed"),
+        (TimeoutError(), "tables_timeout"),
+        (OnlyInStoreError("it waits"), "tables_stale"),
+        (SystemExit(), "tables_failed"),
+    ],
 )
-def test_tables_that_fail_beside_the_request_hurt_nobody(fault: Exception, result: str) -> None:
+def test_tables_that_fail_beside_the_request_hurt_nobody(shop: Shop, fault: BaseException, result: str) -> None:
     """Counted by what happened."""
     made = shop(Stage.SHADOW)
     client = endpoint(made)
@@ -122,7 +138,7 @@ def test_tables_that_fail_beside_the_request_hurt_nobody(fault: Exception, resul
     assert {result: 1} == compared(client)
 
 
-def test_a_comparator_that_raises_hurts_nobody() -> None:
+def test_a_comparator_that_raises_hurts_nobody(shop: Shop) -> None:
     """Its caller is long gone."""
 
     def wrong(kv: Any, tables: Any) -> bool:
@@ -136,7 +152,7 @@ def test_a_comparator_that_raises_hurts_nobody() -> None:
     assert {"compare_failed": 1} == compared(client)
 
 
-def test_what_nobody_can_compare_is_shed() -> None:
+def test_what_nobody_can_compare_is_shed(shop: Shop) -> None:
     """Tables that hang cost the callers nothing, and the queue is bounded."""
     made = shop(Stage.SHADOW)
     client = endpoint(made)
@@ -148,14 +164,14 @@ def test_what_nobody_can_compare_is_shed() -> None:
         client("1")
     took = time.monotonic() - begun
     shed = client.state.counts.compared["shed"]
-    made.reads.close()
     goes_on.set()
+    made.reads.close()
 
     assert 400 - 256 - 2 <= shed <= 400 - 256
     assert took < 20
 
 
-def test_arguments_are_copied_for_the_comparison() -> None:
+def test_arguments_are_copied_for_the_comparison(shop: Shop) -> None:
     """A reader that changes what it is given changes nothing for the other one."""
     made = shop(Stage.SHADOW)
     seen: list[list[int]] = []
@@ -176,7 +192,7 @@ def test_arguments_are_copied_for_the_comparison() -> None:
     assert [[]] == seen
 
 
-def test_async_comparisons_run_beside_the_request() -> None:
+def test_async_comparisons_run_beside_the_request(shop: Shop) -> None:
     """In tasks of the loop that asks."""
     made = shop(Stage.SHADOW)
     made.flag(GET, 0, shadow=100)
@@ -189,13 +205,14 @@ def test_async_comparisons_run_beside_the_request() -> None:
         first = await client("1")
         await asyncio.to_thread(compared, client)
         await made.async_reads.close()
+        await made.async_store.close()
         return first
 
     assert {"n": 1} == asyncio.run(main())
     assert {"matched": 1} == client.state.counts.compared
 
 
-def test_a_session_sees_what_it_wrote() -> None:
+def test_a_session_sees_what_it_wrote(shop: Shop) -> None:
     """By key from the tables as soon as they have it, else from the store; other readers leave it to the store."""
     made = shop()
     client = endpoint(made, consistency="session")
@@ -211,7 +228,7 @@ def test_a_session_sees_what_it_wrote() -> None:
     assert {"stale": 1} == client.state.counts.fallbacks
 
 
-def test_stale_reads_do_not_demote() -> None:
+def test_stale_reads_do_not_demote(shop: Shop) -> None:
     """An endpoint whose sessions are ahead of the tables is well."""
     made = shop()
     client = endpoint(made, consistency="session")
@@ -223,7 +240,7 @@ def test_stale_reads_do_not_demote() -> None:
 
 
 @pytest.mark.parametrize("stage", [Stage.RAMPDOWN, Stage.COMPLETE])
-def test_tables_that_lead_have_what_sessions_wrote(stage: Stage) -> None:
+def test_tables_that_lead_have_what_sessions_wrote(shop: Shop, stage: Stage) -> None:
     """A token of the time before is no reason to ask a store that is behind, or to raise."""
     made = shop()
     client = endpoint(made, consistency="session")
@@ -234,7 +251,16 @@ def test_tables_that_lead_have_what_sessions_wrote(stage: Stage) -> None:
         assert "tables" == client("1")
 
 
-def test_metrics_say_what_was_counted() -> None:
+def test_metrics_are_exact(shop: Shop) -> None:
+    """Counters keep all of their digits, or rates of busy endpoints would jump."""
+    made = shop()
+    client = endpoint(made)
+    client.state.counts.outcomes[0][0] = 123_456_789
+
+    assert 'side="kv",outcome="value"} 123456789' in made.reads.metrics()
+
+
+def test_metrics_say_what_was_counted(shop: Shop) -> None:
     """As Prometheus text, with a line for each side and outcome, and no key in it."""
     made = shop()
     client = endpoint(made)
@@ -249,5 +275,5 @@ def test_metrics_say_what_was_counted() -> None:
     assert f'kvmigrate_read_fallbacks_total{{{labels},reason="miss"}} 1' in lines
     assert f'kvmigrate_read_seconds_bucket{{{labels},side="tables",le="+Inf"}} 2' in lines
     assert f"kvmigrate_breaker_open{{{labels}}} 0" in lines
-    assert f"kvmigrate_allowed_ratio{{{labels}}} 1" in lines
+    assert f"kvmigrate_allowed_ratio{{{labels}}} 1.0" in lines
     assert not [line for line in lines if "none" in line]
