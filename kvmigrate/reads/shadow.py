@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections import deque
+from contextlib import suppress
 from contextvars import Context, copy_context
+from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -49,11 +50,10 @@ class Shadow:
     def offer(self, state: EndpointState, args: Arguments, kwargs: dict[str, Any]) -> None:
         """Take a call, or count it as shed. Never raises, and never waits."""
         try:
-            if len(self._queue) >= self._most or self._stopping:
+            if self._queue.qsize() >= self._most or self._stopping:
                 state.counts.was_compared("shed")
                 return
-            self._queue.append(job_of(state, args, kwargs))
-            self._ready.release()
+            self._queue.put(job_of(state, args, kwargs))
             if len(self._workers) < self._threads:
                 self._begin()
         except Exception:  # noqa: BLE001 - the caller must not notice
@@ -65,15 +65,17 @@ class Shadow:
         It waits `END_S` at most: one that hangs would not end for anybody.
         """
         self._stopping = True
-        self._queue.clear()
+        with suppress(Empty):
+            while True:
+                self._queue.get_nowait()
         for _ in self._workers:
-            self._ready.release()
+            self._queue.put(None)
         end = monotonic() + END_S
         for work in self._workers:
             work.join(max(end - monotonic(), 0.0))
 
     def _begin(self) -> None:
-        work = threading.Thread(target=self._run, args=(self._queue, self._ready), name="kvmigrate-shadow", daemon=True)
+        work = threading.Thread(target=self._run, args=(self._queue,), name="kvmigrate-shadow", daemon=True)
         self._workers.append(work)
         try:
             work.start()
@@ -81,21 +83,15 @@ class Shadow:
             self._workers.remove(work)
             raise
 
-    def _run(self, queue: deque[Job], ready: threading.Semaphore) -> None:
-        while not self._stopping:
-            ready.acquire()
-            try:
-                job = queue.popleft()
-            except IndexError:
-                continue
+    def _run(self, queue: SimpleQueue[Job | None]) -> None:
+        while (job := queue.get()) is not None:
             try:
                 job.context.run(examine, job.state, job.args, job.kwargs)
             except BaseException:  # noqa: BLE001 - a thread that ends would leave the others with its work
                 job.state.counts.was_compared("compare_failed")
 
     def _begin_anew(self) -> None:
-        self._queue: deque[Job] = deque()
-        self._ready = threading.Semaphore(0)
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._workers: list[threading.Thread] = []
         self._stopping = False
 
