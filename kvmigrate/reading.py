@@ -141,12 +141,13 @@ class _TargetLook:
     def close(self) -> None:
         """Say what was counted last."""
         with suppress(KVMigrateError):
-            self._row.keep_counts(self._process, self._counted())
+            ended = {slug: {**counts, "demoted": ""} for slug, counts in self._counted().items()}
+            self._row.keep_counts(self._process, ended)
         self._row.close()
 
-    def _counted(self) -> dict[str, object]:
+    def _counted(self) -> dict[str, dict[str, object]]:
         states = list(self._router.endpoints.values())
-        return {state.slug: state.counts.to_json() for state in states if state.counts.reads}
+        return {state.slug: state.told() for state in states if state.counts.reads}
 
 
 class _StoreLook:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from time import monotonic
@@ -100,13 +100,17 @@ class Steering:
             self._stack.callback(self._source.close)
         return self._source
 
-    def show(self) -> ReadsView:
-        """Return how all flags stand, also where the target does not answer. Raises as `FlagSource.read`."""
+    def show(self, also: Iterable[str] = ()) -> ReadsView:
+        """Return how all flags stand, and endpoints without a flag of their own; also where the target does not answer.
+
+        Raises as `FlagSource.read`.
+        """
         state = self.source.read()
         looked, unread = self._look()
         known = Known(looked.control)
         views = []
-        for slug, intent in state.endpoints.items():
+        for slug in dict.fromkeys((*state.endpoints, *also)):
+            intent = state.of(slug)
             rollback = looked.rollbacks.get(EVERY) or looked.rollbacks.get(slug)
             plan = plan_of(intent, known, rollback, scope=self._scope, has_tables=True)
             views.append(EndpointView(slug, intent, plan, rollback))
@@ -120,7 +124,8 @@ class Steering:
         """
         row = PostgresReadRow(self._settings.need_target(), self._scope, role="flags")
         self._stack.callback(row.close)
-        return self.show(), totals(row.counts())
+        counted = totals(row.counts())
+        return self.show(counted), counted
 
     def lint(self) -> list[Finding]:
         """Return what is wrong, or not as it seems: wishes that nothing allows, groups that split people.

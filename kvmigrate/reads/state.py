@@ -80,6 +80,10 @@ class EndpointState:
         self.plan, self.choose = plan, choose
         self.sample = plan.shadow / FULL if self.has_tables else 0.0
 
+    def told(self) -> dict[str, Any]:
+        """Return what this process counted, and why it reads the store by itself, as JSON values."""
+        return {**self.counts.to_json(), "demoted": self.demotion.why if self.demotion.is_open else ""}
+
     def has_failed(self, why: str) -> None:
         """Note that the tables did not answer, and say so where that ends their reads for a while."""
         if self.demotion.failed(monotonic(), why):
