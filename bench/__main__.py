@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench import bulk, lens, live, verify
+from bench import bulk, lens, live, reads, verify
 
 if __name__ == "__main__":
     lens.main()
@@ -12,3 +12,5 @@ if __name__ == "__main__":
     verify.main()
     print()
     live.main(["--scale", "0.1"])
+    print()
+    reads.main(["--scale", "0.1", "--rounds", "3"])

@@ -18,6 +18,7 @@ measurement of divergence; by default nothing, but that no divergence was found.
 from __future__ import annotations
 
 import difflib
+import getpass
 import os
 import re
 import tomllib
@@ -247,3 +248,11 @@ def _checked(file: Path, name: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ConfigError(f"{file}: {name} must be a text", hint=f'{name} = "..."')
     return value
+
+
+def who_asks() -> str:
+    """Return the name of the user, for the change log."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

@@ -84,6 +84,15 @@ class Rollback(NamedTuple):
     why: str = ""
 
 
+def rollback_of(members: object) -> Rollback:
+    """Return what a place holds for an endpoint: members that a later version added are left out.
+
+    Whatever stands there, reads are rolled back: somebody wanted it, and the store is always right.
+    """
+    known = members if isinstance(members, Mapping) else {"who": "somebody", "why": "what is kept cannot be read"}
+    return Rollback(*(str(known.get(name, "")) for name in Rollback._fields))
+
+
 def slug_of(name: str) -> str:
     """Return the name of an endpoint as flags have it: ``"GET /catalogs/{id}/gifts"`` is ``get.catalogs.id.gifts``."""
     return _NOT_IN_SLUG.sub(".", name.lower()).strip(".")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import SystemRandom
@@ -56,19 +56,21 @@ def open_flags(settings: Settings, scope: str) -> FlagSource:
     return FileFlags(Path(settings.flags), scope)
 
 
-def rollback_places(settings: Settings, scope: str, *, who: str, seconds: float = 2.0) -> list[RollbackPlace]:
-    """Return every place that the settings name: the store, the target, the folder of this machine.
+def rollback_places(
+    settings: Settings, scope: str, *, who: str, seconds: float = 2.0
+) -> dict[str, Callable[[], RollbackPlace]]:
+    """Return what opens every place that the settings name: the folder of this machine, the store, the target.
 
-    Raises:
-        ConfigError: a URL is wrong, or the folder cannot be made.
+    Each raises a `KVMigrateError` where its URL is wrong, or the folder cannot be made: the others are not to wait.
     """
-    places: list[RollbackPlace] = []
-    if settings.state:
-        places.append(StateFolder(settings.state, scope))
-    if settings.source:
-        places.append(RedisRollbacks(settings.source, scope=scope))
-    if settings.target:
-        places.append(PostgresReadRow(settings.target, scope, role="rollback", seconds=seconds, who=who))
+    folder, source, target = settings.state, settings.source, settings.target
+    places: dict[str, Callable[[], RollbackPlace]] = {}
+    if folder:
+        places["the state folder"] = lambda: StateFolder(folder, scope)
+    if source:
+        places["the store"] = lambda: RedisRollbacks(source, scope=scope)
+    if target:
+        places["the target"] = lambda: PostgresReadRow(target, scope, role="rollback", seconds=seconds, who=who)
     return places
 
 
@@ -130,21 +132,22 @@ class _TargetLook:
         found = self._row.look()
         self._router.hear_rollbacks("target", found.rollbacks)
         self._router.hear_control(found.control, begun)
-        if self._flags is not None:
-            self._hear(self._flags.parsed(found.flags))
         if begun >= self._count_at:
             self._count_at = begun + COUNT_S
             self._row.keep_counts(self._process, self._counted())
+        if self._flags is not None:
+            self._hear(self._flags.parsed(found.flags))
 
     def close(self) -> None:
         """Say what was counted last."""
         with suppress(KVMigrateError):
-            self._row.keep_counts(self._process, self._counted())
+            ended = {slug: {**counts, "demoted": ""} for slug, counts in self._counted().items()}
+            self._row.keep_counts(self._process, ended)
         self._row.close()
 
-    def _counted(self) -> dict[str, object]:
+    def _counted(self) -> dict[str, dict[str, object]]:
         states = list(self._router.endpoints.values())
-        return {state.slug: state.counts.to_json() for state in states if state.counts.reads}
+        return {state.slug: state.told() for state in states if state.counts.reads}
 
 
 class _StoreLook:
@@ -161,8 +164,7 @@ class _StoreLook:
         shards = self._store.shards()
         # A flip moves all shards: a few of many are enough to hear of it.
         some = _CHANCE.sample(shards, min(len(shards), _SHARDS_LOOKED_AT))
-        for fence in self._store.fences(some).values():
-            self._router.hear_fence(fence)
+        self._router.hear_fences(self._store.fences(some).values())
 
     def close(self) -> None:
         """Close what is open."""

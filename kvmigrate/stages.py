@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -10,6 +9,7 @@ from typing import NamedTuple, Self
 
 import structlog
 
+from kvmigrate.config import who_asks
 from kvmigrate.cutover.controller import Controller, Moved
 from kvmigrate.cutover.divergence import Measurement, Wish
 from kvmigrate.cutover.gate import GateReport
@@ -311,14 +311,6 @@ def open_sides(opener: Opener, stack: ExitStack, *, replicas: int) -> Sides:
     drain = RelayDrain(opener, stack)
     left = [entity.name for entity in opener.lens.mapping.entities if entity.expires is Expires.LEAVE_IN_KV]
     return Sides(store, row, target, drain=drain, replicas=replicas, left=left, unbuilt=drain.unbuilt)
-
-
-def who_asks() -> str:
-    """Return the name of the user, for the change log."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
 
 
 def overrides_of(names: Sequence[str], why: str) -> dict[str, str]:

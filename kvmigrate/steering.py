@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple, Self
@@ -100,13 +100,17 @@ class Steering:
             self._stack.callback(self._source.close)
         return self._source
 
-    def show(self) -> ReadsView:
-        """Return how all flags stand, also where the target does not answer. Raises as `FlagSource.read`."""
+    def show(self, also: Iterable[str] = ()) -> ReadsView:
+        """Return how all flags stand, and endpoints without a flag of their own; also where the target does not answer.
+
+        Raises as `FlagSource.read`.
+        """
         state = self.source.read()
         looked, unread = self._look()
         known = Known(looked.control)
         views = []
-        for slug, intent in state.endpoints.items():
+        for slug in dict.fromkeys((*state.endpoints, *also)):
+            intent = state.of(slug)
             rollback = looked.rollbacks.get(EVERY) or looked.rollbacks.get(slug)
             plan = plan_of(intent, known, rollback, scope=self._scope, has_tables=True)
             views.append(EndpointView(slug, intent, plan, rollback))
@@ -120,7 +124,8 @@ class Steering:
         """
         row = PostgresReadRow(self._settings.need_target(), self._scope, role="flags")
         self._stack.callback(row.close)
-        return self.show(), totals(row.counts())
+        counted = totals(row.counts())
+        return self.show(counted), counted
 
     def lint(self) -> list[Finding]:
         """Return what is wrong, or not as it seems: wishes that nothing allows, groups that split people.
@@ -238,27 +243,26 @@ class Steering:
     def _everywhere(self, work: Callable[[RollbackPlace], object], seconds: float) -> list[PlaceDone]:
         """Do it at every place at once; whoever does not answer in time is not waited for."""
         places = rollback_places(self._settings, self._scope, who=self._who, seconds=seconds)
-        said: dict[int, PlaceDone] = {}
+        said: dict[str, PlaceDone] = {}
 
-        def do(number: int, place: RollbackPlace) -> None:
+        def do(name: str, open_place: Callable[[], RollbackPlace]) -> None:
+            named, why = name, ""
             try:
-                work(place)
+                with closing(open_place()) as place:
+                    named = place.name
+                    work(place)
             except Exception as exc:  # noqa: BLE001 - told, beside what the others say
-                said[number] = PlaceDone(place.name, done=False, why=str(exc))
-            else:
-                said[number] = PlaceDone(place.name, done=True, why="")
-            place.close()
+                why = str(exc)
+            said[name] = PlaceDone(named, done=not why, why=why)
 
-        threads = [
-            threading.Thread(target=do, args=(number, place), daemon=True) for number, place in enumerate(places)
-        ]
+        threads = [threading.Thread(target=do, args=each, daemon=True) for each in places.items()]
         for thread in threads:
             thread.start()
         end = monotonic() + seconds
         for thread in threads:
             thread.join(max(end - monotonic(), 0.0))
         late = f"no answer in {seconds:g} s"
-        return [said.get(number, PlaceDone(place.name, done=False, why=late)) for number, place in enumerate(places)]
+        return [said.get(name) or PlaceDone(name, done=False, why=late) for name in places]
 
 
 def checked_slug(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from kvmigrate.dualwrite.store import Store
@@ -63,6 +63,11 @@ class Plain:
     def get(self, key: str) -> Any:
         """As the store's."""
         return self._call(self._store.get, key)
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """As the store's."""
+        found: dict[str, Any] = self._call(self._store.get_many, keys)
+        return found
 
     def get_raw(self, key: str) -> Any:
         """As the store's."""

@@ -22,6 +22,7 @@ TWINS: tuple[str, ...] = (
     "kvmigrate/reads/by_key_async.py",
     "kvmigrate/reads/endpoint_async.py",
     "kvmigrate/reads/examine_async.py",
+    "kvmigrate/reads/pages_async.py",
     "kvmigrate/reads/reads_async.py",
     "kvmigrate/stores/client_base_async.py",
     "kvmigrate/stores/redis_call_async.py",

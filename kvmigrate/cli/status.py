@@ -16,6 +16,8 @@ from kvmigrate.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kvmigrate.reads.totals import Totals
     from kvmigrate.steering import EndpointView
 
@@ -43,15 +45,21 @@ def status(
         every = list(counted.values())
         requests = sum(each.requests for each in every)
         share = round(100 * sum(each.on_tables for each in every) / requests, 2) if requests else None
-        fields = {
+        fields: dict[str, Any] = {
             "stage": view.stage.value if view.stage else None,
             "reads_on_tables_pct": share,
-            "endpoints": [_endpoint(each, counted.get(each.slug) or Totals()) for each in view.endpoints],
+            "endpoints": [
+                _endpoint(each, counted.get(each.slug) or Totals(), steered.typed) for each in view.endpoints
+            ],
         }
-        steered.finish(fields, steered.typed("flags show"), warnings=[view.unread] if view.unread else [])
+        again = [each["next"] for each in fields["endpoints"] if each["next"]] or [steered.typed("flags show")]
+        steered.finish(fields, *dict.fromkeys(again), warnings=[view.unread] if view.unread else [])
 
 
-def _endpoint(view: EndpointView, counted: Totals) -> dict[str, Any]:
+def _endpoint(view: EndpointView, counted: Totals, typed: Callable[[str], str]) -> dict[str, Any]:
+    from kvmigrate.reads.verdict import verdict_of
+
+    found = verdict_of(view.slug, view.intent, view.plan, counted, is_rolled_back=view.rollback is not None)
     return {
         "endpoint": view.slug,
         "intent_pct": view.intent.share / 100,
@@ -65,6 +73,10 @@ def _endpoint(view: EndpointView, counted: Totals) -> dict[str, Any]:
         "fallbacks": counted.fallbacks,
         "compared": sum(counted.compared.values()) - counted.compared.get("shed", 0),
         "different": counted.compared.get("different", 0),
+        "demoted_in": sum(counted.demoted.values()),
         "rolled_back": view.rollback is not None,
         "why": view.plan.why,
+        "verdict": found.word,
+        "reason": found.reason,
+        "next": typed(found.next) if found.next else "",
     }

@@ -7,9 +7,8 @@ from typing import Any, NoReturn, Self
 
 from kvmigrate.cli.call import Call
 from kvmigrate.cli.options import next_command
-from kvmigrate.config import Settings
+from kvmigrate.config import Settings, who_asks
 from kvmigrate.report.reads import describe_reads
-from kvmigrate.stages import who_asks
 from kvmigrate.steering import Steering
 from kvmigrate.transform.declaration.mapping_file import load_mapping
 

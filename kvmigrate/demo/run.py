@@ -13,6 +13,7 @@ from kvmigrate.config import Settings
 from kvmigrate.demo.celebration import Celebration, mapping_path
 from kvmigrate.demo.question import ask
 from kvmigrate.demo.servers import DemoServers
+from kvmigrate.demo.shift import shift_reads
 from kvmigrate.migration import Migration
 from kvmigrate.model import Bin, Item
 from kvmigrate.stores.load import load
@@ -31,6 +32,8 @@ class DemoReport:
         books: What the generator injected, from its manifest.
 
         checks: What was injected against what the run reported.
+
+        reads: What became of reads that moved; see `shift_reads`.
     """
 
     store: str
@@ -44,11 +47,13 @@ class DemoReport:
     question: dict[str, Any] = field(default_factory=dict)
     checks: list[dict[str, Any]] = field(default_factory=list)
     divergent: bool = False
+    reads: dict[str, Any] | None = None
 
     @property
     def ok(self) -> bool:
-        """Whether the run reported everything that was injected, and the tables say what the store says."""
-        return not self.divergent and all(check["ok"] for check in self.checks)
+        """Whether all that was injected is reported, the tables say what the store says, and no request failed."""
+        served = not (self.reads and self.reads.get("failed"))
+        return served and not self.divergent and all(check["ok"] for check in self.checks)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report's fields for the JSON envelope."""
@@ -63,6 +68,7 @@ class DemoReport:
             "backfill": self.backfill,
             "verify": self.verify,
             "question": self.question,
+            "reads": self.reads,
         }
 
 
@@ -71,7 +77,9 @@ def demo_settings(servers: DemoServers) -> Settings:
     return Settings(servers.source, servers.target, mapping_path())
 
 
-def run_demo(servers: DemoServers, *, size: int, progress: Progress, say: Callable[[str], None]) -> DemoReport:
+def run_demo(
+    servers: DemoServers, *, size: int, progress: Progress, say: Callable[[str], None], reads: bool = True
+) -> DemoReport:
     """Fill the store with *size* keys, migrate it, verify it, and compare the reports with the shop's books.
 
     Args:
@@ -82,6 +90,8 @@ def run_demo(servers: DemoServers, *, size: int, progress: Progress, say: Callab
         progress: Called while the long steps run.
 
         say: Gets one line at the beginning of each step.
+
+        reads: Go on to a service whose reads move.
 
     Raises:
         KVMigrateError: a step failed.
@@ -101,6 +111,9 @@ def run_demo(servers: DemoServers, *, size: int, progress: Progress, say: Callab
             report.verify, report.divergent = found.to_json(), found.divergent
         with _step(report, say, "one question, asked of the store and of the tables"):
             report.question = ask(migration, lists[0])
+        if reads:
+            with _step(report, say, "a service whose reads move to the tables, and back"):
+                report.reads = shift_reads(migration, say)
     report.books = shop.manifest.to_json()
     report.checks = list(_checks(report))
     return report

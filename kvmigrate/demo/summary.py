@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from kvmigrate.demo.shift_summary import describe_shift
 from kvmigrate.model import Bin
 from kvmigrate.report.backfill import MEANINGS, bin_name
 from kvmigrate.report.document import Block, Code, Document, Facts, Grid, Heading, Line, Sum, Tone, counted, number
@@ -25,6 +26,7 @@ def describe_demo(report: Mapping[str, Any]) -> Document:
         *_lists(report),
         *_proof(report),
         *_question(report),
+        *describe_shift(report["reads"]),
         *_next(report),
     )
     return document

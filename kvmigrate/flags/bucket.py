@@ -10,5 +10,6 @@ from mmh3 import hash as murmur3
 
 def position(group: str, value: object) -> int:
     """Return the place of a sticky value, from 0 to 9999: it reads the tables where that is below the share."""
-    hashed = murmur3(f"{group}:{value}", 0, False)  # noqa: FBT003 - the seed, and unsigned: the driver's
+    # Not as text: of half a character, which clients may send, the driver does not make a hash but ends the process.
+    hashed = murmur3(f"{group}:{value}".encode("utf-8", "surrogatepass"), 0, False)  # noqa: FBT003 - the seed, and unsigned: the driver's
     return hashed % 100 * 100 + hashed // 100 % 100

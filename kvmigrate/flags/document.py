@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from kvmigrate.errors import ConfigError
-from kvmigrate.intent import FULL, NOTHING, FlagState, ReadIntent, slug_of
+from kvmigrate.intent import NOTHING, FlagState, ReadIntent, slug_of
 
 VERSION = 1
 _TOP = ("version", "scope", "endpoints")
@@ -67,8 +67,11 @@ def share_of(value: Any, place: str) -> int:
     """Return a percentage in hundredths of a percent. Raises `ConfigError` where it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"{place} is no percentage: {value!r}", hint="a number from 0 to 100, such as 12.5")
+    # First the range: of a number with thousands of digits Python makes no text.
+    if not 0 <= value <= 100:
+        raise ConfigError(f"{place} is no percentage: it is not from 0 to 100", hint="from 0 to 100 in steps of 0.01")
     exact = Decimal(str(value)) * 100
-    if not exact.is_finite() or exact != exact.to_integral_value() or not 0 <= exact <= FULL:
+    if exact != exact.to_integral_value():
         raise ConfigError(f"{place} is no percentage: {value!r}", hint="from 0 to 100 in steps of 0.01")
     return int(exact)
 

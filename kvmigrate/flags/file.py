@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from kvmigrate.flags.written import one_writer, replace_text
 from kvmigrate.intent import FlagChange, FlagState, ReadIntent, intent_text
 
 _MOST_BYTES = 1 << 20
+_SETTLED_S = 1.0
 
 
 class FileFlags:
@@ -39,7 +41,8 @@ class FileFlags:
         seen = (about.st_ino, about.st_mtime_ns, about.st_size)
         if self._state is None or seen != self._seen:
             self._state = self._parsed()
-            self._seen = seen
+            # Written twice within one tick of the file system's clock, it looks the same: so look again for a while.
+            self._seen = seen if time.time() - about.st_mtime > _SETTLED_S else None
         return self._state
 
     def change(self, slug: str, intent: ReadIntent, *, who: str, why: str) -> FlagChange:
@@ -56,7 +59,10 @@ class FileFlags:
             return []
         except OSError as exc:
             raise self._unreadable(exc) from exc
-        return [FlagChange(**json.loads(line)) for line in reversed(lines[-limit:])]
+        try:
+            return [FlagChange(**json.loads(line)) for line in reversed(lines[-limit:])]
+        except (ValueError, TypeError) as exc:
+            raise ConfigError(f"{self._log} holds what is no change: {exc}", hint="move it away, or mend it") from exc
 
     def close(self) -> None:
         """Nothing is open."""

@@ -10,7 +10,7 @@ from typing import Any
 from kvmigrate.errors import ConfigError
 from kvmigrate.flags.document import read_document, to_document
 from kvmigrate.flags.written import one_writer, replace_text
-from kvmigrate.intent import FlagState, Rollback
+from kvmigrate.intent import EVERY, FlagState, Rollback, rollback_of
 
 
 class StateFolder:
@@ -46,22 +46,22 @@ class StateFolder:
     def rollbacks(self) -> Mapping[str, Rollback]:
         """Return what is rolled back on this machine."""
         try:
-            text = self._rollbacks.read_text(encoding="utf-8")
+            text = self._rollbacks.read_bytes()
         except FileNotFoundError:
             return {}
         except OSError as exc:
             raise ConfigError(f"cannot read {str(self._rollbacks)!r}: {exc.strerror}", hint="check its rights") from exc
-        return rollbacks_in(text, str(self._rollbacks))
+        return rollbacks_in(text)
 
     def roll_back(self, slug: str, rollback: Rollback) -> None:
         """Keep a rollback."""
         with one_writer(self._rollbacks):
-            self._write({**self._known(), slug: rollback})
+            self._write({**self.rollbacks(), slug: rollback})
 
     def clear(self, slug: str) -> bool:
         """Take a rollback away; return whether there was one."""
         with one_writer(self._rollbacks):
-            known = dict(self._known())
+            known = dict(self.rollbacks())
             found = known.pop(slug, None)
             self._write(known)
         return found is not None
@@ -69,18 +69,17 @@ class StateFolder:
     def close(self) -> None:
         """Nothing is open."""
 
-    def _known(self) -> Mapping[str, Rollback]:
-        return self.rollbacks()
-
     def _write(self, known: Mapping[str, Rollback]) -> None:
         text = json.dumps({slug: each._asdict() for slug, each in known.items()})
         replace_text(self._rollbacks, text + "\n")
 
 
-def rollbacks_in(text: str | bytes, place: str) -> dict[str, Rollback]:
-    """Return the rollbacks of a JSON object by slug. Raises `ConfigError` where it is none."""
+def rollbacks_in(text: str | bytes) -> dict[str, Rollback]:
+    """Return the rollbacks of a JSON object by slug, as `rollback_of`; what is no object holds for every endpoint."""
     try:
         found: Any = json.loads(text)
-        return {str(slug): Rollback(**members) for slug, members in found.items()}
-    except (ValueError, TypeError, AttributeError) as exc:
-        raise ConfigError(f"{place} holds no rollbacks: {exc}", hint="kvmigrate rollback --clear") from exc
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        return {EVERY: rollback_of(found)}
+    return {slug: rollback_of(members) for slug, members in found.items()}

@@ -114,11 +114,17 @@ class UnleashFlags:
         if self._token_file is None:
             return ""
         try:
-            return self._token_file.read_text(encoding="utf-8").strip()
+            token = self._token_file.read_text(encoding="utf-8").strip()
         except OSError as exc:
             raise ConfigError(
                 f"cannot read the token in {str(self._token_file)!r}: {exc.strerror}", hint="check token_file"
             ) from exc
+        except ValueError:
+            token = ""
+        # Sent as it is, it would be refused with a message that has it.
+        if not (token and token.isascii() and token.isprintable()):
+            raise ConfigError(f"{str(self._token_file)!r} holds no token", hint="one line of plain characters")
+        return token
 
     def _intents(self, features: Sequence[Mapping[str, Any]]) -> dict[str, ReadIntent]:
         """Return what the server's flags of this mapping ask for; one that cannot be kept to asks for nothing."""
@@ -140,8 +146,10 @@ class UnleashFlags:
 def intent_of(feature: Mapping[str, Any]) -> tuple[ReadIntent, str]:
     """Return what a definition of the client API asks for, and why it is taken for nothing, or ""."""
     strategies = [each for each in feature.get("strategies") or [] if not each.get("disabled")]
-    if not feature.get("enabled") or not strategies:
+    if not feature.get("enabled") or (not strategies and feature.get("strategies")):
         return NOTHING, ""
+    if not strategies:
+        return NOTHING, "without a strategy the server's clients let everybody in"
     if len(strategies) > 1 or strategies[0].get("name") != "flexibleRollout":
         return NOTHING, "only one strategy, flexibleRollout, is understood"
     strategy = strategies[0]
@@ -149,7 +157,7 @@ def intent_of(feature: Mapping[str, Any]) -> tuple[ReadIntent, str]:
         return NOTHING, "segments, variants and dependencies are not understood"
     parameters = strategy.get("parameters") or {}
     rollout, sticky = str(parameters.get("rollout", "")), str(parameters.get("stickiness", ""))
-    if not (rollout.isascii() and rollout.isdecimal() and int(rollout) <= 100):
+    if not (rollout.isascii() and rollout.isdecimal() and len(rollout) <= 3 and int(rollout) <= 100):
         return NOTHING, f"rollout {rollout!r} is no whole percentage: the server's clients take it for 0"
     if sticky in _UNSTICKY:
         return NOTHING, f"stickiness {sticky!r} names no property of the request"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from kvmigrate.errors import ConfigError
 
 def replace_text(file: Path, text: str) -> None:
     """Put *text* in the place of a file's content, so that nobody ever reads a part of it. Raises `ConfigError`."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(6)}")
     try:
         with draft.open("w", encoding="utf-8") as out:
             out.write(text)

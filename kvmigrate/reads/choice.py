@@ -55,14 +55,18 @@ def choice_of(plan: Plan, life: Life, find: Finder) -> Choice:
         value = args[place] if len(args) > place else find(args, kwargs)
         if value is None:
             return False
-        if has_lists:
-            text = str(value)
-            if text in block:
-                return False
-            if text in allow:
-                return True
-        # As `kvmigrate.flags.bucket.position`, without the call.
-        hashed = murmur3(f"{prefix}{value}", 0, False)  # noqa: FBT003 - the seed, and unsigned: the driver's
+        try:
+            if has_lists:
+                text = str(value)
+                if text in block:
+                    return False
+                if text in allow:
+                    return True
+            # As `kvmigrate.flags.bucket.position`, without the call.
+            text = f"{prefix}{value}"
+            hashed = murmur3(text.encode("utf-8", "surrogatepass"), 0, False)  # noqa: FBT003 - the seed, and unsigned: the driver's
+        except Exception:  # noqa: BLE001 - an object without a text: the store knows what to say
+            return False
         percent: int = hashed % 100
         return percent < whole or (percent == whole and hashed // 100 % 100 < rest)
 

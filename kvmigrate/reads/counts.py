@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import defaultdict
 from typing import Any
 
 BUCKETS = 25
@@ -54,16 +55,17 @@ class Counts:
         self.outcomes = ([0] * len(Outcome), [0] * len(Outcome))
         self.times = ([0] * BUCKETS, [0] * BUCKETS)
         self.seconds = [0.0, 0.0]
-        self.fallbacks: dict[str, int] = {}
-        self.compared: dict[str, int] = {}
+        # Of these, adding one is no call between reading and writing, so that threads lose nothing.
+        self.fallbacks: dict[str, int] = defaultdict(int)
+        self.compared: dict[str, int] = defaultdict(int)
 
     def fell_back(self, reason: str) -> None:
         """Count a read that the store answered after all."""
-        self.fallbacks[reason] = self.fallbacks.get(reason, 0) + 1
+        self.fallbacks[reason] += 1
 
     def was_compared(self, result: str) -> None:
         """Count a comparison."""
-        self.compared[result] = self.compared.get(result, 0) + 1
+        self.compared[result] += 1
 
     def took(self, side: int, elapsed: float, outcome: int) -> None:
         """Count a read of *elapsed* seconds."""
@@ -71,6 +73,14 @@ class Counts:
         self.seconds[side] += elapsed
         bucket = int(elapsed * 1e6).bit_length()
         self.times[side][bucket if bucket < BUCKETS else BUCKETS - 1] += 1
+
+    def begin_anew(self) -> None:
+        """Begin with zeros, in the same lists: whoever counts holds them."""
+        for numbers in (*self.outcomes, *self.times):
+            numbers[:] = [0] * len(numbers)
+        self.seconds[:] = [0.0, 0.0]
+        self.fallbacks.clear()
+        self.compared.clear()
 
     @property
     def reads(self) -> int:

@@ -89,11 +89,8 @@ def routed(state: EndpointState, kv: Callable[P, T]) -> Read[P, T]:
         begun = perf_counter()
         try:
             answer = kv(*args, **kwargs)
-        except LookupError:
-            kv_outcomes[_MISS] += 1
-            raise
-        except Exception:
-            kv_outcomes[_ERROR] += 1
+        except Exception as exc:
+            kv_outcomes[_MISS if isinstance(exc, LookupError) else _outcome_of(exc)[0]] += 1
             raise
         elapsed = perf_counter() - begun
         kv_outcomes[_VALUE if answer is not None else _MISS] += 1
@@ -116,9 +113,10 @@ def _may_try(state: EndpointState) -> bool:
 
 
 def _failed(state: EndpointState, exc: Exception, elapsed: float) -> object:
-    """Count a read that failed; return who answers: the store, nobody, or for what is not there as `_missed`."""
+    """Count a read that failed; return who answers: the store, or nobody."""
     if isinstance(exc, LookupError):
-        return _missed(state, elapsed)
+        found = _missed(state, elapsed)
+        return found if found is _FALL_BACK else _FALL_BACK_RAISED
     outcome, reason = _outcome_of(exc)
     state.counts.took(_TABLES, elapsed, outcome)
     if outcome != _STALE:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from kvmigrate.errors import DeadlineError
+from kvmigrate.errors import DeadlineError, OnlyInStoreError
 from kvmigrate.reads.compare import difference
 from kvmigrate.reads.isolation import isolated
 from kvmigrate.reads.state import MISS, EndpointState, StaleReadError
@@ -32,11 +32,11 @@ def examine(state: EndpointState, args: Arguments, kwargs: dict[str, Any]) -> st
     """Read both sides, compare, count; return the result. Never raises.
 
     matched, late (only at first different), moving (the store changed meanwhile), different, missing_both,
-    kv_failed, tables_failed, tables_timeout, compare_failed.
+    kv_failed, tables_failed, tables_timeout, tables_stale, compare_failed.
     """
     try:
         result = _result(state, args, kwargs)
-    except Exception:  # noqa: BLE001 - a comparator is anybody's, and its caller is long gone
+    except (Exception, SystemExit):  # noqa: BLE001 - a comparator is anybody's, and its caller is long gone
         result = "compare_failed"
     state.counts.was_compared(result)
     return result
@@ -52,7 +52,7 @@ def _result(state: EndpointState, args: Arguments, kwargs: dict[str, Any]) -> st
         if isinstance(tables, _Failed):
             return f"tables_{tables.why}"
         if _same(state, kv, tables):
-            state.demotion.matched()
+            state.has_matched()
             return "late" if number else "missing_both" if tables is MISS else "matched"
         if number == len(PAUSES_S):
             break
@@ -79,7 +79,7 @@ def _read(reader: Callable[..., Any], args: Arguments, kwargs: dict[str, Any]) -
         return MISS
     except (TimeoutError, DeadlineError):
         return _Failed("timeout")
-    except StaleReadError:
+    except (StaleReadError, OnlyInStoreError):
         return _Failed("stale")
-    except Exception:  # noqa: BLE001 - any reader may raise anything
+    except (Exception, SystemExit):  # noqa: BLE001 - any reader may raise anything
         return _Failed("failed")

@@ -14,6 +14,6 @@ def isolated(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, 
     Raises:
         Exception: what some object raises that cannot be copied.
     """
-    if all(type(each) in _PLAIN for each in args) and all(type(each) in _PLAIN for each in kwargs.values()):
+    if _PLAIN.issuperset(map(type, args)) and _PLAIN.issuperset(map(type, kwargs.values())):
         return args, kwargs
     return copy.deepcopy(args), copy.deepcopy(kwargs)

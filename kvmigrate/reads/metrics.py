@@ -32,7 +32,7 @@ def prometheus(router: Router) -> str:
         ("control_age_seconds", "gauge", "Since the control row was seen.", _age(router.control_age_s())),
     ):
         found = [
-            f"kvmigrate_{name}{suffix}{_labels({'scope': router.scope, **labels})} {value:g}"
+            f"kvmigrate_{name}{suffix}{_labels({'scope': router.scope, **labels})} {value!r}"
             for suffix, labels, value in samples
         ]
         if found:
@@ -67,7 +67,7 @@ def _seconds(states: Iterable[EndpointState]) -> Iterator[_Sample]:
             times = list(state.counts.times[side])
             for bucket in range(BUCKETS - 1):
                 seen += times[bucket]
-                yield "_bucket", {**labels, "le": f"{2**bucket / 1e6:g}"}, seen
+                yield "_bucket", {**labels, "le": repr(2**bucket / 1e6)}, seen
             every = sum(times)
             yield "_bucket", {**labels, "le": "+Inf"}, every
             yield "_sum", labels, state.counts.seconds[side]

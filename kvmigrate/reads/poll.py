@@ -34,15 +34,22 @@ class Poller:
         """Begin nothing yet; *what* is for messages."""
         self._what, self._open, self._every_s = what, open_look, every_s
         self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
         self._failing = ""
 
     def start(self) -> None:
         """Begin."""
-        threading.Thread(target=self._run, name=f"kvmigrate-{self._what}", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name=f"kvmigrate-{self._what}", daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
         """End after the look under way; it is not waited for."""
         self._stop.set()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait so long at most until it ended."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
 
     def _run(self) -> None:
         look: Look | None = None

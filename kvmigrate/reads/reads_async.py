@@ -5,7 +5,7 @@ This module has a generated twin without ``await``.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ParamSpec, TypeVar, cast
 
 from kvmigrate.errors import ConfigError
@@ -25,6 +25,7 @@ from kvmigrate.reads.compare import Comparator, comparator
 from kvmigrate.reads.demotion import Demotion
 from kvmigrate.reads.endpoint_async import AsyncRead, routed
 from kvmigrate.reads.metrics import prometheus
+from kvmigrate.reads.pages_async import AsyncPages
 from kvmigrate.reads.router import Router
 from kvmigrate.reads.shadow_async import AsyncShadow
 from kvmigrate.reads.state import Consistency, EndpointState
@@ -135,6 +136,35 @@ class AsyncReads:
             DeadlineError: it took longer. TargetError: PostgreSQL failed or refused.
         """
         return [model(**row) for row in await self._rows.fetch(sql, values, deadline_s=deadline_s)]
+
+    def pages(
+        self,
+        model: Callable[..., M],
+        sql: str,
+        *,
+        order: Sequence[str],
+        secret: bytes | Sequence[bytes],
+        most: int = 1_000,
+    ) -> AsyncPages[M]:
+        """Query the tables in pages, each of which begins where the one before ended: nothing is counted and skipped.
+
+        Args:
+            model: As of `fetch`.
+
+            sql: One SELECT without ORDER BY and LIMIT, with ``%s`` for each value, and ``%%`` for a per cent sign.
+
+            order: Columns of the query such as ``"created_at desc"``; together they differ for each row, and none is
+                null. An index on what is filtered by and on these makes each page cost as much as the first.
+
+            secret: Signs cursors, 16 bytes or more. Of several the first signs, and all are accepted.
+
+            most: Rows of a page.
+
+        Raises:
+            ConfigError: the secret is too short, or *order* is none.
+        """
+        secrets = [secret] if isinstance(secret, bytes) else list(secret)
+        return AsyncPages(self._rows, model, sql, order=order, secrets=secrets, most=most)
 
     async def close(self) -> None:
         """End what runs beside the requests, and release connections. Safe to call twice."""

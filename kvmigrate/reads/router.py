@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from threading import Event, Lock, RLock
 from time import monotonic
 from typing import Any
+
+import structlog
 
 from kvmigrate.errors import ConfigError
 from kvmigrate.intent import EVERY, FlagState, ReadIntent, Rollback
@@ -19,6 +22,10 @@ from kvmigrate.reads.poll import Poller
 from kvmigrate.reads.state import EndpointState
 from kvmigrate.reads.sticky import Arguments
 from kvmigrate.target.live_base import Control
+
+_log = structlog.get_logger("kvmigrate")
+
+END_S = 0.5
 
 _routers: weakref.WeakSet[Router] = weakref.WeakSet()
 
@@ -42,8 +49,10 @@ class Router:
         self._flags_at: float | None = None
         self._control_at: float | None = None
         self._rollbacks: dict[str, Mapping[str, Rollback]] = {}
-        self._make, self._pollers = pollers, list[Poller]()
+        self._make = pollers
+        self._pollers: Sequence[Poller] = []
         self._lock, self._seen = Lock(), Event()
+        self._cannot_begin = False
         # What is heard and the plans made of it change together: a plan of older news must not come last.
         self._changing = RLock()
         _routers.add(self)
@@ -68,10 +77,19 @@ class Router:
         """Begin to look, where that has not begun. Never blocks."""
         with self._lock:
             if not self._pollers:
-                self._pollers = list(self._make(self))
-                for poller in self._pollers:
-                    poller.start()
+                self._pollers = self._started()
         self._follow_all()
+
+    def _started(self) -> Sequence[Poller]:
+        pollers = list(self._make(self))
+        try:
+            for poller in pollers:
+                poller.start()
+        except RuntimeError:  # There are too many threads.
+            for poller in pollers:
+                poller.stop()
+            raise
+        return pollers
 
     def wait(self, timeout_s: float = 5.0) -> bool:
         """Begin, and wait until the control row was heard of; return whether that was in time. For tests, and tools."""
@@ -103,14 +121,15 @@ class Router:
             self.life.until = begun + FRESH_S
         self._seen.set()
 
-    def hear_fence(self, fence: Fence | None) -> None:
-        """Take the store's fence; one that is missing says nothing."""
-        if fence is None:
+    def hear_fences(self, fences: Iterable[Fence | None]) -> None:
+        """Take the fences of some shards; one that is missing says nothing. The latest epoch says who leads."""
+        heard = [fence for fence in fences if fence is not None]
+        if not heard:
             return
+        newest = max(heard, key=lambda fence: fence.epoch)
+        owes = any(fence.owes_all for fence in heard)
         with self._changing:
-            known = self.known._replace(
-                fence_epoch=fence.epoch, fence_authority=fence.authority, fence_owes=fence.owes_all
-            )
+            known = self.known._replace(fence_epoch=newest.epoch, fence_authority=newest.authority, fence_owes=owes)
             if known != self.known:
                 self.known = known
                 self._follow_all()
@@ -151,25 +170,36 @@ class Router:
         return explained(state.plan, self.intent_of(state), values)
 
     def close(self) -> None:
-        """End what looks. Safe to call twice."""
+        """End what looks, and let it say what was counted last. Waits `END_S` at most. Safe to call twice."""
         with self._lock:
             pollers, self._pollers = self._pollers, []
         for poller in pollers:
             poller.stop()
+        end = monotonic() + END_S
+        for poller in pollers:
+            poller.wait(max(end - monotonic(), 0.0))
 
     def begin_anew(self) -> None:
-        """Begin once more: this is a forked process, and its parent's threads are not here."""
+        """Begin once more, with the first call: this is a forked process, and its parent's threads are not here."""
         # Whoever held these at the fork is not here to let go.
         self._lock, self._seen, self._changing = Lock(), Event(), RLock()
+        self._pollers = []
         for state in self.endpoints.values():
             state.demotion.begin_anew()
-        if self._pollers:
-            self._pollers = []
-            self.start()
+            # What its parent counted, its parent says.
+            state.counts.begin_anew()
+            state.choose = self._begin(state)
 
     def _begin(self, state: EndpointState) -> Callable[[Arguments, dict[str, Any]], bool]:
         def first(args: Arguments, kwargs: dict[str, Any]) -> bool:
-            self.start()
+            try:
+                self.start()
+            except Exception as exc:  # noqa: BLE001 - no thread, no folder: the store answers, and the next call tries
+                if not self._cannot_begin:
+                    self._cannot_begin = True
+                    with suppress(Exception):
+                        _log.warning("what decides of reads cannot begin", why=f"{type(exc).__name__}: {exc}")
+                return False
             return state.choose(args, kwargs) if state.choose is not first else False
 
         return first

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections import deque
+from contextlib import suppress
 from contextvars import Context, copy_context
+from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Any, NamedTuple
 
 from kvmigrate.reads.examine import examine
@@ -16,6 +18,7 @@ from kvmigrate.reads.sticky import Arguments
 
 MOST_WAITING = 256
 THREADS = 2
+END_S = 1.0
 
 _shadows: weakref.WeakSet[Shadow] = weakref.WeakSet()
 
@@ -47,41 +50,50 @@ class Shadow:
     def offer(self, state: EndpointState, args: Arguments, kwargs: dict[str, Any]) -> None:
         """Take a call, or count it as shed. Never raises, and never waits."""
         try:
-            if len(self._queue) >= self._most or self._stopping:
+            if self._queue.qsize() >= self._most or self._stopping:
                 state.counts.was_compared("shed")
                 return
-            self._queue.append(job_of(state, args, kwargs))
-            self._ready.release()
-            if self._begun < self._threads:
+            self._queue.put(job_of(state, args, kwargs))
+            if len(self._workers) < self._threads:
                 self._begin()
         except Exception:  # noqa: BLE001 - the caller must not notice
             state.counts.was_compared("not_offered")
 
     def close(self) -> None:
-        """Let the threads end after what they do now; what waits is given up. Safe to call twice."""
+        """Let the threads end after what they do now; what waits is given up. Safe to call twice.
+
+        It waits `END_S` at most: one that hangs would not end for anybody.
+        """
         self._stopping = True
-        self._queue.clear()
-        for _ in range(self._threads):
-            self._ready.release()
+        with suppress(Empty):
+            while True:
+                self._queue.get_nowait()
+        for _ in self._workers:
+            self._queue.put(None)
+        end = monotonic() + END_S
+        for work in self._workers:
+            work.join(max(end - monotonic(), 0.0))
 
     def _begin(self) -> None:
-        self._begun += 1
-        work = threading.Thread(target=self._run, args=(self._queue, self._ready), name="kvmigrate-shadow", daemon=True)
-        work.start()
+        work = threading.Thread(target=self._run, args=(self._queue,), name="kvmigrate-shadow", daemon=True)
+        self._workers.append(work)
+        try:
+            work.start()
+        except RuntimeError:
+            self._workers.remove(work)
+            raise
 
-    def _run(self, queue: deque[Job], ready: threading.Semaphore) -> None:
-        while not self._stopping:
-            ready.acquire()
+    def _run(self, queue: SimpleQueue[Job | None]) -> None:
+        while (job := queue.get()) is not None:
             try:
-                job = queue.popleft()
-            except IndexError:
-                continue
-            job.context.run(examine, job.state, job.args, job.kwargs)
+                job.context.run(examine, job.state, job.args, job.kwargs)
+            except BaseException:  # noqa: BLE001 - a thread that ends would leave the others with its work
+                job.state.counts.was_compared("compare_failed")
 
     def _begin_anew(self) -> None:
-        self._queue: deque[Job] = deque()
-        self._ready = threading.Semaphore(0)
-        self._begun, self._stopping = 0, False
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._workers: list[threading.Thread] = []
+        self._stopping = False
 
 
 def _begin_anew() -> None:

@@ -58,7 +58,10 @@ class AsyncShadow:
             loop = asyncio.get_running_loop()
             # A task of its own, so that it runs in the context of the request.
             work = loop.create_task(examine(job.state, job.args, job.kwargs), context=job.context)
-            done, _ = await asyncio.wait([work], timeout=JOB_S)
-            if not done:
+            try:
+                done, _ = await asyncio.wait([work], timeout=JOB_S)
+            finally:
+                # Where nobody waits any longer, it is not to go on; of what is done this does nothing.
                 work.cancel()
+            if not done:
                 job.state.counts.was_compared("given_up")

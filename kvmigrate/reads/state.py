@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Any, Literal
 
@@ -79,16 +80,29 @@ class EndpointState:
         self.plan, self.choose = plan, choose
         self.sample = plan.shadow / FULL if self.has_tables else 0.0
 
+    def told(self) -> dict[str, Any]:
+        """Return what this process counted, and why it reads the store by itself, as JSON values."""
+        return {**self.counts.to_json(), "demoted": self.demotion.why if self.demotion.is_open else ""}
+
     def has_failed(self, why: str) -> None:
         """Note that the tables did not answer, and say so where that ends their reads for a while."""
         if self.demotion.failed(monotonic(), why):
-            _log.warning("reads went back to the store by themselves", endpoint=self.name, why=self.demotion.why)
+            self._say("reads went back to the store by themselves", why=self.demotion.why)
 
     def has_differed(self, path: str) -> None:
         """Note a confirmed difference; its values are never told."""
-        _log.warning("both sides differ", endpoint=self.name, path=path)
+        self._say("both sides differ", path=path)
         if self.demotion.differed(monotonic()):
-            _log.warning("reads went back to the store by themselves", endpoint=self.name, why=self.demotion.why)
+            self._say("reads went back to the store by themselves", why=self.demotion.why)
+
+    def has_matched(self) -> None:
+        """Note that both sides said the same."""
+        self.demotion.matched(monotonic())
+
+    def _say(self, what: str, **told: str) -> None:
+        # How a service logs is its own; a log that fails is no reason to fail a read.
+        with suppress(Exception):
+            _log.warning(what, endpoint=self.name, **told)
 
 
 def _no_reader(*args: Any, **kwargs: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 from kvmigrate.reads.request import properties
@@ -16,7 +17,10 @@ def finder(reader: Callable[..., Any], name: str) -> Finder:
     """Return what finds the property *name* in a call of *reader*; it returns ``None`` where there is none."""
     if not name:
         return _none
-    parameters = inspect.signature(reader).parameters
+    try:
+        parameters = inspect.signature(reader).parameters
+    except (TypeError, ValueError):
+        parameters = MappingProxyType({})  # Written in C, without a signature.
     parameter = parameters.get(name)
     positional = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
     if parameter is None or parameter.kind not in positional | {inspect.Parameter.KEYWORD_ONLY}:

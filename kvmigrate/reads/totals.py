@@ -11,7 +11,11 @@ _ANSWERS = ("value", "null")
 
 
 class Totals:
-    """The sums of one endpoint."""
+    """The sums of one endpoint.
+
+    Attributes:
+        demoted: In how many processes reads went back to the store by themselves, by what made them.
+    """
 
     def __init__(self) -> None:
         """Begin with zeros."""
@@ -19,11 +23,14 @@ class Totals:
         self.errors: dict[str, int] = {}
         self.fallbacks: dict[str, int] = {}
         self.compared: dict[str, int] = {}
+        self.demoted: dict[str, int] = {}
         self.times: Mapping[str, list[int]] = {"kv": [0] * BUCKETS, "tables": [0] * BUCKETS}
 
     def add(self, counts: Mapping[str, Any]) -> None:
         """Add what one process counted, `Counts.to_json`; what an earlier version left out counts as nothing."""
         self.requests += counts.get("requests", 0)
+        if why := counts.get("demoted"):
+            _raise(self.demoted, str(why), 1)
         tables = counts.get("tables", {})
         self.on_tables += sum(tables.get(name, 0) for name in _ANSWERS)
         for side in self.times:

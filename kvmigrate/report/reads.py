@@ -9,6 +9,7 @@ from kvmigrate.report.document import Document, Facts, Grid, Line, Tone, number
 from kvmigrate.report.ending import ending
 
 _DONE = {True: Tone.GOOD, False: Tone.BAD}
+_VERDICTS = {"ok": Tone.GOOD, "held": Tone.NOTICE}
 _LEVELS = {"error": Tone.BAD, "warning": Tone.NOTICE}
 
 
@@ -101,12 +102,14 @@ def _status(report: Mapping[str, Any]) -> Document:
             number(sum(each["fallbacks"].values())),
             number(each["different"]),
             _milliseconds(each["p95_ms"]),
-            each["why"],
+            each["verdict"].replace("_", " "),
+            each["reason"],
         ]
         for each in report["endpoints"]
     ]
-    names = ["endpoint", "is given>", "served>", "reads>", "fallbacks>", "different>", "p95 store, tables>", "why"]
-    document.add(Grid(names, rows) if rows else Line("no flags"))
+    names = ["endpoint", "is given>", "served>", "reads>", "fallbacks>", "different>", "p95 store, tables>", "", "why"]
+    tones = [_VERDICTS.get(each["verdict"], Tone.BAD) for each in report["endpoints"]]
+    document.add(Grid(names, rows, tones) if rows else Line("no flags, and no reads"))
     return document
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import redis
 
-from kvmigrate.errors import SourceError
-from kvmigrate.intent import Rollback
+from kvmigrate.intent import Rollback, rollback_of
 from kvmigrate.stores.redis_shards import rollback_key
 from kvmigrate.stores.redis_way import way_to_shards
 
@@ -28,10 +26,10 @@ class RedisRollbacks:
         return self._way.name
 
     def rollbacks(self) -> Mapping[str, Rollback]:
-        """Return what is rolled back. Raises `SourceError` where the store does not answer, or holds something else."""
+        """Return what is rolled back, as `rollback_of`. Raises `SourceError` where the store does not answer."""
         found = self._way.run(b"HGETALL", self._key)
         pairs = found.items() if isinstance(found, dict) else zip(found[::2], found[1::2], strict=True)
-        return {slug.decode(): self._read(value) for slug, value in pairs}
+        return {slug.decode(errors="replace"): _read(value) for slug, value in pairs}
 
     def roll_back(self, slug: str, rollback: Rollback) -> None:
         """Keep a rollback."""
@@ -45,11 +43,10 @@ class RedisRollbacks:
         """Close what was opened."""
         self._way.close()
 
-    def _read(self, value: bytes) -> Rollback:
-        try:
-            members: Any = json.loads(value)
-            return Rollback(**members)
-        except (ValueError, TypeError) as exc:
-            raise SourceError(
-                f"{self.name}: {self._key.decode()!r} holds no rollback: {exc}", hint="kvmigrate rollback --clear"
-            ) from exc
+
+def _read(value: bytes) -> Rollback:
+    try:
+        members: object = json.loads(value)
+    except ValueError:
+        members = None
+    return rollback_of(members)

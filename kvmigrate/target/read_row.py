@@ -61,7 +61,8 @@ FROM kvmigrate.control AS c, unnest(%s::text[], %s::jsonb[]) AS given (endpoint,
 ON CONFLICT (scope, process, endpoint) DO UPDATE SET counts = excluded.counts, updated_at = now()
 """
 _COUNTS = """
-SELECT s.endpoint, s.counts FROM kvmigrate.endpoint_stat AS s JOIN kvmigrate.control AS c ON c.id = s.scope
+SELECT s.endpoint, CASE WHEN s.updated_at > now() - interval '15 s' THEN s.counts ELSE s.counts - 'demoted' END
+FROM kvmigrate.endpoint_stat AS s JOIN kvmigrate.control AS c ON c.id = s.scope
 WHERE c.scope = %s ORDER BY s.endpoint, s.process
 """
 
@@ -176,7 +177,10 @@ class PostgresReadRow:
         self._ask(_COUNTED, [process, list(counts), [Jsonb(each) for each in counts.values()], self._scope])
 
     def counts(self) -> Sequence[tuple[str, Any]]:
-        """Return what every process counted: endpoint and numbers, a row for each process."""
+        """Return what every process counted: endpoint and numbers, a row for each process.
+
+        What a process does just now, ``demoted``, is left out of rows that are older than 15 s.
+        """
         return [(endpoint, counts) for endpoint, counts in self._ask(_COUNTS, [self._scope])]
 
     def close(self) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kvmigrate.target.keyset import by_column, paged
+from kvmigrate.target.keyset_base import Keyset
 from kvmigrate.target.timed import TimedPool
 
 
@@ -25,8 +27,16 @@ class PostgresRowQuery:
         with self._pool.within(deadline_s) as connection:
             # The application's own text, with its values apart.
             cursor = connection.execute(sql.encode(), values or None)
-            names = [each.name for each in cursor.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+            return by_column(cursor, cursor.fetchall())
+
+    def page(
+        self, sql: str, values: Sequence[Any], keyset: Keyset, *, deadline_s: float
+    ) -> Sequence[Mapping[str, Any]]:
+        """Return one page of a statement; see `RowQuery.page`."""
+        statement, given = paged(sql, values, keyset)
+        with self._pool.within(deadline_s) as connection:
+            cursor = connection.execute(statement, given)
+            return by_column(cursor, cursor.fetchall())
 
     def close(self) -> None:
         """Release connections. Safe to call twice."""

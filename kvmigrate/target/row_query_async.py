@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kvmigrate.target.keyset import by_column, paged
+from kvmigrate.target.keyset_base import Keyset
 from kvmigrate.target.timed_async import AsyncTimedPool
 
 
@@ -23,8 +25,16 @@ class AsyncPostgresRowQuery:
         async with self._pool.within(deadline_s) as connection:
             # The application's own text, with its values apart.
             cursor = await connection.execute(sql.encode(), values or None)
-            names = [each.name for each in cursor.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in await cursor.fetchall()]
+            return by_column(cursor, await cursor.fetchall())
+
+    async def page(
+        self, sql: str, values: Sequence[Any], keyset: Keyset, *, deadline_s: float
+    ) -> Sequence[Mapping[str, Any]]:
+        """Return one page of a statement; see `AsyncRowQuery.page`."""
+        statement, given = paged(sql, values, keyset)
+        async with self._pool.within(deadline_s) as connection:
+            cursor = await connection.execute(statement, given)
+            return by_column(cursor, await cursor.fetchall())
 
     async def close(self) -> None:
         """Release connections. Safe to call twice."""

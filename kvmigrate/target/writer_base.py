@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from kvmigrate.model import Item, Version
+from kvmigrate.target.keyset_base import Keyset
 from kvmigrate.target.live_base import Control
 
 
@@ -133,6 +134,15 @@ class RowQuery(Protocol):
             DeadlineError: it took longer than *deadline_s* seconds, waiting for a connection included.
 
             TargetError: PostgreSQL failed or refused.
+        """
+        ...
+
+    def page(
+        self, sql: str, values: Sequence[Any], keyset: Keyset, *, deadline_s: float
+    ) -> Sequence[Mapping[str, Any]]:
+        """Return the rows of one page of a statement by column, in order; *sql* has no ORDER BY and no LIMIT.
+
+        Raises as `fetch`.
         """
         ...
 

@@ -34,7 +34,7 @@ from kvmigrate.transform.lens import compile_mapping
 class MemoryMigration:
     """Give `store` or `async_store` to the program under test, then look at `memory` and `tables`.
 
-    Nothing is shared between processes. A context manager: leaving it ends the threads that began.
+    Nothing is shared between processes. A context manager: what runs beside the program ends with it.
 
     Attributes:
         memory: The store; its ``before`` lets operations fail.
@@ -49,7 +49,6 @@ class MemoryMigration:
         self._patience = patience
         self._flags: dict[str, ReadIntent] = {}
         self._routers: list[Router] = []
-        self._companions: list[Companion] = []
         self.tables.install()
         self.tables.change({"epoch": 1, "stage": stage, "authority": PLANS[stage].authority, "backfilled_epoch": 0})
         self.memory.create([SHARD], _fence_of(stage, epoch=1))
@@ -76,6 +75,18 @@ class MemoryMigration:
         router = self._router()
         tables, rows = AsyncMemoryLiveWriter(self.tables), AsyncMemoryRowQuery()
         return AsyncReads(router, tables, rows, self.async_store.last_write)
+
+    def close(self) -> None:
+        """End what runs beside the program under test. Safe to call twice."""
+        for made in ("store", "reads"):
+            if made in self.__dict__:
+                getattr(self, made).close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def flag(self, endpoint: str, percent: float, *, shadow: float = 0, sticky: str = "") -> None:
         """Say how much of an endpoint shall read the tables, and how much shall be compared; "*" is every one.
@@ -130,21 +141,6 @@ class MemoryMigration:
                 self.tables.paid([(key, version)])
         return stuck
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End what runs beside the program under test. Safe to call twice."""
-        if "reads" in self.__dict__:
-            self.reads.close()
-        for router in self._routers:
-            router.close()
-        for companion in self._companions:
-            companion.close()
-
     def connect(self) -> Connections:
         """Return what a `Store` works with."""
         return Connections(MemoryWriter(self.memory), MemoryLiveWriter(self.tables), self._companion())
@@ -166,9 +162,7 @@ class MemoryMigration:
             router.life.until = math.inf
 
     def _companion(self) -> Companion:
-        made = Companion(lambda: self.memory, lambda: self.tables)
-        self._companions.append(made)
-        return made
+        return Companion(lambda: self.memory, lambda: self.tables)
 
     def _swap(self, fence: Fence, *, clears: bool = False) -> None:
         now = self.memory.fences()[SHARD]

@@ -10,6 +10,7 @@ from typing import Any
 from kvmigrate.errors import TargetError
 from kvmigrate.model import Authority, Fence, Item, Version
 from kvmigrate.stores.fence_base import KeyPage, Put, Seen, Swap
+from kvmigrate.target.keyset_base import Keyset
 from kvmigrate.target.live_base import Control
 from kvmigrate.testing.memory_store import SHARD, MemoryStore
 from kvmigrate.testing.memory_tables import MemoryTables
@@ -164,6 +165,13 @@ class MemoryRowQuery:
         raise TargetError(
             f"tables in memory know no SQL: {sql[:60]!r}", hint="test readers by SQL with a PostgreSQL, or replace them"
         )
+
+    def page(
+        self, sql: str, values: Sequence[Any], keyset: Keyset, *, deadline_s: float
+    ) -> Sequence[Mapping[str, Any]]:
+        """As `fetch`."""
+        del keyset
+        return self.fetch(sql, values, deadline_s=deadline_s)
 
     def close(self) -> None:
         """Nothing is open."""

@@ -8,6 +8,7 @@ from typing import Any
 from kvmigrate.errors import TargetError
 from kvmigrate.model import Authority, Fence, Item, Version
 from kvmigrate.stores.fence_base import KeyPage, Put, Seen, Swap
+from kvmigrate.target.keyset_base import Keyset
 from kvmigrate.target.live_base import Control
 from kvmigrate.testing.memory_store import SHARD, MemoryStore
 from kvmigrate.testing.memory_tables import MemoryTables
@@ -162,6 +163,13 @@ class AsyncMemoryRowQuery:
         raise TargetError(
             f"tables in memory know no SQL: {sql[:60]!r}", hint="test readers by SQL with a PostgreSQL, or replace them"
         )
+
+    async def page(
+        self, sql: str, values: Sequence[Any], keyset: Keyset, *, deadline_s: float
+    ) -> Sequence[Mapping[str, Any]]:
+        """As `fetch`."""
+        del keyset
+        return await self.fetch(sql, values, deadline_s=deadline_s)
 
     async def close(self) -> None:
         """Nothing is open."""

@@ -206,3 +206,32 @@ def test_status_adds_up_what_processes_counted(live: CommandLine, reads_world: R
     assert ({"miss": 2}, 100.0, 77.78) == (endpoint["fallbacks"], endpoint["allowed_pct"], endpoint["served_pct"])
     assert endpoint["p50_ms"]["tables"] > 0
     assert 77.78 == found["reads_on_tables_pct"]
+
+
+def test_status_tells_what_went_back_by_itself(
+    live: CommandLine, reads_world: ReadsWorld, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its reason and what to type; also of an endpoint without a flag of its own; not once its process ended."""
+    monkeypatch.setattr("kvmigrate.reading.COUNT_S", 0.1)
+    reads_world.flag("get.*", percent=100, sticky="id")
+    typed = ["status", "--target", live.target, "--flags", reads_world.settings.flags]
+    with Migration.open(reads_world.settings) as migration:
+
+        @migration.endpoint(GET, sticky="id")
+        def client(id: str) -> object:  # noqa: A002 - as the route has it
+            return id
+
+        @client.tables
+        def broken(id: str) -> object:  # noqa: A002 - as the route has it
+            raise ValueError(id)
+
+        assert migration.reads.router.wait(20)
+        until(lambda: client("1") == "1" and client.state.demotion.is_open)
+        until(lambda: live(*typed, "--json").json["endpoints"][-1].get("demoted_in") == 1)
+        endpoint = told(repository, "status", live(*typed, "--json"))["endpoints"][-1]
+        assert ("get.clients.id", "demoted") == (endpoint["endpoint"], endpoint["verdict"])
+        assert "1 process reads the store by itself: error: ValueError" == endpoint["reason"]
+        assert "rollback --endpoint get.clients.id" in endpoint["next"]
+        assert "demoted" in live(*typed).out
+
+    assert "different" != live(*typed, "--json").json["endpoints"][-1]["verdict"] != "demoted"

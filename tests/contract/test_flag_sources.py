@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kvmigrate.errors import ConfigError, KVMigrateError
+from kvmigrate.flags.file import FileFlags
 from kvmigrate.flags.unleash import UnleashFlags, intent_of
 from kvmigrate.intent import NOTHING, ReadIntent
 from tests.fix_flags import FlagWorld, StubWorld, feature
@@ -92,6 +96,8 @@ def odd(**changes: Any) -> dict[str, Any]:
     [
         (odd(strategies=[{"name": "default"}]), "only one strategy"),
         (odd(strategies=[{"name": "flexibleRollout"}, {"name": "default"}]), "only one strategy"),
+        (odd(strategies=[]), "let everybody in"),
+        (odd(parameters={"rollout": "9" * 5_000}), "no whole percentage"),
         (odd(parameters={"rollout": "0.5"}), "no whole percentage"),
         (odd(parameters={"rollout": "101"}), "no whole percentage"),
         (odd(parameters={"stickiness": "default"}), "names no property"),
@@ -109,7 +115,7 @@ def test_rules_that_are_not_understood_let_nobody_in(definition: dict[str, Any],
     assert said in why
 
 
-@pytest.mark.parametrize("definition", [odd(enabled=False), odd(strategies=[]), odd(strategy={"disabled": True})])
+@pytest.mark.parametrize("definition", [odd(enabled=False), odd(strategy={"disabled": True})])
 def test_flags_that_are_off_let_nobody_in(definition: dict[str, Any]) -> None:
     """And nothing is odd about them."""
     assert (NOTHING, "") == intent_of(definition)
@@ -124,6 +130,49 @@ def test_a_state_that_did_not_change_is_not_sent_again(tmp_path: Any) -> None:
         assert 2 == world.stub.asked
     finally:
         world.close()
+
+
+def test_two_changes_within_one_tick_of_the_clock_are_both_seen(tmp_path: Path) -> None:
+    """Of the same length and time, the second one looks as the first."""
+    file = tmp_path / "flags.json"
+    source = FileFlags(file, "shop")
+    seen = []
+    for share in (10, 20):
+        file.write_text(json.dumps({"version": 1, "endpoints": {"a": {"percent": share}}}))
+        os.utime(file, ns=(now := time.time_ns() // 10**9 * 10**9, now))
+        seen.append(source.read().of("a").share)
+
+    assert [1_000, 2_000] == seen
+
+
+def test_a_history_that_is_spoiled_is_told(tmp_path: Path) -> None:
+    """And where it stands."""
+    (tmp_path / "flags.yaml.history.ndjson").write_text("{}\n")
+
+    with pytest.raises(ConfigError, match=r"history\.ndjson holds what is no change"):
+        FileFlags(tmp_path / "flags.yaml", "shop").history(limit=1)
+
+
+@pytest.mark.parametrize("token", ["", "secret\nX-Other: 1", "sécret", b"\xff"])
+def test_what_is_no_token_is_not_sent(tmp_path: Path, token: str | bytes) -> None:
+    """And not told: a client of HTTP would name it."""
+    file = tmp_path / "token"
+    file.write_bytes(token if isinstance(token, bytes) else token.encode())
+    source = UnleashFlags(f"unleash+http://127.0.0.1:1/api?token_file={file}", "shop")
+
+    with pytest.raises(ConfigError, match="holds no token") as caught:
+        source.read()
+    assert "cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("percent", ["0x" + "f" * 5_000, ".nan", "-1", "100.001", "1e400", "true"])
+def test_what_is_no_percentage_is_refused(tmp_path: Path, percent: str) -> None:
+    """Whatever YAML makes of it."""
+    file = tmp_path / "flags.yaml"
+    file.write_text(f"version: 1\nendpoints: {{a: {{percent: {percent}}}}}")
+
+    with pytest.raises(ConfigError, match="is no percentage"):
+        FileFlags(file, "shop").read()
 
 
 @pytest.mark.parametrize(

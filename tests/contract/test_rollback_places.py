@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import psycopg
 import pytest
 import redis
 
+from kvmigrate.config import Settings
 from kvmigrate.errors import KVMigrateError
 from kvmigrate.flags.base import RollbackPlace
 from kvmigrate.flags.state_folder import StateFolder
 from kvmigrate.intent import EVERY, Rollback
+from kvmigrate.steering import Steering
 from kvmigrate.stores.redis_rollback import RedisRollbacks
 from kvmigrate.stores.redis_shards import is_own, rollback_key
 from kvmigrate.target.control_schema import install_control
@@ -75,20 +78,40 @@ def test_a_target_that_knows_no_such_mapping_keeps_nothing(database: str) -> Non
     row.close()
 
 
-def test_what_is_no_rollback_is_told(redis_url: str, tmp_path: Path) -> None:
-    """Whoever looks keeps what was known."""
+LATER = json.dumps({**BACK._asdict(), "until": "2027"}).encode()
+
+
+@pytest.mark.parametrize(("kept", "why"), [(LATER, "slow"), (b"\xff", "what is kept cannot be read")])
+def test_what_cannot_be_read_is_a_rollback(redis_url: str, tmp_path: Path, kept: bytes, why: str) -> None:
+    """Of a later version, or spoiled: the store is always right. It hides no other one, and can be cleared."""
     with redis.Redis.from_url(redis_url) as client:
-        client.hset(rollback_key("shop").decode(), "a", "not JSON")
+        client.hset(rollback_key("shop").decode(), "a", kept)
     stored = RedisRollbacks(redis_url, scope="shop")
-    with pytest.raises(KVMigrateError, match="holds no rollback"):
-        stored.rollbacks()
+    stored.roll_back("b", BACK)
+    assert ({"a", "b"}, why, BACK) == (set(found := stored.rollbacks()), found["a"].why, found["b"])
     stored.close()
     folder = StateFolder(tmp_path, "shop")
-    (tmp_path / "shop.rollback.json").write_text("[1]")
-    with pytest.raises(KVMigrateError, match="holds no rollbacks"):
-        folder.rollbacks()
+    (tmp_path / "shop.rollback.json").write_bytes(kept)
+    folder.roll_back("b", BACK)
+    assert folder.rollbacks()["b"] == BACK
+    for slug in set(folder.rollbacks()) - {"b"}:
+        assert folder.clear(slug)
+    assert {"b": BACK} == folder.rollbacks()
 
 
 def test_its_key_is_no_data() -> None:
     """A scan of the store leaves it out."""
     assert is_own(rollback_key("shop"))
+
+
+def test_a_place_that_cannot_be_opened_does_not_stop_the_others(redis_url: str, tmp_path: Path) -> None:
+    """A folder in whose place there is a file, and a target whose URL is wrong: the store has it all the same."""
+    (tmp_path / "state").write_text("")
+    settings = Settings(redis_url, "postgresql://h:port/x", tmp_path / "mapping.yaml", state=tmp_path / "state")
+    with Steering(settings, "shop", "ada") as steering:
+        done = {each.name: each.done for each in steering.roll_back(EVERY, why="")}
+
+    assert ([False, False], 1) == (sorted(done.values())[:2], sum(done.values()))
+    stored = RedisRollbacks(redis_url, scope="shop")
+    assert EVERY in stored.rollbacks()
+    stored.close()

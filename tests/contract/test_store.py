@@ -119,6 +119,29 @@ def test_a_put_stands_on_both_sides(world: World, store: Plain) -> None:
     assert 0 == world.fenced.marks()
 
 
+@pytest.mark.parametrize("state", [Stage.DUALWRITE, Stage.RAMPDOWN, "emptied"])
+def test_many_are_read_as_each_of_them(world: World, store: Plain, state: Stage | str, monkeypatch: Any) -> None:
+    """From the side that leads, whatever their number; what is not there is left out, and asked for twice is one."""
+    for module in ("store", "store_async"):
+        monkeypatch.setattr(f"kvmigrate.dualwrite.{module}._MANY", 2)
+    store.put("client:1", {"name": "Ann", "paid": Decimal("1.10")})
+    store.put("profile:1", {"name": "Ann"})
+    store.put(f"registry{ADDRESS_SEPARATOR}1", {"n": 1})
+    if isinstance(state, Stage):
+        world.move(state)
+    else:
+        world.flush()
+    keys = ["client:1", "client:none", "profile:1", "client:1", f"registry{ADDRESS_SEPARATOR}1"]
+
+    found = store.get_many(iter(keys))
+
+    assert {key: value for key in keys if (value := store.get(key)) is not None} == found
+    assert (0 if state == "emptied" else 3) == len(found)
+    assert {} == store.get_many([])
+    with pytest.raises(UnmappedKeyError):
+        store.get_many(["client:1", "nothing:1"])
+
+
 def test_bytes_go_in_as_they_are(world: World, store: Plain) -> None:
     """No space, digit or member is touched, and they come back so."""
     text = b'{"name" : "Ann", "paid": 1.10, "x": 1e2, "name": "Bo"}'

@@ -14,9 +14,10 @@ import pytest
 from kvmigrate.errors import ConfigError, DeadlineError, OnlyInStoreError
 from kvmigrate.flags.bucket import position
 from kvmigrate.intent import EVERY, Rollback
-from kvmigrate.model import Stage
+from kvmigrate.model import Authority, Fence, Stage
 from kvmigrate.reads.bounds import plan_of
 from kvmigrate.reads.demotion import Demotion
+from kvmigrate.reads.poll import Poller
 from kvmigrate.reads.reads import Reads
 from kvmigrate.reads.reads_async import AsyncReads
 from kvmigrate.reads.request import read_token, request
@@ -115,6 +116,96 @@ def test_while_tables_lead_what_they_lack_is_not_there(make: Make) -> None:
 
     assert stand.call("1") is None
     assert ["tables"] == stand.asked
+
+
+@pytest.mark.parametrize("stage", [Stage.RAMPDOWN, Stage.COMPLETE])
+def test_while_tables_lead_their_readers_raise_as_they_like(make: Make, stage: Stage) -> None:
+    """A reader of the store that raises `KeyError` for what is not there is followed by one that does, too."""
+    stand = make(stage)
+    stand.tables = FAULTS["lookup"]
+
+    with pytest.raises(KeyError):
+        stand.call("1")
+    assert 1 == stand.tables_outcomes()[2]
+
+
+def test_a_store_that_is_late_is_counted_so(make: Make) -> None:
+    """It is no other error."""
+    stand = make(share=0)
+    stand.kv = raising(TimeoutError("late"))
+
+    with pytest.raises(TimeoutError):
+        stand.call("1")
+    assert 1 == stand.state.counts.outcomes[0][4]
+
+
+class Textless:
+    """What has no text."""
+
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize("lists", [{}, {"block": frozenset({"7"})}])
+def test_to_choose_a_side_raises_nothing(make: Make, lists: dict[str, Any]) -> None:
+    """Clients send half characters, and what has no text reads the store."""
+    stand = make(**lists)
+
+    assert ("tables", "kv") == (stand.call("\ud800"), stand.call(Textless()))
+    assert 0 <= position("shop", "\ud800") < 10_000
+
+
+def test_logs_that_fail_hurt_nobody(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How a service logs is its own."""
+
+    class Broken:
+        """A logger whose processor raises."""
+
+        def warning(self, *args: object, **told: object) -> None:
+            """Raise."""
+            raise RuntimeError(args, told)
+
+    monkeypatch.setattr("kvmigrate.reads.state._log", Broken())
+    stand = make()
+    stand.tables = FAULTS["error"]
+
+    assert ["kv"] * 6 == [stand.call("1") for _ in range(6)]
+    assert stand.demotion.is_open
+
+
+def test_what_cannot_begin_leaves_reads_with_the_store() -> None:
+    """A process that may begin no thread, or read no folder, serves its requests; later calls try again."""
+    tried = []
+
+    def begin(_: Router) -> list[Poller]:
+        tried.append(1)
+        raise RuntimeError("can't start new thread")
+
+    reads = Reads(Router("shop", begin), Closing(), Closing(), lambda: None)  # type: ignore[arg-type]
+    read = reads.endpoint("a")(lambda: "kv")
+
+    assert ["kv", "kv"] == [read(), read()]
+    assert [1, 1] == tried
+
+
+def test_a_forked_process_counts_from_zero(make: Make) -> None:
+    """What its parent counted its parent says: together they are what there was."""
+    stand = make()
+    stand.call("1")
+    stand.router.begin_anew()
+    assert 0 == stand.state.counts.reads
+    stand.call("1")
+    assert 1 == stand.state.counts.reads
+
+
+def test_the_latest_epoch_of_some_shards_says_who_leads(make: Make) -> None:
+    """While a flip moves them; and one that owes is enough to read the store."""
+    stand = make(Stage.LIVE)
+    later, earlier = Fence(9, Authority.TABLES), Fence(5, Authority.STORE)
+    stand.router.hear_fences([later, None, earlier])
+    assert stand.state.plan.leads
+    stand.router.hear_fences([earlier._replace(owes_all=True), earlier])
+    assert "kv" == stand.call("1")
 
 
 def test_a_null_of_the_tables_is_an_answer(make: Make) -> None:
@@ -225,7 +316,7 @@ def test_tables_that_fail_are_left_alone(make: Make, monkeypatch: pytest.MonkeyP
     assert {"error": 5, "breaker": 3} == stand.state.counts.fallbacks
     assert "error: RuntimeError" == stand.demotion.why
     stand.tables = lambda _: "tables"
-    monkeypatch.setattr(stand.demotion, "_again_at", 0.0)
+    monkeypatch.setattr(stand.demotion._pause, "until", 0.0)
     assert ["tables", "tables"] == [stand.call("1"), stand.call("1")]
 
 
@@ -312,18 +403,44 @@ def test_the_router_explains_a_request(make: Make) -> None:
         stand.router.explain("x", {})
 
 
-@pytest.mark.parametrize("differences", [2, 3])
-def test_differences_in_a_row_demote(differences: int) -> None:
-    """Three of them; a match in between begins anew; a person may end it."""
-    demotion = Demotion(jitter=lambda: 1.0)
-    for _ in range(differences):
-        demotion.differed(0.0)
-    assert (differences == 3) == demotion.is_open
-    assert (differences == 2) == demotion.lets(59.9)
-    demotion.matched()
+def test_differences_among_the_newest_comparisons_demote() -> None:
+    """Three of twenty, also where others match in between; older ones are forgotten; a person may end it."""
+    demotion = Demotion()
+    opened = [demotion.differed(0.0)]
+    for _ in range(2):
+        for _ in range(11):
+            demotion.matched(0.0)
+        opened.append(demotion.differed(0.0))
+    opened.append(demotion.differed(0.0))
+
+    assert [False, False, False, True] == opened
     demotion.close()
     assert demotion.lets(0.0)
     assert demotion.is_calm
+
+
+def test_reads_that_are_wrong_return_by_comparisons_alone() -> None:
+    """A read that is wrong looks well: none may try, until the time is over and twenty comparisons found nothing."""
+    demotion = Demotion(most_s=60.0)
+    for _ in range(3):
+        demotion.differed(0.0)
+    demotion.succeeded()
+    assert not demotion.lets(1e6)
+    for _ in range(30):
+        demotion.matched(59.0)
+    assert demotion.is_open
+    demotion.matched(60.0)
+    assert demotion.lets(60.0)
+    assert demotion.is_calm
+
+
+def test_failures_that_were_under_way_do_not_prolong_a_pause() -> None:
+    """Of fifty reads that fail together, the first five open it: the others say nothing new."""
+    demotion = Demotion(pause_s=1.0, jitter=lambda: 1.0)
+    for _ in range(50):
+        demotion.failed(0.0, "error")
+
+    assert [False, True] == [demotion.lets(now) for now in (0.9, 1.0)]
 
 
 def test_half_of_the_newest_reads_demote() -> None:

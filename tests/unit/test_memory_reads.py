@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kvmigrate.errors import OnlyInStoreError
 from kvmigrate.model import Item, Stage, Version
 from kvmigrate.reads.request import request
 from kvmigrate.testing import MemoryMigration
@@ -21,16 +22,16 @@ Shop = Callable[..., MemoryMigration]
 
 @pytest.fixture
 def shop() -> Iterator[Shop]:
-    """Opens a shop with one client, in a stage."""
+    """Makes shops with one client."""
     with ExitStack() as stack:
 
-        def opened(stage: Stage = Stage.LIVE) -> MemoryMigration:
+        def make(stage: Stage = Stage.LIVE) -> MemoryMigration:
             made = stack.enter_context(MemoryMigration(MAPPING, stage))
             made.store.put("client:1", {"n": 1})
             made.settle()
             return made
 
-        yield opened
+        yield make
 
 
 def endpoint(made: MemoryMigration, **options: Any) -> Any:
@@ -90,7 +91,7 @@ def test_a_confirmed_difference_counts_and_demotes(shop: Shop) -> None:
 
     assert {"different": 3} == compared(client, 3)
     until(lambda: client.state.demotion.is_open)
-    assert "3 confirmed differences" == client.state.demotion.why
+    assert "3 of the last 20 comparisons found a difference" == client.state.demotion.why
     made.flag(GET, 100)
     assert {"n": 1} == client("1")
 
@@ -115,9 +116,14 @@ def test_a_difference_that_goes_away_is_late(shop: Shop, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     ("fault", "result"),
-    [(RuntimeError("broken"), "tables_failed"), (TimeoutError(), "tables_timeout")],
+    [
+        (RuntimeError("broken"), "tables_failed"),
+        (TimeoutError(), "tables_timeout"),
+        (OnlyInStoreError("it waits"), "tables_stale"),
+        (SystemExit(), "tables_failed"),
+    ],
 )
-def test_tables_that_fail_beside_the_request_hurt_nobody(shop: Shop, fault: Exception, result: str) -> None:
+def test_tables_that_fail_beside_the_request_hurt_nobody(shop: Shop, fault: BaseException, result: str) -> None:
     """Counted by what happened."""
     made = shop(Stage.SHADOW)
     client = endpoint(made)
@@ -158,8 +164,8 @@ def test_what_nobody_can_compare_is_shed(shop: Shop) -> None:
         client("1")
     took = time.monotonic() - begun
     shed = client.state.counts.compared["shed"]
-    made.reads.close()
     goes_on.set()
+    made.reads.close()
 
     assert 400 - 256 - 2 <= shed <= 400 - 256
     assert took < 20
@@ -199,6 +205,7 @@ def test_async_comparisons_run_beside_the_request(shop: Shop) -> None:
         first = await client("1")
         await asyncio.to_thread(compared, client)
         await made.async_reads.close()
+        await made.async_store.close()
         return first
 
     assert {"n": 1} == asyncio.run(main())
@@ -244,6 +251,15 @@ def test_tables_that_lead_have_what_sessions_wrote(shop: Shop, stage: Stage) -> 
         assert "tables" == client("1")
 
 
+def test_metrics_are_exact(shop: Shop) -> None:
+    """Counters keep all of their digits, or rates of busy endpoints would jump."""
+    made = shop()
+    client = endpoint(made)
+    client.state.counts.outcomes[0][0] = 123_456_789
+
+    assert 'side="kv",outcome="value"} 123456789' in made.reads.metrics()
+
+
 def test_metrics_say_what_was_counted(shop: Shop) -> None:
     """As Prometheus text, with a line for each side and outcome, and no key in it."""
     made = shop()
@@ -259,5 +275,5 @@ def test_metrics_say_what_was_counted(shop: Shop) -> None:
     assert f'kvmigrate_read_fallbacks_total{{{labels},reason="miss"}} 1' in lines
     assert f'kvmigrate_read_seconds_bucket{{{labels},side="tables",le="+Inf"}} 2' in lines
     assert f"kvmigrate_breaker_open{{{labels}}} 0" in lines
-    assert f"kvmigrate_allowed_ratio{{{labels}}} 1" in lines
+    assert f"kvmigrate_allowed_ratio{{{labels}}} 1.0" in lines
     assert not [line for line in lines if "none" in line]
