@@ -31,7 +31,7 @@ from kvmigrate.stores.base import KVSource
 from kvmigrate.stores.fence_base import FencedStore
 from kvmigrate.stores.open import open_source
 from kvmigrate.target.base import Batch, Label
-from kvmigrate.target.evidence import REPAIR, Evidence
+from kvmigrate.target.evidence import Evidence
 from kvmigrate.target.live_base import Control, LiveTarget
 from kvmigrate.target.mend import Doubted, LedgerMender
 from kvmigrate.target.postgres import PostgresTarget
@@ -197,7 +197,17 @@ class Repair:
             report.add(item)
 
     def _repair(self, todo: Mapping[str, tuple[Settled, Repaired]]) -> None:
-        self._hand.begin([found for found, _ in todo.values()])
+        for _, item in todo.values():
+            item.outcome = Outcome.PENDING
+        try:
+            self._hand.begin([found for found, _ in todo.values()])
+            self._await(todo)
+        finally:
+            # Also where a side failed: what was begun is to be found.
+            kept = {key: item.to_json() for key, (_, item) in todo.items()}
+            self._evidence.add_repairs(kept, mapping=self._mapping.fingerprint)
+
+    def _await(self, todo: Mapping[str, tuple[Settled, Repaired]]) -> None:
         left, until = set(todo), time.monotonic() + WAIT_S
         while left:
             while self._hand.help():
@@ -214,8 +224,6 @@ class Repair:
             if time.monotonic() > until:
                 break
             time.sleep(PAUSE_S if left else 0.0)
-        for _, item in todo.values():
-            self._evidence.add(REPAIR, item.to_json(), mapping=self._mapping.fingerprint, key=item.key)
 
     def _look(self, keys: Sequence[str]) -> Iterator[Settled]:
         glimpses = self._second.sight.look(keys)

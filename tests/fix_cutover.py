@@ -24,6 +24,7 @@ from kvmigrate.target.live_base import LIVE_RUN, Control
 from kvmigrate.target.live_install import install_live
 from kvmigrate.target.live_postgres import PostgresLiveTarget
 from kvmigrate.target.live_writer import LiveWriter
+from kvmigrate.target.process_row import PostgresProcessRow
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.transform.lens import Lens
 
@@ -92,6 +93,13 @@ class Moving:
         self._tables = LiveWriter(url, lens)
         stack.callback(self._writer.close)
         stack.callback(self._tables.close)
+        self.application()
+
+    def application(self) -> None:
+        """Say that a process writes, and that it follows the stages."""
+        row = PostgresProcessRow(self.url, self.lens.mapping.name, kind="adapter", name="application")
+        row.beat(epoch=1, stage=Stage.LIVE, live_seen=True)
+        row.close()
 
     def both(self, **more: Any) -> Sides:
         """Open both sides once more."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Self
 
@@ -29,19 +29,32 @@ DELETE FROM kvmigrate.evidence AS e USING kvmigrate.control AS c
 WHERE c.scope = %s AND e.scope = c.id AND e.keep_until < now()
 """
 
+# A sample names the keys that it found; a verification only counts them.
 _LATEST = """
-SELECT e.kind, e.at, extract(epoch FROM clock_timestamp() - e.at)::float8, e.epoch, e.authority, e.mapping, e.facts,
-    coalesce((
-        SELECT max((b.facts ->> 'divergent')::bigint) FROM kvmigrate.evidence AS b
-        WHERE b.scope = e.scope AND b.kind IN ('sample', 'verify') AND (b.epoch, b.mapping) = (e.epoch, e.mapping)
-            AND b.id > coalesce((
-                SELECT max(m.id) FROM kvmigrate.evidence AS m
-                WHERE m.scope = e.scope
-                    AND (m.kind = 'repair' OR m.kind = 'verify' AND (m.facts ->> 'divergent')::bigint = 0)
-            ), 0)
+WITH mine AS (
+    SELECT e.* FROM kvmigrate.evidence AS e JOIN kvmigrate.control AS c ON c.id = e.scope WHERE c.scope = %s
+), found AS (
+    SELECT e.* FROM mine AS e WHERE e.kind IN ('sample', 'verify') AND e.id > coalesce((
+        SELECT max(v.id) FROM mine AS v WHERE v.kind = 'verify' AND (v.facts ->> 'divergent')::bigint = 0
     ), 0)
-FROM kvmigrate.evidence AS e JOIN kvmigrate.control AS c ON c.id = e.scope
-WHERE c.scope = %s AND e.kind IN ('sample', 'verify') AND coalesce((e.facts ->> 'whole')::boolean, true)
+), named AS (
+    SELECT n.key, max(e.id) AS id
+    FROM found AS e CROSS JOIN LATERAL jsonb_object_keys(coalesce(e.facts -> 'keys', '{}')) AS n (key) GROUP BY n.key
+), unmended AS (
+    SELECT count(*) AS items FROM named AS n WHERE NOT EXISTS (
+        SELECT FROM mine AS m
+        WHERE m.kind = 'repair' AND m.key = n.key AND m.id > n.id AND m.facts ->> 'outcome' = 'repaired'
+    )
+    UNION ALL
+    SELECT (e.facts ->> 'divergent')::bigint - (
+        SELECT count(DISTINCT m.key) FROM mine AS m
+        WHERE m.kind = 'repair' AND m.id > e.id AND m.facts ->> 'outcome' = 'repaired'
+    )
+    FROM found AS e WHERE e.kind = 'verify'
+)
+SELECT e.kind, e.at, extract(epoch FROM clock_timestamp() - e.at)::float8, e.epoch, e.authority, e.mapping, e.facts,
+    (SELECT greatest(0, max(u.items)) FROM unmended AS u)
+FROM mine AS e WHERE e.kind IN ('sample', 'verify') AND coalesce((e.facts ->> 'whole')::boolean, true)
 ORDER BY e.id DESC LIMIT 1
 """
 
@@ -56,8 +69,8 @@ class Measured(NamedTuple):
 
         facts: ``n``, ``population``, ``divergent``, ``upper_pct``, ``worst_pct`` and more.
 
-        unmended: The most divergent keys that this one, or one like it, found since the last repair or clean
-            verification: a sample that happens to miss them does not make them good.
+        unmended: Divergent keys found since the last clean verification and not repaired since they were found: a
+            sample that happens to miss them does not make them good, nor does a repair of others.
     """
 
     kind: str
@@ -77,18 +90,26 @@ class Evidence:
         """Open nothing yet; *scope* is the mapping's name."""
         self._session, self._scope = Session(url, application_name=_APPLICATION), scope
 
-    def add(self, kind: str, facts: Mapping[str, Any], *, mapping: str, key: str | None = None) -> None:
+    def add(self, kind: str, facts: Mapping[str, Any], *, mapping: str) -> None:
         """Keep what was found; what is past its time goes.
 
         Raises:
             SchemaError: the control schema is older than this program.
         """
-        values = {"kind": kind, "mapping": mapping, "key": key, "facts": Jsonb(dict(facts)), "scope": self._scope}
+        self._add(kind, [(None, facts)], mapping)
+
+    def add_repairs(self, repairs: Mapping[str, Mapping[str, Any]], *, mapping: str) -> None:
+        """Keep what became of repaired keys. Raises `SchemaError` as `add` does."""
+        self._add(REPAIR, list(repairs.items()), mapping)
+
+    def _add(self, kind: str, found: Sequence[tuple[str | None, Mapping[str, Any]]], mapping: str) -> None:
+        same = {"kind": kind, "mapping": mapping, "scope": self._scope}
+        values = [{**same, "key": key, "facts": Jsonb(dict(facts))} for key, facts in found]
 
         def work(connection: Connection) -> None:
-            with connection.transaction():
-                connection.execute(_ADD, values)
-                connection.execute(_OLD, [self._scope])
+            with connection.transaction(), connection.cursor() as cursor:
+                cursor.executemany(_ADD, values)
+                cursor.execute(_OLD, [self._scope])
 
         self._session.run(work)
 
