@@ -24,8 +24,8 @@ from kvmigrate.target.live_base import LIVE_RUN, Control
 from kvmigrate.target.live_install import install_live
 from kvmigrate.target.live_postgres import PostgresLiveTarget
 from kvmigrate.target.live_writer import LiveWriter
-from kvmigrate.target.process_row import PostgresProcessRow
 from kvmigrate.target.postgres import PostgresTarget
+from kvmigrate.target.process_row import PostgresProcessRow
 from kvmigrate.transform.lens import Lens
 
 LIMITS = Limits(drain_s=10.0, back_s=10.0, before_s=10.0, low=3)

@@ -64,8 +64,8 @@ class Wish(NamedTuple):
 def shortcoming(found: Measurement | None, wish: Wish) -> tuple[str, str, int]:
     """Return what a measurement lacks: a verdict's name, the reason, and how many keys more are needed.
 
-    ``pass`` where it lacks nothing. Without a wish only a difference that was found stands in the way, and that does not
-    cease to do so by growing old.
+    ``pass`` where it lacks nothing. Without a wish only a difference that was found stands in the way, and it
+    does not cease to do so by growing old.
     """
     if found is None:
         return "no_data", "nothing was measured: `kvmigrate sample`", wish.min_samples

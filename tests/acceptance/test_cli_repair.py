@@ -193,7 +193,7 @@ def test_the_gate_explains_what_was_measured(cli: CommandLine, repository: Path,
 def test_a_repair_of_one_key_does_not_make_the_others_good(
     cli: CommandLine, repository: Path, pg: PgConnection
 ) -> None:
-    """What was found stands in the way of the gate until each of it is mended, also in another epoch and after a day."""
+    """What was found stands in the way of the gate until it is mended, also in another epoch and after a day."""
     go_live(cli, repository)
     pg.execute("UPDATE clients SET name = 'changed'")
     for command in ("sample", "verify"):
@@ -210,7 +210,7 @@ def test_a_repair_of_one_key_does_not_make_the_others_good(
 def test_a_repair_that_ends_before_the_store_is_marked(
     cli: CommandLine, repository: Path, pg: PgConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The ledger's word is taken back and nothing else is done: it is on record, still found, and the next one mends."""
+    """Only the ledger's word is taken back: that is on record, still found, and the next one mends."""
     go_live(cli, repository)
     pg.execute("UPDATE clients SET name = 'changed' WHERE id = 2")
 
