@@ -92,18 +92,18 @@ class Repair:
         self._lens, self._mapping, self._opened = lens, lens.mapping, ExitStack()
         self._source_url, self._url = settings.need_source(), settings.need_target()
         try:
-            self._open(control)
+            self._open(control, settings.evidence_keep_days)
         except BaseException:
             self._opened.close()
             raise
 
-    def _open(self, control: Control | None) -> None:
+    def _open(self, control: Control | None, keep_days: int) -> None:
         self.source = open_source(self._source_url)
         self._opened.callback(self.source.close)
         self._reader = self._opened.enter_context(
             PostgresRowReader.open(self._url, self._mapping, json_loads=loads_column)
         )
-        self._evidence = self._opened.enter_context(Evidence(self._url, self._mapping.name))
+        self._evidence = self._opened.enter_context(Evidence(self._url, self._mapping.name, keep_days=keep_days))
         router = Router(self._mapping)
         self._sight, self._hand = self._sides(control)
         tables = TableSide(self._reader, self._mapping, router, None)
