@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,16 +27,15 @@ from kvmigrate.cli.signals import ended_by_signals
 from kvmigrate.errors import ConfigError
 
 if TYPE_CHECKING:
-    from kvmigrate.consistency.rounds import Rounds, Ways
-    from kvmigrate.consistency.sample_report import Sampled, SampleReport
+    from kvmigrate.cli.sample_lines import SampleLines
+    from kvmigrate.consistency.rounds import Ways
+    from kvmigrate.consistency.sample_report import Sampled
     from kvmigrate.migration import Migration
 
 EPILOG = example(
     "kvmigrate sample --mapping mapping.yaml --source redis://localhost:6379/0 --target postgresql://localhost/shop",
 )
 DIVERGENT, INCONCLUSIVE = 5, 4
-LINE_S = 10.0
-"""Between two lines of a sampler that goes on, where nothing but numbers changes."""
 
 _SizeOption = Annotated[
     int | None,
@@ -67,6 +66,12 @@ _ForOption = Annotated[
         help="Go on for so long, such as 90s, 10m, 2h or ever, in rounds of --size keys (20000), at --rate (50).",
     ),
 ]
+_HealthOption = Annotated[
+    str | None,
+    typer.Option(
+        "--health", metavar="HOST:PORT", help="With --for: answer /health and /metrics there; a port alone is local."
+    ),
+]
 _ShowValuesOption = Annotated[
     bool, typer.Option("--show-values", help="Show the values that differ; they may be personal.")
 ]
@@ -84,6 +89,7 @@ def sample(
     seed: _SeedOption = None,
     rate: _RateOption = None,
     for_: _ForOption = None,
+    health: _HealthOption = None,
     entity: EntityOption = None,
     show_values: _ShowValuesOption = False,
     as_json: JsonOption = False,
@@ -94,6 +100,8 @@ def sample(
     5 if a key diverges, with 4 if nothing could be compared or --until was not reached. With --for it goes on, slower
     where the servers become slow, until SIGTERM or Ctrl-C at the latest; begun again it goes on where it was.
     """
+    from kvmigrate.cli.health import address_of
+    from kvmigrate.cli.sample_lines import SampleLines
     from kvmigrate.consistency.rounds import RATE, ROUND_KEYS, Ways
     from kvmigrate.consistency.sample import MOST, SIZE, Wanted
     from kvmigrate.migration import Migration
@@ -102,6 +110,9 @@ def sample(
     call = Call("sample", as_json=as_json)
     _check(until, confidence)
     seconds = seconds_of(for_) if for_ else None
+    address = address_of(health) if health else None
+    if health and not for_:
+        raise ConfigError("a sample that ends by itself has nothing to probe", hint="--health goes with --for")
     if for_ and (until is not None or seed is not None or show_values):
         raise ConfigError(
             "--for goes with --size, --rate, --confidence and --entity alone", hint="leave the others away"
@@ -112,7 +123,8 @@ def sample(
         with call.progress() as progress:
             if for_:
                 ways = Ways(size or ROUND_KEYS, rate or RATE, seconds)
-                done = _go_on(migration, ways, confidence, entity, call)
+                lines = SampleLines(migration.mapping.name)
+                done = _go_on(migration, ways, confidence, entity, lines, address)
             else:
                 done = migration.sample(
                     wanted, seed=seed, confidence=confidence, entity=entity, show_values=show_values, progress=progress
@@ -134,37 +146,26 @@ def sample(
     call.finish(envelope, describe_sample(envelope), exit_code=code)
 
 
-def _go_on(migration: Migration, ways: Ways, confidence: float, entity: str | None, call: Call) -> Sampled:
+def _go_on(
+    migration: Migration,
+    ways: Ways,
+    confidence: float,
+    entity: str | None,
+    lines: SampleLines,
+    address: tuple[str, int] | None,
+) -> Sampled:
     """Sample until the time is over or a signal comes; say on stderr how it stands."""
+    from kvmigrate.cli.health import http_server
     from kvmigrate.consistency.sample_report import Sampled
 
     stop = threading.Event()
-    with ended_by_signals(stop), migration.sampling(confidence=confidence, entity=entity) as sampling:
-        report, unfinished = sampling.run(ways, stop, _Lines(as_json=call.as_json)), sampling.unfinished
-    return Sampled(report, "", unfinished)
-
-
-class _Lines:
-    """Prints how a sampler stands: when a key was found, when it waits, else now and then."""
-
-    def __init__(self, *, as_json: bool) -> None:
-        self._as_json = as_json
-        self._state: tuple[object, ...] = ()
-        self._printed_at = time.monotonic()
-
-    def __call__(self, report: SampleReport, rounds: Rounds) -> None:
-        total = report.total
-        state, now = (total.divergent, rounds.ended, rounds.waits), time.monotonic()
-        if state == self._state and now - self._printed_at < LINE_S:
-            return
-        self._state, self._printed_at = state, now
-        upper_pct = 100 * report.bounds(total).upper
-        words = f"{total.n} compared, {total.divergent} divergent, at most {upper_pct:.3g} %"
-        if rounds.share < 1:
-            words += f"; slowed down to {rounds.share:.0%} of its budget"
-        if rounds.waits:
-            words += f"; waiting: {rounds.waits}"
-        sys.stderr.write(f"round {rounds.ended + 1}: {words}\n")
+    with ExitStack() as stack:
+        stack.enter_context(ended_by_signals(stop))
+        sampling = stack.enter_context(migration.sampling(confidence=confidence, entity=entity))
+        if address is not None:
+            port = stack.enter_context(http_server(address, lines.answer))
+            sys.stderr.write(f"health: http://{address[0]}:{port}/health\n")
+        return Sampled(sampling.run(ways, stop, lines), "", sampling.unfinished)
 
 
 def _check(until: float | None, confidence: float) -> None:

@@ -134,11 +134,17 @@ class Rounds:
         self._round: int | None = None
         self._told: set[str] = set()
         self.ended, self.compared, self.waits = 0, 0, ""
+        self._doubtful: set[str] = set()
 
     @property
     def share(self) -> float:
         """Of the budget that is used now."""
         return self._budget.share
+
+    @property
+    def unmended(self) -> int:
+        """Keys found divergent, by whichever sampler, that did not agree again when this one last looked."""
+        return len(self._doubtful | self._report.divergent_keys.keys())
 
     def run(self) -> SampleReport:
         """Sample until the time is over or it is stopped.
@@ -197,9 +203,10 @@ class Rounds:
 
     def _look_again(self, sampler: Sampler) -> None:
         """Look at what an earlier round found: what agrees by now stands in nobody's way any more."""
-        doubtful = self._keeper.doubtful()
-        if equal := sampler.equal_again(doubtful):
+        self._doubtful = set(self._keeper.doubtful())
+        if equal := sampler.equal_again(sorted(self._doubtful)):
             self._keeper.equal(equal)
+            self._doubtful -= set(equal)
 
     def _keep(self, report: SampleReport, through: int, *, left: int) -> None:
         found = {key: causes for key, causes in report.divergent_keys.items() if key not in self._told}

@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from kvmigrate.cli.sample_lines import SampleLines
 from kvmigrate.config import Settings
 from kvmigrate.consistency.rounds import Rounds, Ways
 from kvmigrate.consistency.sample_report import SampleReport
@@ -97,3 +98,42 @@ def test_what_agrees_again_stands_in_nobodys_way(cli: CommandLine, pg: PgConnect
     assert {} == again.divergent_keys
     rows = pg.execute("SELECT key, kind, facts ->> 'outcome' FROM kvmigrate.evidence WHERE key IS NOT NULL ORDER BY id")
     assert [("client:105", "found", None), ("client:105", "repair", "equal")] == rows.fetchall()
+
+
+def test_metrics_and_a_side_that_fails(cli: CommandLine, pg: PgConnection) -> None:
+    """Numbers by entity and of all, no key among them; while a side fails the probe says so, and then it goes on."""
+    fill(cli, 10)
+    pg.execute("UPDATE clients SET name = 'changed' WHERE id = 105")
+    lines, stop, seen = SampleLines("shop"), threading.Event(), list[tuple[int, str]]()
+
+    def tell(report: SampleReport, rounds: Rounds) -> None:
+        lines(report, rounds)
+        seen.append((lines.answer("/health")[0], lines.answer("/metrics")[2].decode()))
+        if rounds.ended == 1 and not rounds.waits:
+            pg.execute("ALTER TABLE clients RENAME TO hidden")
+        elif rounds.waits:
+            pg.execute("ALTER TABLE hidden RENAME TO clients")
+        if rounds.ended == 3:
+            stop.set()
+
+    settings = Settings(cli.source, cli.target, cli.folder / "mapping.yaml")
+    with Migration.open(settings) as migration, migration.sampling() as sampling:
+        sampling.run(Ways(8, 10_000.0), stop, tell)
+
+    assert {200, 503} == {status for status, _ in seen}
+    page = seen[-1][1]
+    assert 'kvmigrate_divergence_upper_ratio{scope="shop",entity=""}' in page
+    assert 'kvmigrate_population_keys{scope="shop",entity="client"} 12' in page
+    assert 'kvmigrate_unmended_keys{scope="shop"} 1' in page
+    assert "105" not in page
+
+
+def test_a_probe_needs_a_sampler_that_goes_on(cli: CommandLine) -> None:
+    """As usage; so do options that make no sense together."""
+    for words in (
+        ("--health", "9999"),
+        ("--for", "1s", "--seed", "3"),
+        ("--for", "soon"),
+        ("--for", "1s", "--until", "1"),
+    ):
+        assert 2 == cli("sample", *words, *cli.sides).code
