@@ -27,8 +27,8 @@ from kvmigrate.config import Settings, mask_url, read_settings
 from kvmigrate.consistency.bounds import CONFIDENCE
 from kvmigrate.consistency.json_exact import loads_column
 from kvmigrate.consistency.report import VerifyReport
-from kvmigrate.consistency.sample import Wanted, new_seed, run_sample
-from kvmigrate.consistency.sample_report import Sampled, SampleReport
+from kvmigrate.consistency.sample import Wanted, new_seed
+from kvmigrate.consistency.sample_report import Sampled
 from kvmigrate.consistency.share_work import Compared, VerifySetup, run_shared_verify
 from kvmigrate.consistency.verify import run_verify
 from kvmigrate.cutover.divergence import Wish
@@ -38,6 +38,7 @@ from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.relay import Relay
 from kvmigrate.dualwrite.store import Store
 from kvmigrate.dualwrite.way import Connections
+from kvmigrate.erasing import Erasure, erase
 from kvmigrate.errors import CheckFailedError, ConfigError, SchemaError, TargetError
 from kvmigrate.export.report import ExportReport, Lines, type_name
 from kvmigrate.export.source import export_source
@@ -56,7 +57,7 @@ from kvmigrate.stores.base import KVSource, divisible
 from kvmigrate.stores.export_format import write_item, write_unreadable
 from kvmigrate.stores.open import open_drop_in, open_fenced, open_source, open_writer
 from kvmigrate.target.base import QuarantineEntry
-from kvmigrate.target.evidence import SAMPLE, VERIFY
+from kvmigrate.target.evidence import VERIFY
 from kvmigrate.target.live_base import Control
 from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.postgres import PostgresTarget
@@ -390,26 +391,9 @@ class Migration:
     ) -> Sampled:
         """Compare some keys of both sides, drawn by chance, and keep what was found as evidence. See `run_sample`."""
         self.check_entities([entity] if entity else [])
-        source, url, told = self.source, self.settings.need_target(), counted(progress)
-        report = SampleReport(new_seed() if seed is None else seed, confidence)
-        with ExitStack() as stack:
-            reader = stack.enter_context(PostgresRowReader.open(url, self.mapping, json_loads=loads_column))
-            run_sample(
-                source,
-                reader,
-                self.mapping,
-                wanted,
-                report,
-                sight=sight_of(self.settings, self.lens, stack),
-                entity=self.mapping.entity(entity) if entity else None,
-                show_values=show_values,
-                progress=told,
-            )
-            finished = reader.is_backfill_finished()
-            evidence = stack.enter_context(evidence_of(self.settings, self.mapping))
-            facts = {**report.evidence(), "whole": entity is None}
-            unkept = evidence.try_add(SAMPLE, facts, mapping=self.mapping.fingerprint)
-        return Sampled(report, unkept, not finished)
+        seed, told = new_seed() if seed is None else seed, counted(progress)
+        with self.sampling(confidence=confidence, entity=entity) as sampling:
+            return sampling.once(wanted, seed=seed, show_values=show_values, progress=told)
 
     def sampling(self, *, confidence: float = CONFIDENCE, entity: str | None = None) -> Sampling:
         """Return what samples for as long as it is let, and keeps what it finds as evidence; see `Sampling`.
@@ -422,6 +406,12 @@ class Migration:
     def repairs(self) -> Repair:
         """Return what repairs single items of this mapping, from the side that leads. See `Repair`."""
         return Repair(self.settings, self.lens, self._control())
+
+    def erase(self, key: str, *, why: str) -> Erasure:
+        """Let an item leave the store, the tables, and everything that is kept of it; see `kvmigrate.erasing.erase`."""
+        with self.repairs() as repair:
+            url, delete = self.settings.need_target(), self.store.delete
+            return erase(key, url=url, lens=self.lens, control=self._control(), delete=delete, repair=repair, why=why)
 
     def export_from_source(
         self,

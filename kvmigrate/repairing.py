@@ -167,6 +167,12 @@ class Repair:
             self._hand.finish(report)
         return report
 
+    def bring(self, keys: Sequence[str]) -> None:
+        """Bring items from the side that leads, whatever they look like now. Raises as `run` does."""
+        self._hand.begin(list(self._look(keys)))
+        while self._hand.help():
+            pass
+
     def _divergent(self, report: RepairReport) -> list[str]:
         found: set[str] = set()
 

@@ -1,4 +1,4 @@
-"""A sampler that goes on, wired: ``kvmigrate sample --for``."""
+"""Samples, wired: one, and one that goes on: ``kvmigrate sample``."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from kvmigrate.config import Settings
 from kvmigrate.consistency.json_exact import loads_column
 from kvmigrate.consistency.repair_report import Outcome
 from kvmigrate.consistency.rounds import Begun, Rounds, Tell, Ways
-from kvmigrate.consistency.sample import Sampler, new_seed, second_look
-from kvmigrate.consistency.sample_report import SampleReport
+from kvmigrate.consistency.sample import Progress, Sampler, Wanted, new_seed, run_sample, second_look
+from kvmigrate.consistency.sample_report import Sampled, SampleReport
 from kvmigrate.consistency.sight import FencedSight, Sight
 from kvmigrate.errors import SchemaError
 from kvmigrate.relaying import read_control
 from kvmigrate.stores.base import KVSource
 from kvmigrate.stores.open import open_fenced
-from kvmigrate.target.evidence import Evidence
+from kvmigrate.target.evidence import SAMPLE, Evidence
 from kvmigrate.target.rows_postgres import PostgresRowReader
 from kvmigrate.transform.lens import Lens
 from kvmigrate.transform.mapping import Mapping as MappingFile
@@ -59,7 +59,7 @@ class EvidenceKeeper:
 
 
 class Sampling:
-    """Samples one mapping for as long as it is let. A context manager; leaving it closes what was given to *opened*."""
+    """Samples one mapping. A context manager; leaving it closes what was given to *opened*."""
 
     def __init__(
         self,
@@ -75,13 +75,30 @@ class Sampling:
     ) -> None:
         """Compare *source* with what *reader* reads; arguments as of `Migration.sampling`."""
         self._source, self._reader, self._mapping, self._sight = source, reader, mapping, sight
-        self._entity, self._confidence, self._opened = entity, confidence, opened
+        self._entity, self._confidence, self._opened, self._evidence = entity, confidence, opened, evidence
         self._keeper = EvidenceKeeper(evidence, mapping.fingerprint, entity)
 
     @property
     def unfinished(self) -> bool:
         """Whether the tables are those of a backfill that did not come to its end."""
         return not self._reader.is_backfill_finished()
+
+    def once(self, wanted: Wanted, *, seed: int, show_values: bool, progress: Progress | None) -> Sampled:
+        """Take one sample that *seed* draws, and keep what was found. See `run_sample`."""
+        report = run_sample(
+            self._source,
+            self._reader,
+            self._mapping,
+            wanted,
+            SampleReport(seed, self._confidence),
+            sight=self._sight,
+            entity=self._mapping.entity(self._entity) if self._entity else None,
+            show_values=show_values,
+            progress=progress,
+        )
+        facts = {**report.evidence(), "whole": self._entity is None}
+        unkept = self._evidence.try_add(SAMPLE, facts, mapping=self._mapping.fingerprint)
+        return Sampled(report, unkept, self.unfinished)
 
     def run(self, ways: Ways, stop: threading.Event, tell: Tell) -> SampleReport:
         """Sample until the time is over or *stop* is set; *tell* hears of every batch. See `Rounds`."""

@@ -15,6 +15,7 @@ from kvmigrate.cli import (
     control,
     demo,
     doctor,
+    erase,
     explain,
     export,
     flags,
@@ -78,6 +79,7 @@ app.command("status", epilog=status.EPILOG)(status.status)
 app.command("verify", epilog=verify.EPILOG)(verify.verify)
 app.command("sample", epilog=sample.EPILOG)(sample.sample)
 app.command("repair", epilog=repair.EPILOG)(repair.repair)
+app.command("erase", epilog=erase.EPILOG)(erase.erase)
 app.add_typer(quarantine.app, name="quarantine", epilog=quarantine.EPILOG)
 app.add_typer(control.app, name="control", epilog=control.EPILOG)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)

@@ -73,7 +73,7 @@ _HealthOption = Annotated[
     ),
 ]
 _ShowValuesOption = Annotated[
-    bool, typer.Option("--show-values", help="Show the values that differ; they may be personal.")
+    bool, typer.Option("--show-values", help="Show the values that differ, but for personal columns.")
 ]
 
 

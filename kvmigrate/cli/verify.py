@@ -28,7 +28,7 @@ EPILOG = example(
 DIVERGENT, INCONCLUSIVE = 5, 4
 
 _ShowValuesOption = Annotated[
-    bool, typer.Option("--show-values", help="Show the values that differ; they may be personal.")
+    bool, typer.Option("--show-values", help="Show the values that differ, but for personal columns.")
 ]
 
 MEND = ["verify --show-values", "repair --all --dry-run", "backfill --rewrite"]

@@ -38,7 +38,7 @@ def test_every_verb_is_known() -> None:
     verbs = {path[0] for path in COMMANDS if path}
 
     expected = (
-        "demo schema backfill stage verify sample repair gate quarantine relay undo export control doctor "
+        "demo schema backfill stage verify sample repair erase gate quarantine relay undo export control doctor "
         "flags rollback explain status"
     )
     assert set(expected.split()) == verbs
