@@ -25,12 +25,17 @@ _SizeOption = Annotated[int, typer.Option("--size", metavar="N", min=500, help="
 _KeepOption = Annotated[bool, typer.Option("--keep", help="Keep the servers running until Ctrl-C.")]
 _RedisOption = Annotated[bool, typer.Option("--redis/--no-redis", help="Without Redis the store is a key-value table.")]
 
+_LiveOption = Annotated[
+    bool, typer.Option("--live/--no-live", help="At the end write both stores at once, under a sampler.")
+]
+
 
 def demo(
     *,
     size: _SizeOption = DEFAULT_SIZE,
     keep: _KeepOption = False,
     redis: _RedisOption = True,
+    live: _LiveOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """See it work: a Redis becomes tables.
@@ -46,7 +51,7 @@ def demo(
         _say("starting servers of the demo's own")
         servers = stack.enter_context(demo_servers(redis=redis))
         with call.progress() as progress:
-            report = run_demo(servers, size=size, progress=progress, say=_say)
+            report = run_demo(servers, size=size, progress=progress, say=_say, live=live)
         next_commands = _kept(servers, stack) if keep else [f"{program()} demo --keep", f"{program()} --help"]
         envelope = call.envelope(report.to_json(), ok=report.ok, next_commands=next_commands)
         exit_code = 5 if report.divergent else 0 if report.ok else 1

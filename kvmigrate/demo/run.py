@@ -11,6 +11,7 @@ from typing import Any
 from kvmigrate.backfill.progress import Progress
 from kvmigrate.config import Settings
 from kvmigrate.demo.celebration import Celebration, mapping_path
+from kvmigrate.demo.divergence import prove_live
 from kvmigrate.demo.question import ask
 from kvmigrate.demo.servers import DemoServers
 from kvmigrate.migration import Migration
@@ -31,6 +32,8 @@ class DemoReport:
         books: What the generator injected, from its manifest.
 
         checks: What was injected against what the run reported.
+
+        live: What the sampler found while both stores were written; ``None`` where they were not.
     """
 
     store: str
@@ -43,12 +46,14 @@ class DemoReport:
     verify: dict[str, Any] = field(default_factory=dict)
     question: dict[str, Any] = field(default_factory=dict)
     checks: list[dict[str, Any]] = field(default_factory=list)
+    live: dict[str, Any] | None = None
     divergent: bool = False
 
     @property
     def ok(self) -> bool:
         """Whether the run reported everything that was injected, and the tables say what the store says."""
-        return not self.divergent and all(check["ok"] for check in self.checks)
+        is_live_right = self.live is None or self.live["ok"]
+        return not self.divergent and is_live_right and all(check["ok"] for check in self.checks)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report's fields for the JSON envelope."""
@@ -63,6 +68,7 @@ class DemoReport:
             "backfill": self.backfill,
             "verify": self.verify,
             "question": self.question,
+            "live": self.live,
         }
 
 
@@ -71,7 +77,9 @@ def demo_settings(servers: DemoServers) -> Settings:
     return Settings(servers.source, servers.target, mapping_path())
 
 
-def run_demo(servers: DemoServers, *, size: int, progress: Progress, say: Callable[[str], None]) -> DemoReport:
+def run_demo(
+    servers: DemoServers, *, size: int, progress: Progress, say: Callable[[str], None], live: bool = True
+) -> DemoReport:
     """Fill the store with *size* keys, migrate it, verify it, and compare the reports with the shop's books.
 
     Args:
@@ -82,6 +90,8 @@ def run_demo(servers: DemoServers, *, size: int, progress: Progress, say: Callab
         progress: Called while the long steps run.
 
         say: Gets one line at the beginning of each step.
+
+        live: Write both stores at once, too, where the store is a Redis.
 
     Raises:
         KVMigrateError: a step failed.
@@ -101,6 +111,8 @@ def run_demo(servers: DemoServers, *, size: int, progress: Progress, say: Callab
             report.verify, report.divergent = found.to_json(), found.divergent
         with _step(report, say, "one question, asked of the store and of the tables"):
             report.question = ask(migration, lists[0])
+        if live and not servers.jsonb:
+            report.live = prove_live(migration, say)
     report.books = shop.manifest.to_json()
     report.checks = list(_checks(report))
     return report

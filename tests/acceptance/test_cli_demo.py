@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("postgres_server")
 
 def test_the_demo_reports_every_injected_defect(bare_cli: CommandLine, repository: Path) -> None:
     """Every number of the generator's books is the number that the run reported, and nothing diverges."""
-    done = bare_cli("demo", "--size", "700", "--json")
+    done = bare_cli("demo", "--size", "700", "--no-live", "--json")
 
     assert 0 == done.code, done
     check_schema(repository, "demo", done.json)
@@ -37,6 +37,7 @@ def test_the_demo_reads_well(bare_cli: CommandLine) -> None:
     assert done.out.startswith("A gift shop's Redis ")
     for part in ("keys read", "books compared", "Id lists", "Proof", "newest first", "kvmigrate backfill --mapping"):
         assert part in done.out
+    assert "The sampler found what was corrupted, and nothing else." in done.out
     assert max(map(len, done.out.splitlines())) < 160
 
 
@@ -52,7 +53,7 @@ def test_a_machine_without_redis_is_told(bare_cli: CommandLine, monkeypatch: pyt
     """Where no Redis is found the demo says what it uses in its place."""
     monkeypatch.setattr("kvmigrate.demo.servers.find_redis", lambda: None)
 
-    done = bare_cli("demo", "--size", "500")
+    done = bare_cli("demo", "--size", "500", "--no-live")
 
     assert 0 == done.code, done
     assert "no Redis was found" in done.out
@@ -65,7 +66,7 @@ def test_a_running_redis_is_not_touched(
     monkeypatch.setenv("KVM_REDIS_URL", cli.source)
     before = cli("export", "--from", "source", "--source", cli.source, "-o", "before.ndjson", "--json").json["exported"]
 
-    assert 0 == bare_cli("demo", "--size", "500").code
+    assert 0 == bare_cli("demo", "--size", "500", "--no-live").code
 
     done = cli("export", "--from", "source", "--source", cli.source, "-o", "after.ndjson", "--json")
     assert before == done.json["exported"]
@@ -83,7 +84,7 @@ def test_a_difference_from_the_books_ends_with_1(bare_cli: CommandLine, monkeypa
         return books
 
     monkeypatch.setattr(Manifest, "to_json", short)
-    done = bare_cli("demo", "--size", "500")
+    done = bare_cli("demo", "--size", "500", "--no-live")
 
     assert 1 == done.code
     assert "rows of clients" in done.out
@@ -92,7 +93,7 @@ def test_a_difference_from_the_books_ends_with_1(bare_cli: CommandLine, monkeypa
 def test_kept_servers_can_be_used_and_end_with_ctrl_c(bare_cli: CommandLine) -> None:
     """With --keep the printed commands work from elsewhere until Ctrl-C; then servers and file are gone."""
     with subprocess.Popen(
-        program("demo", "--size", "500", "--keep"),
+        program("demo", "--size", "500", "--no-live", "--keep"),
         cwd=bare_cli.folder,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
