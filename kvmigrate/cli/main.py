@@ -23,6 +23,7 @@ from kvmigrate.cli import (
     quarantine,
     relay,
     repair,
+    report,
     rollback,
     sample,
     schema,
@@ -83,6 +84,7 @@ app.command("erase", epilog=erase.EPILOG)(erase.erase)
 app.add_typer(quarantine.app, name="quarantine", epilog=quarantine.EPILOG)
 app.add_typer(control.app, name="control", epilog=control.EPILOG)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
+app.command("report", epilog=report.EPILOG)(report.report)
 app.command("undo", epilog=undo.EPILOG)(undo.undo)
 app.command("export", epilog=export.EPILOG)(export.export)
 

@@ -70,8 +70,8 @@ def shortcoming(found: Measurement | None, wish: Wish) -> tuple[str, str, int]:
     if found is None:
         return "no_data", "nothing was measured: `kvmigrate sample`", wish.min_samples
     if wish.max_pct is None and found.unmended:
-        what = f"{found.unmended} keys were found divergent, and nothing has mended them since"
-        return "fail", f"{what}: `kvmigrate repair --all`, then `kvmigrate verify`", 0
+        what = f"keys found divergent, and not mended since: {found.unmended}"
+        return "fail", f"{what}; `kvmigrate repair --all`, then `kvmigrate verify`", 0
     if not found.is_current:
         return "inconclusive", f"the last {found.kind} was of another epoch or mapping: measure again", wish.min_samples
     if found.age_s > MEASURED_S:

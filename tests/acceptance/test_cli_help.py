@@ -39,7 +39,7 @@ def test_every_verb_is_known() -> None:
 
     expected = (
         "demo schema backfill stage verify sample repair erase gate quarantine relay undo export control doctor "
-        "flags rollback explain status"
+        "flags rollback explain status report"
     )
     assert set(expected.split()) == verbs
 
