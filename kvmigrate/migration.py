@@ -51,7 +51,7 @@ from kvmigrate.reads.options import EndpointOptions
 from kvmigrate.reads.reads import Reads
 from kvmigrate.relaying import LiveScope, Opener, read_control
 from kvmigrate.repairing import Repair
-from kvmigrate.sampling import Sampling, evidence_of, open_sampling, sight_of
+from kvmigrate.sampling import Sampling, evidence_of, open_sampling, sight_of, verify_paced
 from kvmigrate.stages import Stages, leader_steps
 from kvmigrate.stores.base import KVSource, divisible
 from kvmigrate.stores.export_format import write_item, write_unreadable
@@ -378,6 +378,10 @@ class Migration:
                 if unkept := evidence.try_add(VERIFY, found.evidence(), mapping=self.mapping.fingerprint):
                     _log.debug("the verification was not kept", why=unkept)
         return found
+
+    def verify_paced(self, rate: float, stop: threading.Event, *, progress: Progress | None = None) -> VerifyReport:
+        """Compare everything at *rate* keys a second until *stop* is set; again, it goes on. See `verify_paced`."""
+        return verify_paced(self.settings, self.source, self.lens, rate, stop, counted(progress))
 
     def sample(
         self,

@@ -1,4 +1,4 @@
-"""Samples, wired: one, and one that goes on: ``kvmigrate sample``."""
+"""What compares both sides for a long time, wired: samples, and verifications that may be stopped."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from typing import Any, Self
 
 from kvmigrate.config import Settings
 from kvmigrate.consistency.json_exact import loads_column
+from kvmigrate.consistency.paced import run_paced_verify
 from kvmigrate.consistency.repair_report import Outcome
+from kvmigrate.consistency.report import VerifyReport
 from kvmigrate.consistency.rounds import Begun, Rounds, Tell, Ways
 from kvmigrate.consistency.sample import Progress, Sampler, Wanted, new_seed, run_sample, second_look
 from kvmigrate.consistency.sample_report import Sampled, SampleReport
 from kvmigrate.consistency.sight import FencedSight, Sight
+from kvmigrate.consistency.verify import Verification
 from kvmigrate.errors import SchemaError
 from kvmigrate.relaying import read_control
 from kvmigrate.stores.base import KVSource
@@ -146,3 +149,52 @@ def sight_of(settings: Settings, lens: Lens, stack: ExitStack) -> Sight | None:
     store = open_fenced(settings.need_source(), scope=lens.mapping.name)
     stack.callback(store.close)
     return FencedSight(store)
+
+
+class VerifyKeeper:
+    """Keeps a verification under way as evidence, and gives back what was kept of one that was stopped."""
+
+    def __init__(self, evidence: Evidence, fingerprint: str) -> None:
+        """Keep verifications of this version of the mapping."""
+        self._evidence, self._fingerprint = evidence, fingerprint
+        self._number: int | None = None
+
+    def begun(self) -> VerifyReport:
+        """Return the report to go on with; an empty one where there is none."""
+        found = self._evidence.begun_verify(mapping=self._fingerprint)
+        if found is None:
+            return VerifyReport()
+        self._number, facts = found
+        return VerifyReport.from_json({**facts["report"], "complete": True})
+
+    def keep(self, report: VerifyReport) -> None:
+        """Keep what is known; the gate does not take it for a measurement."""
+        facts = {**report.evidence(), "whole": False, "report": report.to_json()}
+        self._number = self._evidence.keep_verify(self._number, facts, mapping=self._fingerprint)
+
+    def finish(self, report: VerifyReport) -> None:
+        """Keep the whole verification, in place of what was kept of it."""
+        self._number = self._evidence.keep_verify(self._number, report.evidence(), mapping=self._fingerprint)
+
+
+def verify_paced(
+    settings: Settings, source: KVSource, lens: Lens, rate: float, stop: threading.Event, progress: Progress | None
+) -> VerifyReport:
+    """Verify everything at *rate* keys a second, going on with what was stopped. See `run_paced_verify`."""
+    mapping = lens.mapping
+    with ExitStack() as stack:
+        url = settings.need_target()
+        reader = stack.enter_context(PostgresRowReader.open(url, mapping, json_loads=loads_column))
+        keeper = VerifyKeeper(stack.enter_context(evidence_of(settings, mapping)), mapping.fingerprint)
+        sight = sight_of(settings, lens, stack)
+        run = Verification(source, reader, mapping, None, show_values=False, sight=sight)
+        run.report = keeper.begun()
+        found = run_paced_verify(run, rate, stop, keeper.keep, progress or _quiet)
+        found.unfinished = not reader.is_backfill_finished()
+        if found.complete:
+            keeper.finish(found)
+        return found
+
+
+def _quiet(_phase: str, _done: int, _total: int | None) -> None:
+    pass

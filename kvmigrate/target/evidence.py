@@ -48,6 +48,7 @@ WITH mine AS (
 ), since AS (
     SELECT coalesce(max(v.id), 0) AS id FROM mine AS v
     WHERE v.kind = 'verify' AND (v.facts ->> 'divergent')::bigint = 0
+        AND coalesce((v.facts ->> 'whole')::boolean, true)
 ), mended AS (
     SELECT m.key, m.id FROM mine AS m
     WHERE m.kind = 'repair' AND m.facts ->> 'outcome' IN ('repaired', 'equal')
@@ -79,6 +80,13 @@ _BEGUN = """
 SELECT e.id, e.facts FROM kvmigrate.evidence AS e JOIN kvmigrate.control AS c ON c.id = e.scope
 WHERE c.scope = %(scope)s AND e.kind = 'sample' AND e.epoch = c.epoch AND e.mapping = %(mapping)s
     AND e.facts ? 'left' AND e.at > now() - interval '1 day' AND e.facts ->> 'entity' IS NOT DISTINCT FROM %(entity)s
+ORDER BY e.id DESC LIMIT 1
+"""
+
+_BEGUN_VERIFY = """
+SELECT e.id, e.facts FROM kvmigrate.evidence AS e JOIN kvmigrate.control AS c ON c.id = e.scope
+WHERE c.scope = %(scope)s AND e.kind = 'verify' AND e.epoch = c.epoch AND e.mapping = %(mapping)s
+    AND e.at > now() - interval '1 day'
 ORDER BY e.id DESC LIMIT 1
 """
 
@@ -140,7 +148,27 @@ class Evidence:
 
         Returns its number, another one where an epoch began meanwhile. Raises `SchemaError` as `add` does.
         """
-        values = {**self._values(SAMPLE, facts, mapping), "id": known}
+        return self._keep(SAMPLE, known, facts, found, mapping)
+
+    def keep_verify(self, known: int | None, facts: Mapping[str, Any], *, mapping: str) -> int:
+        """Keep what is known of a verification under way; as `keep_round`."""
+        return self._keep(VERIFY, known, facts, {}, mapping)
+
+    def begun_verify(self, *, mapping: str) -> tuple[int, Mapping[str, Any]] | None:
+        """Return number and facts of the last verification of this epoch and day, where it did not end."""
+        values = {"scope": self._scope, "mapping": mapping}
+        rows = self._session.run(lambda connection: connection.execute(_BEGUN_VERIFY, values).fetchall())
+        return (int(rows[0][0]), rows[0][1]) if rows and "report" in rows[0][1] else None
+
+    def _keep(
+        self,
+        kind: str,
+        known: int | None,
+        facts: Mapping[str, Any],
+        found: Mapping[str, Sequence[str]],
+        mapping: str,
+    ) -> int:
+        values = {**self._values(kind, facts, mapping), "id": known}
         keys = self._keyed(FOUND, {key: {"causes": causes} for key, causes in found.items()}, mapping)
 
         def work(connection: Connection) -> int:
