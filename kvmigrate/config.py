@@ -41,7 +41,8 @@ FLAGS_FILE = "flags.yaml"
 
 _WAIT_REPLICAS = "wait_replicas"
 _MAX_DIVERGENCE, _MIN_SAMPLES = "max_divergence_pct", "min_samples"
-_KEYS = ("source", "target", "mapping", _WAIT_REPLICAS, _MAX_DIVERGENCE, _MIN_SAMPLES, "flags", "state")
+_KEEP_DAYS = "evidence_keep_days"
+_KEYS = ("source", "target", "mapping", _WAIT_REPLICAS, _MAX_DIVERGENCE, _MIN_SAMPLES, _KEEP_DAYS, "flags", "state")
 _OPTIONS = {_MAX_DIVERGENCE: "--max-divergence"}
 _VARIABLES = {key: f"KVMIGRATE_{key.upper()}" for key in _KEYS}
 _SHOWN_OPTIONS = re.compile(r"(?:^|&)((?:table|key_column|value_column|expires_column|sslmode)=[^&]*)")
@@ -72,6 +73,8 @@ class Settings:
         max_divergence_pct: A gate lets at most that share of keys diverge, in per cent, and wants a measurement.
 
         min_samples: A gate wants so many keys compared.
+
+        evidence_keep_days: What measurements and repairs found is kept for so many days.
     """
 
     source: str = field(default="", repr=False)
@@ -84,6 +87,7 @@ class Settings:
     state: Path | None = None
     max_divergence_pct: float | None = None
     min_samples: int = 0
+    evidence_keep_days: int = 30
 
     def __repr__(self) -> str:
         shown = f"source={mask_url(self.source)!r}, target={mask_url(self.target)!r}"
@@ -145,8 +149,9 @@ def read_settings(
         values["flags"], came_from["flags"] = str(folder / FLAGS_FILE), "the current folder"
     mapping = Path(values["mapping"]) if "mapping" in values else None
     state = Path(values["state"]) if "state" in values else None
-    replicas, samples = (
-        _number(values.get(name, "0"), came_from.get(name, ""), name) for name in (_WAIT_REPLICAS, _MIN_SAMPLES)
+    replicas, samples, days = (
+        _number(values.get(name, default), came_from.get(name, ""), name)
+        for name, default in ((_WAIT_REPLICAS, "0"), (_MIN_SAMPLES, "0"), (_KEEP_DAYS, "30"))
     )
     divergence = _percent(values.get(_MAX_DIVERGENCE), came_from.get(_MAX_DIVERGENCE, ""))
     sides = values.get("source", ""), values.get("target", "")
@@ -160,6 +165,7 @@ def read_settings(
         state=state,
         max_divergence_pct=divergence,
         min_samples=samples,
+        evidence_keep_days=days,
     )
 
 
@@ -187,7 +193,7 @@ def mask_url(url: str) -> str:
 
 def _number(text: str, place: str, name: str) -> int:
     if not (text.isascii() and text.isdecimal()):
-        what = "replicas" if name == _WAIT_REPLICAS else "samples"
+        what = {_WAIT_REPLICAS: "replicas", _MIN_SAMPLES: "samples", _KEEP_DAYS: "days"}[name]
         raise ConfigError(f"{place}: {text!r} is no number of {what}", hint=f"{name} = 1")
     return int(text)
 
@@ -241,7 +247,7 @@ def _checked(file: Path, name: str, value: Any) -> str:
         raise ConfigError(f"{file}: unknown key {name!r}", hint=hint)
     if name == _MAX_DIVERGENCE and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
-    if name in {_WAIT_REPLICAS, _MIN_SAMPLES}:
+    if name in {_WAIT_REPLICAS, _MIN_SAMPLES, _KEEP_DAYS}:
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ConfigError(f"{file}: {name} must be a number from 0", hint=f"{name} = 1")
         return str(value)

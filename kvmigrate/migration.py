@@ -27,10 +27,9 @@ from kvmigrate.config import Settings, mask_url, read_settings
 from kvmigrate.consistency.bounds import CONFIDENCE
 from kvmigrate.consistency.json_exact import loads_column
 from kvmigrate.consistency.report import VerifyReport
-from kvmigrate.consistency.sample import Wanted, new_seed, run_sample
-from kvmigrate.consistency.sample_report import Sampled, SampleReport
+from kvmigrate.consistency.sample import Wanted, new_seed
+from kvmigrate.consistency.sample_report import Sampled
 from kvmigrate.consistency.share_work import Compared, VerifySetup, run_shared_verify
-from kvmigrate.consistency.sight import FencedSight, Sight
 from kvmigrate.consistency.verify import run_verify
 from kvmigrate.cutover.divergence import Wish
 from kvmigrate.dualwrite.command_use import CommandUse
@@ -39,6 +38,7 @@ from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.relay import Relay
 from kvmigrate.dualwrite.store import Store
 from kvmigrate.dualwrite.way import Connections
+from kvmigrate.erasing import Erasure, erase
 from kvmigrate.errors import CheckFailedError, ConfigError, SchemaError, TargetError
 from kvmigrate.export.report import ExportReport, Lines, type_name
 from kvmigrate.export.source import export_source
@@ -51,12 +51,13 @@ from kvmigrate.reads.options import EndpointOptions
 from kvmigrate.reads.reads import Reads
 from kvmigrate.relaying import LiveScope, Opener, read_control
 from kvmigrate.repairing import Repair
+from kvmigrate.sampling import Sampling, evidence_of, open_sampling, sight_of, verify_paced
 from kvmigrate.stages import Stages, leader_steps
 from kvmigrate.stores.base import KVSource, divisible
 from kvmigrate.stores.export_format import write_item, write_unreadable
 from kvmigrate.stores.open import open_drop_in, open_fenced, open_source, open_writer
 from kvmigrate.target.base import QuarantineEntry
-from kvmigrate.target.evidence import SAMPLE, VERIFY, Evidence
+from kvmigrate.target.evidence import VERIFY
 from kvmigrate.target.live_base import Control
 from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.postgres import PostgresTarget
@@ -355,7 +356,7 @@ class Migration:
             reader = stack.enter_context(PostgresRowReader.open(url, self.mapping, json_loads=loads_column))
             finished = reader.is_backfill_finished()
             count = self._processes(processes) if limit_keys is None else 1
-            sight = self._sight(stack)
+            sight = sight_of(self.settings, self.lens, stack)
             if count > 1:
                 setup = VerifySetup(*self._opened(), entity, show_values, is_live=sight is not None)
                 crew = stack.enter_context(Crew(setup, count, Compared))
@@ -373,10 +374,14 @@ class Migration:
                 )
             found.unfinished = not finished
             if found.complete and entity is None:
-                evidence = stack.enter_context(Evidence(url, self.mapping.name))
+                evidence = stack.enter_context(evidence_of(self.settings, self.mapping))
                 if unkept := evidence.try_add(VERIFY, found.evidence(), mapping=self.mapping.fingerprint):
                     _log.debug("the verification was not kept", why=unkept)
         return found
+
+    def verify_paced(self, rate: float, stop: threading.Event, *, progress: Progress | None = None) -> VerifyReport:
+        """Compare everything at *rate* keys a second until *stop* is set; again, it goes on. See `verify_paced`."""
+        return verify_paced(self.settings, self.source, self.lens, rate, stop, counted(progress))
 
     def sample(
         self,
@@ -390,42 +395,27 @@ class Migration:
     ) -> Sampled:
         """Compare some keys of both sides, drawn by chance, and keep what was found as evidence. See `run_sample`."""
         self.check_entities([entity] if entity else [])
-        source, url, told = self.source, self.settings.need_target(), counted(progress)
-        report = SampleReport(new_seed() if seed is None else seed, confidence)
-        with ExitStack() as stack:
-            reader = stack.enter_context(PostgresRowReader.open(url, self.mapping, json_loads=loads_column))
-            run_sample(
-                source,
-                reader,
-                self.mapping,
-                wanted,
-                report,
-                sight=self._sight(stack),
-                entity=self.mapping.entity(entity) if entity else None,
-                show_values=show_values,
-                progress=told,
-            )
-            finished = reader.is_backfill_finished()
-            evidence = stack.enter_context(Evidence(url, self.mapping.name))
-            facts = {**report.evidence(), "whole": entity is None}
-            unkept = evidence.try_add(SAMPLE, facts, mapping=self.mapping.fingerprint)
-        return Sampled(report, unkept, not finished)
+        seed, told = new_seed() if seed is None else seed, counted(progress)
+        with self.sampling(confidence=confidence, entity=entity) as sampling:
+            return sampling.once(wanted, seed=seed, show_values=show_values, progress=told)
+
+    def sampling(self, *, confidence: float = CONFIDENCE, entity: str | None = None) -> Sampling:
+        """Return what samples for as long as it is let, and keeps what it finds as evidence; see `Sampling`.
+
+        Close it, as it has connections of its own.
+        """
+        self.check_entities([entity] if entity else [])
+        return open_sampling(self.settings, self.source, self.lens, entity=entity, confidence=confidence)
 
     def repairs(self) -> Repair:
         """Return what repairs single items of this mapping, from the side that leads. See `Repair`."""
         return Repair(self.settings, self.lens, self._control())
 
-    def _sight(self, stack: ExitStack) -> Sight | None:
-        """Return what sees marks in the store; ``None`` where this mapping is not live."""
-        try:
-            control = read_control(self.settings.need_target(), self.lens)
-        except SchemaError:
-            return None  # of a version that knew no live migration
-        if control is None or not control.epoch:
-            return None
-        store = open_fenced(self.settings.need_source(), scope=self.mapping.name)
-        stack.callback(store.close)
-        return FencedSight(store)
+    def erase(self, key: str, *, why: str) -> Erasure:
+        """Let an item leave the store, the tables, and everything that is kept of it; see `kvmigrate.erasing.erase`."""
+        with self.repairs() as repair:
+            url, delete = self.settings.need_target(), self.store.delete
+            return erase(key, url=url, lens=self.lens, control=self._control(), delete=delete, repair=repair, why=why)
 
     def export_from_source(
         self,

@@ -31,7 +31,7 @@ from kvmigrate.stores.base import KVSource
 from kvmigrate.stores.fence_base import FencedStore
 from kvmigrate.stores.open import open_source
 from kvmigrate.target.base import Batch, Label
-from kvmigrate.target.evidence import REPAIR, Evidence
+from kvmigrate.target.evidence import Evidence
 from kvmigrate.target.live_base import Control, LiveTarget
 from kvmigrate.target.mend import Doubted, LedgerMender
 from kvmigrate.target.postgres import PostgresTarget
@@ -92,18 +92,18 @@ class Repair:
         self._lens, self._mapping, self._opened = lens, lens.mapping, ExitStack()
         self._source_url, self._url = settings.need_source(), settings.need_target()
         try:
-            self._open(control)
+            self._open(control, settings.evidence_keep_days)
         except BaseException:
             self._opened.close()
             raise
 
-    def _open(self, control: Control | None) -> None:
+    def _open(self, control: Control | None, keep_days: int) -> None:
         self.source = open_source(self._source_url)
         self._opened.callback(self.source.close)
         self._reader = self._opened.enter_context(
             PostgresRowReader.open(self._url, self._mapping, json_loads=loads_column)
         )
-        self._evidence = self._opened.enter_context(Evidence(self._url, self._mapping.name))
+        self._evidence = self._opened.enter_context(Evidence(self._url, self._mapping.name, keep_days=keep_days))
         router = Router(self._mapping)
         self._sight, self._hand = self._sides(control)
         tables = TableSide(self._reader, self._mapping, router, None)
@@ -167,6 +167,12 @@ class Repair:
             self._hand.finish(report)
         return report
 
+    def bring(self, keys: Sequence[str]) -> None:
+        """Bring items from the side that leads, whatever they look like now. Raises as `run` does."""
+        self._hand.begin(list(self._look(keys)))
+        while self._hand.help():
+            pass
+
     def _divergent(self, report: RepairReport) -> list[str]:
         found: set[str] = set()
 
@@ -197,7 +203,17 @@ class Repair:
             report.add(item)
 
     def _repair(self, todo: Mapping[str, tuple[Settled, Repaired]]) -> None:
-        self._hand.begin([found for found, _ in todo.values()])
+        for _, item in todo.values():
+            item.outcome = Outcome.PENDING
+        try:
+            self._hand.begin([found for found, _ in todo.values()])
+            self._await(todo)
+        finally:
+            # Also where a side failed: what was begun is to be found.
+            kept = {key: item.to_json() for key, (_, item) in todo.items()}
+            self._evidence.add_repairs(kept, mapping=self._mapping.fingerprint)
+
+    def _await(self, todo: Mapping[str, tuple[Settled, Repaired]]) -> None:
         left, until = set(todo), time.monotonic() + WAIT_S
         while left:
             while self._hand.help():
@@ -214,8 +230,6 @@ class Repair:
             if time.monotonic() > until:
                 break
             time.sleep(PAUSE_S if left else 0.0)
-        for _, item in todo.values():
-            self._evidence.add(REPAIR, item.to_json(), mapping=self._mapping.fingerprint, key=item.key)
 
     def _look(self, keys: Sequence[str]) -> Iterator[Settled]:
         glimpses = self._second.sight.look(keys)

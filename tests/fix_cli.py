@@ -14,6 +14,8 @@ import redis
 from referencing import Registry, Resource
 
 from kvmigrate.cli.main import run
+from kvmigrate.model import Stage
+from kvmigrate.target.process_row import PostgresProcessRow
 
 MAPPING = """\
 version: 1
@@ -116,6 +118,12 @@ class CommandLine:
         """Fill the tables."""
         done = self("backfill", *self.sides, "--json")
         assert 0 == done.code, done
+
+    def application(self, scope: str = "shop") -> None:
+        """Say that a process writes through kvmigrate, and that it follows the stages."""
+        row = PostgresProcessRow(self.target, scope, kind="adapter", name="application")
+        row.beat(epoch=1, stage=Stage.LIVE, live_seen=True)
+        row.close()
 
 
 def program(*arguments: str | Path) -> list[str]:

@@ -25,6 +25,7 @@ from kvmigrate.target.live_install import install_live
 from kvmigrate.target.live_postgres import PostgresLiveTarget
 from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.postgres import PostgresTarget
+from kvmigrate.target.process_row import PostgresProcessRow
 from kvmigrate.transform.lens import Lens
 
 LIMITS = Limits(drain_s=10.0, back_s=10.0, before_s=10.0, low=3)
@@ -92,6 +93,13 @@ class Moving:
         self._tables = LiveWriter(url, lens)
         stack.callback(self._writer.close)
         stack.callback(self._tables.close)
+        self.application()
+
+    def application(self) -> None:
+        """Say that a process writes, and that it follows the stages."""
+        row = PostgresProcessRow(self.url, self.lens.mapping.name, kind="adapter", name="application")
+        row.beat(epoch=1, stage=Stage.LIVE, live_seen=True)
+        row.close()
 
     def both(self, **more: Any) -> Sides:
         """Open both sides once more."""

@@ -25,8 +25,12 @@ _SizeOption = Annotated[int, typer.Option("--size", metavar="N", min=500, help="
 _KeepOption = Annotated[bool, typer.Option("--keep", help="Keep the servers running until Ctrl-C.")]
 _RedisOption = Annotated[bool, typer.Option("--redis/--no-redis", help="Without Redis the store is a key-value table.")]
 
-_ReadsOption = Annotated[
-    bool, typer.Option("--reads/--no-reads", help="Go on to a service whose reads move to the tables and back.")
+_LiveOption = Annotated[
+    bool,
+    typer.Option(
+        "--live/--no-live",
+        help="Go on while writes go on: a service whose reads move, and a sampler that finds a fault.",
+    ),
 ]
 
 
@@ -35,7 +39,7 @@ def demo(
     size: _SizeOption = DEFAULT_SIZE,
     keep: _KeepOption = False,
     redis: _RedisOption = True,
-    reads: _ReadsOption = True,
+    live: _LiveOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """See it work: a Redis becomes tables, and a service reads them.
@@ -51,7 +55,7 @@ def demo(
         _say("starting servers of the demo's own")
         servers = stack.enter_context(demo_servers(redis=redis))
         with call.progress() as progress:
-            report = run_demo(servers, size=size, progress=progress, say=_say, reads=reads)
+            report = run_demo(servers, size=size, progress=progress, say=_say, live=live)
         next_commands = _kept(servers, stack) if keep else [f"{program()} demo --keep", f"{program()} --help"]
         envelope = call.envelope(report.to_json(), ok=report.ok, next_commands=next_commands)
         exit_code = 5 if report.divergent else 0 if report.ok else 1

@@ -1,10 +1,10 @@
-"""The small HTTP server of ``kvmigrate relay --health``: whether it is well, and its metrics."""
+"""The small HTTP server behind ``--health``: whether a relay or a sampler is well, and its metrics."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,15 +39,30 @@ def health_server(address: tuple[str, int], read: Callable[[], Readings], scope:
     Raises:
         ConfigError: the address cannot be listened at.
     """
+    with http_server(address, lambda path: answer_to(path, read, scope)) as port:
+        yield port
+
+
+Answer = tuple[HTTPStatus, str, bytes]
+"""Status, content type and body."""
+
+
+@contextmanager
+def http_server(address: tuple[str, int], answer_of: Callable[[str], Answer]) -> Iterator[int]:
+    """Answer each GET by *answer_of* its path while the block runs; yield the port.
+
+    Raises:
+        ConfigError: the address cannot be listened at.
+    """
 
     class Handler(BaseHTTPRequestHandler):
-        """Answers from what the relay read last."""
+        """Answers from what is known."""
 
         server_version, sys_version = "kvmigrate", ""
 
         def do_GET(self) -> None:
             """Answer one request."""
-            answer = answer_to(self.path, read, scope)
+            answer = answer_of(self.path)
             self.send_response(answer[0])
             self.send_header("Content-Type", answer[1])
             self.send_header("Content-Length", str(len(answer[2])))
@@ -72,13 +87,19 @@ def health_server(address: tuple[str, int], read: Callable[[], Readings], scope:
             thread.join()
 
 
-def answer_to(path: str, read: Callable[[], Readings], scope: str) -> tuple[HTTPStatus, str, bytes]:
+def answer_to(path: str, read: Callable[[], Readings], scope: str) -> Answer:
     """Return status, content type and body of the answer to a GET of *path*."""
+    readings = read()
+    is_well, facts = readings.health is Health.OK, {"scope": scope, **readings.to_json()}
+    return probed(path, is_well=is_well, facts=facts, metrics=lambda: prometheus(readings, scope))
+
+
+def probed(path: str, *, is_well: bool, facts: Mapping[str, Any], metrics: Callable[[], str]) -> Answer:
+    """Return the answer to a GET of *path*: ``/health`` from *facts*, ``/metrics`` from *metrics*."""
     match path.partition("?")[0]:
         case "/health":
-            readings = read()
-            status = HTTPStatus.OK if readings.health is Health.OK else HTTPStatus.SERVICE_UNAVAILABLE
-            return status, "application/json", json.dumps({"scope": scope, **readings.to_json()}).encode()
+            status = HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE
+            return status, "application/json", json.dumps(facts).encode()
         case "/metrics":
-            return HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", prometheus(read(), scope).encode()
+            return HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", metrics().encode()
     return HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"/health and /metrics\n"

@@ -15,6 +15,7 @@ from kvmigrate.cli import (
     control,
     demo,
     doctor,
+    erase,
     explain,
     export,
     flags,
@@ -22,6 +23,7 @@ from kvmigrate.cli import (
     quarantine,
     relay,
     repair,
+    report,
     rollback,
     sample,
     schema,
@@ -78,9 +80,11 @@ app.command("status", epilog=status.EPILOG)(status.status)
 app.command("verify", epilog=verify.EPILOG)(verify.verify)
 app.command("sample", epilog=sample.EPILOG)(sample.sample)
 app.command("repair", epilog=repair.EPILOG)(repair.repair)
+app.command("erase", epilog=erase.EPILOG)(erase.erase)
 app.add_typer(quarantine.app, name="quarantine", epilog=quarantine.EPILOG)
 app.add_typer(control.app, name="control", epilog=control.EPILOG)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
+app.command("report", epilog=report.EPILOG)(report.report)
 app.command("undo", epilog=undo.EPILOG)(undo.undo)
 app.command("export", epilog=export.EPILOG)(export.export)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kvmigrate.cli.call import Call
+from kvmigrate.cli.duration import seconds_of
 from kvmigrate.cli.options import (
     UNFINISHED,
     ConfigOption,
@@ -19,7 +23,14 @@ from kvmigrate.cli.options import (
     next_command,
     settings_of,
 )
+from kvmigrate.cli.signals import ended_by_signals
 from kvmigrate.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kvmigrate.cli.sample_lines import SampleLines
+    from kvmigrate.consistency.rounds import Ways
+    from kvmigrate.consistency.sample_report import Sampled
+    from kvmigrate.migration import Migration
 
 EPILOG = example(
     "kvmigrate sample --mapping mapping.yaml --source redis://localhost:6379/0 --target postgresql://localhost/shop",
@@ -47,8 +58,22 @@ _SeedOption = Annotated[
 _RateOption = Annotated[
     float | None, typer.Option("--rate", metavar="N", min=0.01, help="Compare at most N keys a second.")
 ]
+_ForOption = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        metavar="TIME",
+        help="Go on for so long, such as 90s, 10m, 2h or ever, in rounds of --size keys (20000), at --rate (50).",
+    ),
+]
+_HealthOption = Annotated[
+    str | None,
+    typer.Option(
+        "--health", metavar="HOST:PORT", help="With --for: answer /health and /metrics there; a port alone is local."
+    ),
+]
 _ShowValuesOption = Annotated[
-    bool, typer.Option("--show-values", help="Show the values that differ; they may be personal.")
+    bool, typer.Option("--show-values", help="Show the values that differ, but for personal columns.")
 ]
 
 
@@ -63,6 +88,8 @@ def sample(
     confidence: _ConfidenceOption = 0.95,
     seed: _SeedOption = None,
     rate: _RateOption = None,
+    for_: _ForOption = None,
+    health: _HealthOption = None,
     entity: EntityOption = None,
     show_values: _ShowValuesOption = False,
     as_json: JsonOption = False,
@@ -70,21 +97,38 @@ def sample(
     """Compare keys drawn by chance, both ways, and say how many can diverge at most.
 
     It changes no data, and keeps what it found as evidence for the gate. Both sides may be written meanwhile. Ends with
-    5 if a key diverges, with 4 if nothing could be compared or --until was not reached.
+    5 if a key diverges, with 4 if nothing could be compared or --until was not reached. With --for it goes on, slower
+    where the servers become slow, until SIGTERM or Ctrl-C at the latest; begun again it goes on where it was.
     """
+    from kvmigrate.cli.health import address_of
+    from kvmigrate.cli.sample_lines import SampleLines
+    from kvmigrate.consistency.rounds import RATE, ROUND_KEYS, Ways
     from kvmigrate.consistency.sample import MOST, SIZE, Wanted
     from kvmigrate.migration import Migration
     from kvmigrate.report.sample import describe_sample
 
     call = Call("sample", as_json=as_json)
     _check(until, confidence)
+    seconds = seconds_of(for_) if for_ else None
+    address = address_of(health) if health else None
+    if health and not for_:
+        raise ConfigError("a sample that ends by itself has nothing to probe", hint="--health goes with --for")
+    if for_ and (until is not None or seed is not None or show_values):
+        raise ConfigError(
+            "--for goes with --size, --rate, --confidence and --entity alone", hint="leave the others away"
+        )
     settings = settings_of(mapping=mapping, source=source, target=target, config=config)
     wanted = Wanted(size or (SIZE if until is None else MOST), until, rate)
     with Migration.open(settings) as migration:
         with call.progress() as progress:
-            done = migration.sample(
-                wanted, seed=seed, confidence=confidence, entity=entity, show_values=show_values, progress=progress
-            )
+            if for_:
+                ways = Ways(size or ROUND_KEYS, rate or RATE, seconds)
+                lines = SampleLines(migration.mapping.name)
+                done = _go_on(migration, ways, confidence, entity, lines, address)
+            else:
+                done = migration.sample(
+                    wanted, seed=seed, confidence=confidence, entity=entity, show_values=show_values, progress=progress
+                )
         fields = done.report.to_json()
         is_short = until is not None and fields["upper_pct"] > until
         code = DIVERGENT if fields["divergent"] else INCONCLUSIVE if is_short or not fields["n"] else 0
@@ -100,6 +144,28 @@ def sample(
             ok=code == 0,
         )
     call.finish(envelope, describe_sample(envelope), exit_code=code)
+
+
+def _go_on(
+    migration: Migration,
+    ways: Ways,
+    confidence: float,
+    entity: str | None,
+    lines: SampleLines,
+    address: tuple[str, int] | None,
+) -> Sampled:
+    """Sample until the time is over or a signal comes; say on stderr how it stands."""
+    from kvmigrate.cli.health import http_server
+    from kvmigrate.consistency.sample_report import Sampled
+
+    stop = threading.Event()
+    with ExitStack() as stack:
+        stack.enter_context(ended_by_signals(stop))
+        sampling = stack.enter_context(migration.sampling(confidence=confidence, entity=entity))
+        if address is not None:
+            port = stack.enter_context(http_server(address, lines.answer))
+            sys.stderr.write(f"health: http://{address[0]}:{port}/health\n")
+        return Sampled(sampling.run(ways, stop, lines), "", sampling.unfinished)
 
 
 def _check(until: float | None, confidence: float) -> None:

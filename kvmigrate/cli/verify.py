@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Annotated
 
 import typer
@@ -21,6 +22,8 @@ from kvmigrate.cli.options import (
     next_command,
     settings_of,
 )
+from kvmigrate.cli.signals import ended_by_signals
+from kvmigrate.errors import ConfigError
 
 EPILOG = example(
     "kvmigrate verify --mapping mapping.yaml --source redis://localhost:6379/0 --target postgresql://localhost/shop",
@@ -28,7 +31,13 @@ EPILOG = example(
 DIVERGENT, INCONCLUSIVE = 5, 4
 
 _ShowValuesOption = Annotated[
-    bool, typer.Option("--show-values", help="Show the values that differ; they may be personal.")
+    bool, typer.Option("--show-values", help="Show the values that differ, but for personal columns.")
+]
+_RateOption = Annotated[
+    float | None,
+    typer.Option(
+        "--rate", metavar="N", min=0.1, help="Compare at most N keys a second; stopped and typed again it goes on."
+    ),
 ]
 
 MEND = ["verify --show-values", "repair --all --dry-run", "backfill --rewrite"]
@@ -45,24 +54,36 @@ def verify(
     limit: LimitOption = None,
     show_values: _ShowValuesOption = False,
     processes: ProcessesOption = None,
+    rate: _RateOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare every item with its rows, both ways.
 
-    It changes no data. Ends with 5 if store and tables disagree, with 4 if nothing could be compared.
+    It changes no data. Ends with 5 if store and tables disagree, with 4 if nothing could be compared, or with --rate if
+    it was stopped.
     """
     from kvmigrate.migration import Migration
     from kvmigrate.report.verify import describe_verify
 
     call = Call("verify", as_json=as_json)
+    if rate and (entity or limit or show_values or processes):
+        raise ConfigError("--rate verifies everything, in one process", hint="leave the other options away")
     settings = settings_of(mapping=mapping, source=source, target=target, config=config)
     with Migration.open(settings) as migration:
         with call.progress() as progress:
-            found = migration.verify(
-                entity=entity, limit_keys=limit, show_values=show_values, processes=processes, progress=progress
-            )
-        exit_code = DIVERGENT if found.divergent else 0 if found.compared else INCONCLUSIVE
+            if rate:
+                stop = threading.Event()
+                with ended_by_signals(stop):
+                    found = migration.verify_paced(rate, stop, progress=progress)
+            else:
+                found = migration.verify(
+                    entity=entity, limit_keys=limit, show_values=show_values, processes=processes, progress=progress
+                )
+        is_stopped = bool(rate) and not found.complete
+        exit_code = DIVERGENT if found.divergent else 0 if found.compared and not is_stopped else INCONCLUSIVE
         commands = ["backfill"] if found.unfinished else MEND if found.divergent else []
+        if is_stopped:
+            commands = [f"verify --rate {rate:g}"]
         envelope = call.envelope(
             {"source": migration.source_name, "target": migration.target_name, **found.to_json()},
             mapping=migration.mapping,

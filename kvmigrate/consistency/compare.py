@@ -117,9 +117,8 @@ class _Comparison:
     def _compare_columns(self, expected: Expected) -> None:
         for problem in expected.problems:
             text = f"{problem.why}; the item should be in quarantine, and has rows"
-            self.found.append(
-                Difference(self.item.key, path_text(problem.path), problem.table, problem.column, Cause.TYPE, text)
-            )
+            place = path_text(_without_personal(self.plan.root, problem.path))
+            self.found.append(Difference(self.item.key, place, problem.table, problem.column, Cause.TYPE, text))
             self.seen.add(problem.path)
         for plan in self.plan.tables:
             if plan.parent is not None:
@@ -171,9 +170,8 @@ class _Comparison:
         if each.role is Role.SOURCE_KEY or (actual is None and self._in_rest(expected, each, row)):
             cause = Cause.MOVED
         place = (*expected.path, *(where or (each.paths[0] if each.paths else ())))
-        detail = (
-            f"the item gives {describe(wanted, show=self.show)}, the column holds {describe(actual, show=self.show)}"
-        )
+        show = self.show and not each.personal
+        detail = f"the item gives {describe(wanted, show=show)}, the column holds {describe(actual, show=show)}"
         if cause is Cause.MOVED and each.role is not Role.SOURCE_KEY:
             detail += ", the value is in the rest column"
         self._add(place, expected.plan, each, cause, detail)
@@ -296,13 +294,15 @@ class _Comparison:
             if any(spot.path[: len(path)] == path or path[: len(spot.path)] == spot.path for path in self.seen):
                 continue
             plan, column = _owner(self.plan.root, spot.path)
-            texts = describe(spot.expected, show=self.show), describe(spot.actual, show=self.show)
+            show = self.show and not (column is not None and column.personal)
+            texts = describe(spot.expected, show=show), describe(spot.actual, show=show)
             self._add(spot.path, plan, column, spot.cause, f"the item has {texts[0]}, the rows give {texts[1]}")
 
     def _add(self, path: JsonPath, plan: TablePlan, column: ColumnPlan | None, cause: Cause, detail: str) -> None:
         self.seen.add(path)
         name = column.name if column is not None else ""
-        self.found.append(Difference(self.item.key, path_text(path), plan.name, name, cause, detail))
+        place = path_text(_without_personal(self.plan.root, path))
+        self.found.append(Difference(self.item.key, place, plan.name, name, cause, detail))
 
 
 def _members(rest: Mapping[str, Any]) -> dict[str, Any]:
@@ -346,3 +346,21 @@ def _owner(root: TablePlan, path: JsonPath) -> tuple[TablePlan, ColumnPlan | Non
         plan, left = child, left[len(child.each) + 1 :]
     column = next((each for each in plan.claimers if any(left[: len(path)] == path for path in each.paths)), plan.rest)
     return plan, column
+
+
+def _without_personal(root: TablePlan, path: JsonPath) -> JsonPath:
+    """Return *path* with a star for each member's name that is a personal value."""
+    plan, place, shown = root, 0, list(path)
+    while child := next(
+        (
+            each
+            for each in plan.children
+            if len(path) > (end := place + len(each.each)) and path[place:end] == each.each
+        ),
+        None,
+    ):
+        place += len(child.each)
+        if child.map_key is not None and child.map_key.personal:
+            shown[place] = "*"
+        plan, place = child, place + 1
+    return tuple(shown)

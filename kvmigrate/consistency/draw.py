@@ -15,6 +15,11 @@ from collections.abc import Iterable
 import xxhash
 
 
+def place_of(key: str, seed: int) -> int:
+    """Return where *key* stands in the random order of *seed*: a number of 64 bits."""
+    return xxhash.xxh3_64_intdigest(key.encode(), seed)
+
+
 class Draw:
     """Draws keys from a stream of names. Memory grows with *size*, not with the stream.
 
@@ -33,7 +38,7 @@ class Draw:
         """Pass names by; a name that comes twice counts once."""
         heap, drawn, size, seed = self._heap, self._keys, self._size, self.seed
         for key in keys:
-            place = -xxhash.xxh3_64_intdigest(key.encode(), seed)
+            place = -place_of(key, seed)
             if len(heap) < size:
                 if key not in drawn:
                     heapq.heappush(heap, (place, key))

@@ -18,6 +18,7 @@ from kvmigrate.transform.mapping import Expires
 LEDGER = "kvmigrate.ledger"
 _QUARANTINE = "kvmigrate.quarantine"
 _WAITING = "kvmigrate.waiting"
+_KEPT = "kvmigrate.kept"
 # As for the comparison of expiries: what a store tells of them is exact to a millisecond or two.
 _EXPIRY_SLACK_MS = 2
 
@@ -83,8 +84,11 @@ class Judge:
                 return _one(DIFFERENT, item.key, _WAITING, Cause.MISSING_ROW, text)
             case LedgerStatus.QUARANTINED:
                 return _quarantined(item, entry)
-            case LedgerStatus.KEPT:
+            case LedgerStatus.KEPT if is_content(item, entry.content_hash):
                 return Verdict(NOT_COMPARABLE)
+            case LedgerStatus.KEPT:
+                text = "another version of the item is kept"
+                return _one(DIFFERENT, item.key, _KEPT, Cause.STALE, text)
         if plan is None or entry.entity != plan.entity.id:
             text = "the ledger has the item as one of another entity"
             return _one(DIFFERENT, item.key, LEDGER, Cause.MOVED, text)

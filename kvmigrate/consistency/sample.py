@@ -10,12 +10,13 @@ from itertools import chain
 from typing import NamedTuple
 
 from kvmigrate.consistency.draw import Draw
-from kvmigrate.consistency.judge import Judge
+from kvmigrate.consistency.judge import OUTSIDE, Judge
 from kvmigrate.consistency.page_read import TableSide
 from kvmigrate.consistency.routing import Destination, Router
-from kvmigrate.consistency.sample_report import SampleReport, Stratum
+from kvmigrate.consistency.sample_report import SampleReport
 from kvmigrate.consistency.sight import Sight, StoreSight
-from kvmigrate.consistency.stable import SecondLook, Suspect, version_of
+from kvmigrate.consistency.stable import SecondLook, Settled, Suspect, version_of
+from kvmigrate.consistency.strata import EQUAL, Stratum
 from kvmigrate.model import LedgerStatus
 from kvmigrate.stores.base import KVSource, ScanRequest, nothing
 from kvmigrate.target.reader_base import LedgerEntry, RowReader
@@ -90,14 +91,29 @@ def run_sample(
     Raises:
         SourceError, TargetError: a side failed. Nothing was written on either.
     """
-    second = SecondLook(
+    look = second_look(source, reader, mapping, sight, entity, show_values=show_values, settle_s=settle_s)
+    return Sampler(source, look, report, progress or _quiet).run(wanted)
+
+
+def second_look(
+    source: KVSource,
+    reader: RowReader,
+    mapping: Mapping,
+    sight: Sight | None,
+    entity: Entity | None,
+    *,
+    show_values: bool = False,
+    settle_s: float = SETTLE_S,
+) -> SecondLook:
+    """Return what looks at both sides for a sample; arguments as of `run_sample`."""
+    router = Router(mapping)
+    return SecondLook(
         sight or StoreSight(source),
-        TableSide(reader, mapping, Router(mapping), entity),
+        TableSide(reader, mapping, router, entity),
         Judge(show_values=show_values),
-        partial(_is_wanted, Router(mapping), entity),
+        partial(_is_wanted, router, entity),
         settle_s=settle_s,
     )
-    return _Sample(source, second, report, progress or _quiet).run(wanted)
 
 
 def new_seed() -> int:
@@ -105,11 +121,14 @@ def new_seed() -> int:
     return secrets.randbits(32)
 
 
-class _Sample:
+class Sampler:
     """One sample under way."""
 
-    def __init__(self, source: KVSource, second: SecondLook, report: SampleReport, progress: Progress) -> None:
-        self._source, self._second, self._report, self._progress = source, second, report, progress
+    def __init__(
+        self, source: KVSource, second: SecondLook, report: SampleReport, progress: Progress | None = None
+    ) -> None:
+        """Fill *report*, whose seed draws the keys; *second* looks at both sides."""
+        self._source, self._second, self._report, self._progress = source, second, report, progress or _quiet
         self._tables, self._wants = second.tables, second.wants
         self._compared = 0
 
@@ -118,14 +137,15 @@ class _Sample:
         self._report.anytime = wanted.until_pct is not None
         if wanted.until_pct is not None:
             self._report.target_pct = wanted.until_pct
-        keys, begun = self._draw(wanted.size), time.monotonic()
-        for start in range(0, len(keys), BATCH_KEYS):
-            self._compare(keys[start : start + BATCH_KEYS])
+        keys, begun = self.draw(wanted.size), time.monotonic()
+        batch = BATCH_KEYS if wanted.rate is None else max(1, min(BATCH_KEYS, int(wanted.rate / 4)))
+        for start in range(0, len(keys), batch):
+            if wanted.rate:
+                time.sleep(max(0.0, begun + self._compared / wanted.rate - time.monotonic()))
+            self.compare(keys[start : start + batch])
             self._progress("compare", self._compared, len(keys))
             if wanted.until_pct is not None and self._is_decided(wanted.until_pct / 100):
                 break
-            if wanted.rate:
-                time.sleep(max(0.0, begun + self._compared / wanted.rate - time.monotonic()))
         return self._report
 
     def _is_decided(self, limit: float) -> bool:
@@ -134,7 +154,8 @@ class _Sample:
 
     # Every name, once by each side
 
-    def _draw(self, size: int) -> list[str]:
+    def draw(self, size: int) -> list[str]:
+        """Return *size* keys of both sides at most, in the random order that the report's seed decides."""
         draw, done = Draw(size, self._report.seed), 0
         for keys in chain(self._stored(), self._known()):
             draw.offer(keys)
@@ -172,7 +193,17 @@ class _Sample:
 
     # Some keys, in full
 
-    def _compare(self, keys: Sequence[str]) -> None:
+    def compare(self, keys: Sequence[str]) -> None:
+        """Compare these keys, and count them in the report."""
+        for settled in self._looked_at(keys):
+            self._report.add(settled)
+        self._compared += len(keys)
+
+    def equal_again(self, keys: Sequence[str]) -> list[str]:
+        """Return those of *keys* that agree now; they are no part of the sample."""
+        return [each.key for each in self._looked_at(keys) if each.verdict.counted in {*EQUAL, OUTSIDE}]
+
+    def _looked_at(self, keys: Sequence[str]) -> Iterator[Settled]:
         glimpses = self._second.sight.look(keys)
         items = [
             (key, glimpse.item if glimpse.item is not None and self._wants(key) else None)
@@ -181,12 +212,10 @@ class _Sample:
         suspects = []
         for settled in self._second.look(items):
             if settled.verdict.settled:
-                self._report.add(settled)
+                yield settled
             else:
                 suspects.append(Suspect(settled.key, settled.item, version_of(settled.entry), time.monotonic()))
-        for settled in self._second.settle(suspects):
-            self._report.add(settled)
-        self._compared += len(keys)
+        yield from self._second.settle(suspects)
 
 
 def _is_wanted(router: Router, only: Entity | None, key: str) -> bool:

@@ -8,45 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from kvmigrate.consistency.bounds import CONFIDENCE, Bounds, anytime_bounds, fixed_bounds, needed_samples
-from kvmigrate.consistency.judge import DIFFERENT, EXTRA, MATCHED, MISSING, NOT_COMPARABLE, OUTSIDE, PENDING, TOLERATED
+from kvmigrate.consistency.judge import OUTSIDE
 from kvmigrate.consistency.stable import Settled
+from kvmigrate.consistency.strata import DIVERGENT, EQUAL, MOST_TENANTS, OTHERS, UNDECIDED, Stratum, kinds_of
 
 TARGET_PCT = 0.1
 """For which share of divergent keys the report says how many samples are needed, where nobody named another."""
 
 MAX_EXAMPLES = 50
-_EQUAL = (MATCHED, TOLERATED)
-_DIVERGENT = (DIFFERENT, MISSING, EXTRA)
-_UNDECIDED = (PENDING, NOT_COMPARABLE)
-
-
-@dataclass(slots=True)
-class Stratum:
-    """The keys of one entity.
-
-    Attributes:
-        population: All keys of both sides.
-
-        counts: Sampled keys by how they stand.
-    """
-
-    population: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def n(self) -> int:
-        """Keys that could be compared."""
-        return sum(self.counts[name] for name in (*_EQUAL, *_DIVERGENT))
-
-    @property
-    def divergent(self) -> int:
-        """Those that diverge."""
-        return sum(self.counts[name] for name in _DIVERGENT)
-
-    @property
-    def undecided(self) -> int:
-        """Those that could not be compared: neither equal nor divergent."""
-        return sum(self.counts[name] for name in _UNDECIDED)
+KINDS = ("age", "size", "tenant")
+"""By what keys are told apart besides their entity."""
 
 
 @dataclass(slots=True)
@@ -60,6 +31,11 @@ class SampleReport:
 
         target_pct: Up to which share of divergent keys, in per cent, is to be shown.
 
+        strata: By entity.
+
+        kinds: Compared keys told apart by what else there is (`KINDS`), then by name; how many there are of each
+            in all nobody knows.
+
         oldest_s: How long the oldest of the differences was watched, in seconds.
 
         divergent_keys: All of them, with their causes.
@@ -70,6 +46,7 @@ class SampleReport:
     anytime: bool = False
     target_pct: float = TARGET_PCT
     strata: dict[str, Stratum] = field(default_factory=dict)
+    kinds: dict[str, dict[str, Stratum]] = field(default_factory=dict)
     causes: Counter[str] = field(default_factory=Counter)
     tolerances: Counter[str] = field(default_factory=Counter)
     examples: list[dict[str, Any]] = field(default_factory=list)
@@ -81,8 +58,13 @@ class SampleReport:
         entity = settled.plan.entity.name if settled.plan else ""
         counted = settled.verdict.counted
         self.strata.setdefault(entity, Stratum()).counts[counted] += 1
+        for kind, name in kinds_of(settled):
+            known = self.kinds.setdefault(kind, {})
+            known.setdefault(name if name in known or len(known) < MOST_TENANTS else OTHERS, Stratum()).counts[
+                counted
+            ] += 1
         self.tolerances.update(settled.verdict.tolerated)
-        if counted in _DIVERGENT:
+        if counted in DIVERGENT:
             self.divergent_keys[settled.key] = [str(each.cause) for each in settled.verdict.differences]
             self.oldest_s = max(self.oldest_s, settled.stable_s)
             for each in settled.verdict.differences:
@@ -104,7 +86,8 @@ class SampleReport:
         more = stratum.undecided if undecided_diverge else 0
         divergent, n = stratum.divergent + more, stratum.n + more
         bounds = anytime_bounds if self.anytime else fixed_bounds
-        return bounds(divergent, n, population=max(n, stratum.population), confidence=self.confidence)
+        population = max(n, stratum.population) if stratum.population else None
+        return bounds(divergent, n, population=population, confidence=self.confidence)
 
     def needed(self, stratum: Stratum) -> int | None:
         """Return how many more keys without a difference it takes to show the target; ``None`` where none suffice."""
@@ -129,13 +112,51 @@ class SampleReport:
             "tolerances": dict(sorted(self.tolerances.items())),
             "oldest_s": round(self.oldest_s, 3),
             "strata": [{"entity": name, **self._shown(each)} for name, each in sorted(self.strata.items()) if name],
+            "kinds": [
+                {"by": kind, "name": name, **self._brief(each)}
+                for kind in KINDS
+                for name, each in sorted(self.kinds.get(kind, {}).items())
+            ],
             "examples": list(self.examples),
         }
 
     def evidence(self) -> dict[str, Any]:
         """Return what is kept of it: no value, and every divergent key."""
         left = {name: value for name, value in self.to_json().items() if name != "examples"}
+        # A tenant's name may be a person's.
+        left["kinds"] = [each for each in left["kinds"] if each["by"] != "tenant"]
         return {**left, "keys": dict(sorted(self.divergent_keys.items()))}
+
+    def take(self, facts: Mapping[str, Any]) -> None:
+        """Go on from what `evidence` gave; populations are counted anew. Examples and tenants are not kept."""
+        for each in facts["strata"]:
+            counts = {name: each[name] for name in (*EQUAL, *DIVERGENT, *UNDECIDED)}
+            self.strata.setdefault(each["entity"], Stratum()).counts.update({**counts, OUTSIDE: each["vanished"]})
+        for each in facts["kinds"]:
+            stratum = self.kinds.setdefault(each["by"], {}).setdefault(each["name"], Stratum())
+            # Of the counts only equal, divergent and undecided are told apart from here on.
+            stratum.counts.update(
+                {
+                    EQUAL[0]: each["n"] - each["divergent"],
+                    DIVERGENT[0]: each["divergent"],
+                    UNDECIDED[0]: each["undecided"],
+                }
+            )
+        self.causes.update(facts["causes"])
+        self.tolerances.update(facts["tolerances"])
+        self.divergent_keys.update(facts["keys"])
+        self.oldest_s = max(self.oldest_s, facts["oldest_s"])
+
+    def _brief(self, stratum: Stratum) -> Mapping[str, Any]:
+        bounds = self.bounds(stratum)
+        return {
+            "n": stratum.n,
+            "divergent": stratum.divergent,
+            "undecided": stratum.undecided,
+            "divergence_pct": _percent(stratum.divergent / stratum.n) if stratum.n else None,
+            "lower_pct": _percent(bounds.lower),
+            "upper_pct": _percent(bounds.upper),
+        }
 
     def _shown(self, stratum: Stratum) -> Mapping[str, Any]:
         bounds = self.bounds(stratum)
@@ -148,7 +169,7 @@ class SampleReport:
             "upper_pct": _percent(bounds.upper),
             "worst_pct": _percent(self.bounds(stratum, undecided_diverge=True).upper),
             "needed_samples": self.needed(stratum),
-            **{name: stratum.counts[name] for name in (*_EQUAL, *_DIVERGENT, *_UNDECIDED)},
+            **{name: stratum.counts[name] for name in (*EQUAL, *DIVERGENT, *UNDECIDED)},
             "vanished": stratum.counts[OUTSIDE],
         }
 

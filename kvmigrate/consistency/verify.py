@@ -146,15 +146,16 @@ class Verification:
 
     # In parts, so that several processes may share the work: one names them, each compares some
 
-    def parts(self, page_keys: int = PAGE_KEYS) -> Iterator[Part]:
-        """Yield the store's keys in order, no value read. Keys that are no text are counted here."""
+    def parts(self, page_keys: int = PAGE_KEYS, *, after: str = "") -> Iterator[Part]:
+        """Yield the store's keys behind *after* in order, no value read. Keys that are no text are counted here."""
         request = ScanRequest(page_keys=page_keys, wants=nothing, explodes=self.router.explodes)
-        after = ""
         for page in self._in_order(request):
-            self.report.outside["unmatched"] += len(page.unreadable)
-            if page.items:
-                yield Part(after, [item.key for item in page.items])
-                after = page.items[-1].key
+            keys = [item.key for item in page.items if item.key > after]
+            if keys or not after:
+                self.report.outside["unmatched"] += len(page.unreadable)
+            if keys:
+                yield Part(after, keys)
+                after = keys[-1]
 
     def compare(self, part: Part) -> None:
         """Compare the items under these keys, and find what the ledger has between them."""

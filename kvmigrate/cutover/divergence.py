@@ -22,7 +22,8 @@ class Measurement(NamedTuple):
 
         is_current: It was made in this epoch and by this mapping.
 
-        unmended: Divergent keys that an earlier one found, and that neither a repair nor a verification has settled.
+        unmended: Divergent keys that this one or an earlier one found, and that neither a repair nor a clean
+            verification has settled; however long ago, in whatever epoch.
     """
 
     kind: str
@@ -63,10 +64,14 @@ class Wish(NamedTuple):
 def shortcoming(found: Measurement | None, wish: Wish) -> tuple[str, str, int]:
     """Return what a measurement lacks: a verdict's name, the reason, and how many keys more are needed.
 
-    ``pass`` where it lacks nothing. Without a wish only a difference that was found stands in the way.
+    ``pass`` where it lacks nothing. Without a wish only a difference that was found stands in the way, and it
+    does not cease to do so by growing old.
     """
     if found is None:
         return "no_data", "nothing was measured: `kvmigrate sample`", wish.min_samples
+    if wish.max_pct is None and found.unmended:
+        what = f"keys found divergent, and not mended since: {found.unmended}"
+        return "fail", f"{what}; `kvmigrate repair --all`, then `kvmigrate verify`", 0
     if not found.is_current:
         return "inconclusive", f"the last {found.kind} was of another epoch or mapping: measure again", wish.min_samples
     if found.age_s > MEASURED_S:
@@ -80,13 +85,11 @@ def shortcoming(found: Measurement | None, wish: Wish) -> tuple[str, str, int]:
         if found.divergent:
             what = f"{found.divergent} of {found.n} keys diverged in the last {found.kind}"
             return "fail", f"{what}: `kvmigrate repair`, and measure again", 0
-        if found.unmended:
-            what = f"an earlier measurement found {found.unmended} divergent keys, and nothing has mended them since"
-            return "fail", f"{what}: `kvmigrate repair --all`, or `kvmigrate verify`", 0
     elif found.lower_pct > limit:
         why = f"at least {found.lower_pct:.3g} % of all keys diverge: `kvmigrate repair`, and measure again"
         return "fail", why, 0
-    least = min(wish.min_samples, found.population)
+    # Of an empty store nothing can be compared, and nothing diverges.
+    least = min(max(1, wish.min_samples), found.population)
     if found.n < least:
         return "inconclusive", f"{found.n} keys were compared, {least - found.n} more are wanted", least - found.n
     if limit is not None and found.upper_pct > limit:

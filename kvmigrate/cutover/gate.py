@@ -15,6 +15,9 @@ from kvmigrate.target.live_base import ProcessSeen
 HOLD_S = 3600.0
 """A process that was not heard of for so long never writes without a fence again."""
 
+RELAY = "relay"
+"""The kind of a process that brings what others wrote, and writes nothing of its own."""
+
 MOST_LAG = 500
 """Marks, or owed keys, that may be left when a move begins."""
 
@@ -168,7 +171,7 @@ def _checks(facts: Facts) -> Iterator[Check]:
 
 def _divergence(measured: Measurement | None, wish: Wish) -> Iterator[Check]:
     """Judge the last measurement. Where none is asked for and none is usable there is no check, so nothing is green."""
-    if not wish.is_asked and (measured is None or not measured.is_usable):
+    if not wish.is_asked and (measured is None or not (measured.is_usable or measured.unmended)):
         return
     verdict, why, needed = shortcoming(measured, wish)
     n = 0 if measured is None else measured.n
@@ -214,9 +217,14 @@ def _flip(facts: Facts) -> Iterator[Check]:
 def _processes(processes: Sequence[ProcessSeen]) -> Check:
     alive = [each for each in processes if each.age_s < HOLD_S]
     blind = [each.id for each in alive if not each.live_seen]
-    verdict = Verdict.FAIL if blind else Verdict.PASS
-    why = f"{', '.join(blind[:5])}: alive, and did not see the stage live yet"
-    return Check("processes", verdict, len(blind), "==", 0, "processes", len(alive), len(alive), _unless(verdict, why))
+    writers = sum(each.kind != RELAY for each in alive)
+    verdict, why = Verdict.PASS, ""
+    if blind:
+        verdict, why = Verdict.FAIL, f"{', '.join(blind[:5])}: alive, and did not see the stage live yet"
+    elif not writers:
+        why = "no process writes through kvmigrate, so whoever writes does not follow the move: start the service"
+        verdict = Verdict.NO_DATA
+    return Check("processes", verdict, len(blind), "==", 0, "processes", writers, max(1, writers), why)
 
 
 def _must(name: str, *, is_met: bool, why: str) -> Check:

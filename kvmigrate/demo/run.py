@@ -11,6 +11,8 @@ from typing import Any
 from kvmigrate.backfill.progress import Progress
 from kvmigrate.config import Settings
 from kvmigrate.demo.celebration import Celebration, mapping_path
+from kvmigrate.demo.divergence import prove_live
+from kvmigrate.demo.live_stage import go_live
 from kvmigrate.demo.question import ask
 from kvmigrate.demo.servers import DemoServers
 from kvmigrate.demo.shift import shift_reads
@@ -33,7 +35,9 @@ class DemoReport:
 
         checks: What was injected against what the run reported.
 
-        reads: What became of reads that moved; see `shift_reads`.
+        reads: What became of reads that moved; see `shift_reads`. ``None`` where the demo did not go live.
+
+        live: What the sampler found while both stores were written; likewise.
     """
 
     store: str
@@ -46,14 +50,16 @@ class DemoReport:
     verify: dict[str, Any] = field(default_factory=dict)
     question: dict[str, Any] = field(default_factory=dict)
     checks: list[dict[str, Any]] = field(default_factory=list)
+    live: dict[str, Any] | None = None
     divergent: bool = False
     reads: dict[str, Any] | None = None
 
     @property
     def ok(self) -> bool:
-        """Whether all that was injected is reported, the tables say what the store says, and no request failed."""
+        """Whether all that was injected is reported, no request failed, and both stores say the same."""
         served = not (self.reads and self.reads.get("failed"))
-        return served and not self.divergent and all(check["ok"] for check in self.checks)
+        is_live_right = self.live is None or self.live["ok"]
+        return served and not self.divergent and is_live_right and all(check["ok"] for check in self.checks)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report's fields for the JSON envelope."""
@@ -69,6 +75,7 @@ class DemoReport:
             "verify": self.verify,
             "question": self.question,
             "reads": self.reads,
+            "live": self.live,
         }
 
 
@@ -78,7 +85,7 @@ def demo_settings(servers: DemoServers) -> Settings:
 
 
 def run_demo(
-    servers: DemoServers, *, size: int, progress: Progress, say: Callable[[str], None], reads: bool = True
+    servers: DemoServers, *, size: int, progress: Progress, say: Callable[[str], None], live: bool = True
 ) -> DemoReport:
     """Fill the store with *size* keys, migrate it, verify it, and compare the reports with the shop's books.
 
@@ -91,7 +98,7 @@ def run_demo(
 
         say: Gets one line at the beginning of each step.
 
-        reads: Go on to a service whose reads move.
+        live: Go on while writes go on, where the store is a Redis.
 
     Raises:
         KVMigrateError: a step failed.
@@ -111,9 +118,13 @@ def run_demo(
             report.verify, report.divergent = found.to_json(), found.divergent
         with _step(report, say, "one question, asked of the store and of the tables"):
             report.question = ask(migration, lists[0])
-        if reads:
+        if live and not servers.jsonb:
+            with _step(report, say, "going live: every write leaves a mark, and goes to both stores"):
+                go_live(migration)
             with _step(report, say, "a service whose reads move to the tables, and back"):
                 report.reads = shift_reads(migration, say)
+            with _step(report, say, "a sampler beside writers of both stores"):
+                report.live = prove_live(migration, say)
     report.books = shop.manifest.to_json()
     report.checks = list(_checks(report))
     return report

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from kvmigrate.config import Settings
+from kvmigrate.demo.live_stage import WHY
 from kvmigrate.demo.service import Service, paths_of, service_over
 from kvmigrate.intent import EVERY
 from kvmigrate.migration import Migration
-from kvmigrate.model import Stage
 from kvmigrate.reads.verdict import verdict_of
 from kvmigrate.steering import Steering
 
@@ -31,15 +31,13 @@ TOLD_S = 8.0
 
 
 def shift_reads(migration: Migration, say: Callable[[str], None]) -> dict[str, Any]:
-    """Bring the shop to stage live, serve it, and move its reads; return what was seen, as JSON values.
+    """Serve the shop, which is in stage live, and move its reads; return what was seen, as JSON values.
 
     Raises:
         KVMigrateError: a step failed.
     """
     if note := _why_not(migration.settings):
         return {"note": note}
-    say("stages dualwrite, shadow and live; the backfill compares what it has")
-    _go_live(migration)
     with tempfile.TemporaryDirectory(prefix="kvmigrate-demo-") as name:
         folder = Path(name)
         settings = replace(migration.settings, flags=str(folder / "flags.json"), state=folder / "state")
@@ -58,14 +56,6 @@ def _why_not(settings: Settings) -> str:
     return f"no service without {' and '.join(missing)}: pip install 'kvmigrate[demo]'" if missing else ""
 
 
-def _go_live(migration: Migration) -> None:
-    with migration.stages() as stages:
-        stages.advance(Stage.DUALWRITE, why="demo", overrides={})
-        migration.backfill(processes=1)
-        for stage in (Stage.SHADOW, Stage.LIVE):
-            stages.advance(stage, why="demo", overrides={})
-
-
 def _moved(service: Service, steering: Steering, say: Callable[[str], None]) -> dict[str, Any]:
     steps = []
     for percent in PERCENTS:
@@ -79,7 +69,7 @@ def _moved(service: Service, steering: Steering, say: Callable[[str], None]) -> 
     status = _status(steering)
     say("rollback: every read back to the store")
     begun = time.monotonic()
-    places = [each._asdict() for each in steering.roll_back(EVERY, why="demo")]
+    places = [each._asdict() for each in steering.roll_back(EVERY, why=WHY)]
     took_ms = round((service.last_read_of_tables() - begun) * 1000)
     asked = service.asked()
     return {
@@ -95,7 +85,7 @@ def _flag(steering: Steering, percent: int) -> None:
     for name in ENDPOINTS:
         # The shop's lists of gifts had drifted from the gifts: there is nothing to learn from comparing them.
         shadow = 1_000 if name == ENDPOINTS[0] else 0
-        steering.set(name, {"share": percent * 100, "shadow": shadow, "sticky": "client"}, why="demo")
+        steering.set(name, {"share": percent * 100, "shadow": shadow, "sticky": "client"}, why=WHY)
 
 
 def _status(steering: Steering) -> list[Mapping[str, Any]]:

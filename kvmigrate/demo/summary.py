@@ -27,6 +27,7 @@ def describe_demo(report: Mapping[str, Any]) -> Document:
         *_proof(report),
         *_question(report),
         *describe_shift(report["reads"]),
+        *_live(report),
         *_next(report),
     )
     return document
@@ -114,6 +115,36 @@ def _question(report: Mapping[str, Any]) -> Iterator[Block]:
     yield Grid(
         ["client", "orders>", "total>"], [[str(name), str(orders), str(total)] for name, orders, total in new["rows"]]
     )
+
+
+def _live(report: Mapping[str, Any]) -> Iterator[Block]:
+    live = report["live"]
+    if live is None:
+        return
+    before, found, after = live["before"], live["found"], live["after"]
+    yield Heading("Both stores written at once, and a sampler that looks on")
+    first = found["examples"][0] if found["examples"] else {}
+    what = "nothing was found"
+    if first:
+        what = f"{first['key']}, {first['path']} in {first['table']}.{first['column']}: {first['cause']}"
+    yield Facts(
+        [
+            ("written meanwhile", f"{number(live['writes'])} times"),
+            ("sampler", _sampled(before)),
+            ("corrupted", f"{counted(len(live['corrupted']['keys']), 'row')}, by hand"),
+            ("found", f"after {found['after_s']:.1f} s, {counted(found['n'], 'key')}: {what}"),
+            ("which means", first.get("detail", "")),
+            ("repaired", f"{counted(len(live['repaired']), 'item')}, from the store, which leads"),
+            ("sampled again", _sampled(after)),
+        ]
+    )
+    text = "The sampler found what was corrupted, and nothing else." if live["ok"] else "This is not as it should be."
+    yield Line(text, Tone.GOOD if live["ok"] else Tone.BAD)
+
+
+def _sampled(sample: Mapping[str, Any]) -> str:
+    share = f"{sample['divergence_pct'] or 0:g} % of {counted(sample['n'], 'key')} diverge"
+    return f"{share}, at most {sample['upper_pct']:.2g} % of all, {sample['confidence'] * 100:g} % sure"
 
 
 def _next(report: Mapping[str, Any]) -> Iterator[Block]:

@@ -72,7 +72,7 @@ class AsyncStore:
         return None if item is None else raw_of(item)
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Return the values of keys as `get` does, in a few round trips; those under which nothing stands are left out."""
+        """Return the values of keys as `get` does, in a few round trips; of those that hold nothing there is none."""
         wanted = list(dict.fromkeys(keys))
         found: dict[str, Any] = {}
         for first in range(0, len(wanted), _MANY):

@@ -93,7 +93,25 @@ class Bars:
     rows: Sequence[tuple[str, Sequence[int]]]
 
 
-Block = Heading | Line | Facts | Grid | Code | Sum | Bars
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A picture: measurements over time, each between two bounds.
+
+    Attributes:
+        unit: Of all values, such as ``%``.
+
+        points: Label, lower bound, what was found, upper bound, the oldest first.
+
+        limit: What is allowed at most; ``None`` where nothing was said.
+    """
+
+    caption: str
+    unit: str
+    points: Sequence[tuple[str, float, float, float]]
+    limit: float | None = None
+
+
+Block = Heading | Line | Facts | Grid | Code | Sum | Bars | Band
 
 
 @dataclass(slots=True)

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from html import escape
 from importlib import resources
 
+from kvmigrate.report.band import render_band
 from kvmigrate.report.bars import render_bars
-from kvmigrate.report.document import Bars, Block, Code, Document, Facts, Grid, Heading, Line, Sum, number
+from kvmigrate.report.document import Band, Bars, Block, Code, Document, Facts, Grid, Heading, Line, Sum, number
 
 
 def render_html(document: Document) -> str:
@@ -40,6 +41,8 @@ def _block(block: Block) -> Iterator[str]:
             yield _sum(block)
         case Bars():
             yield f"<figure>{render_bars(block)}<figcaption>{escape(block.caption)}</figcaption></figure>"
+        case Band():
+            yield f"<figure>{render_band(block)}<figcaption>{escape(block.caption)}</figcaption></figure>"
 
 
 def _grid(grid: Grid) -> str:

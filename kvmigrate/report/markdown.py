@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from kvmigrate.report.document import Bars, Block, Code, Document, Facts, Grid, Heading, Line, Sum, number
+from kvmigrate.report.document import Band, Bars, Block, Code, Document, Facts, Grid, Heading, Line, Sum, number
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
 
@@ -34,7 +34,7 @@ def _block(block: Block) -> Iterator[str]:
             yield from (_row(row) for row in block.rows)
         case Sum():
             yield from _block(Grid((block.name, "items>", "what"), _sum_rows(block)))
-        case Bars():
+        case Bars() | Band():
             return  # the grid beside it has the numbers
 
 

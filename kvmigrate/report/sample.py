@@ -35,6 +35,7 @@ def describe_sample(report: Mapping[str, Any]) -> Document:
         ),
         Line(_needed(report, sure)),
         *_strata(report),
+        *_kinds(report),
         *_differences(report),
         *ending(report),
     )
@@ -77,6 +78,25 @@ def _strata(report: Mapping[str, Any]) -> Iterator[Block]:
         yield Heading("By entity")
         tones = [Tone.BAD if each["divergent"] else Tone.PLAIN for each in report["strata"]]
         yield Grid(["entity", "compared>", "of>", "divergent>", "share>", "between>", *names], rows, tones)
+
+
+def _kinds(report: Mapping[str, Any]) -> Iterator[Block]:
+    for kind in dict.fromkeys(each["by"] for each in report["kinds"]):
+        found = [each for each in report["kinds"] if each["by"] == kind]
+        rows = [
+            [
+                each["name"],
+                number(each["n"]),
+                number(each["divergent"]),
+                _share(each["divergence_pct"]),
+                f"{_share(each['lower_pct'])} - {_share(each['upper_pct'])}",
+            ]
+            for each in found
+        ]
+        if len(rows) > 1 or report["divergent"]:
+            yield Heading(f"By {kind}")
+            tones = [Tone.BAD if each["divergent"] else Tone.PLAIN for each in found]
+            yield Grid([kind, "compared>", "divergent>", "share>", "between>"], rows, tones)
 
 
 def _differences(report: Mapping[str, Any]) -> Iterator[Block]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kvmigrate.report.document import Bars, Block, Code, Document, Facts, Grid, Heading, Line, Sum, Tone, number
+from kvmigrate.report.document import Band, Bars, Block, Code, Document, Facts, Grid, Heading, Line, Sum, Tone, number
 
 _COLOURS = {Tone.GOOD: "32", Tone.NOTICE: "33", Tone.BAD: "31", Tone.FAINT: "2"}
 _BOLD = "1"
@@ -48,7 +48,7 @@ def _block(block: Block, style: _Style) -> Iterator[str]:
             yield from _grid(block, style)
         case Sum():
             yield from _sum(block, style)
-        case Bars():
+        case Bars() | Band():
             return  # the grid beside it has the numbers
 
 

@@ -26,7 +26,7 @@ def check_folder(folder: Path) -> None:
 
 
 def _cannot_write(exc: OSError) -> ConfigError:
-    return ConfigError(f"cannot write the report: {exc}", hint="--report takes a folder that can be made")
+    return ConfigError(f"cannot write the report: {exc}", hint="name a folder that can be made")
 
 
 def write_report(folder: Path, fields: Mapping[str, Any], document: Document) -> list[Path]:
@@ -41,9 +41,14 @@ def write_report(folder: Path, fields: Mapping[str, Any], document: Document) ->
         "md": render_markdown(document),
         "html": render_html(document),
     }
+    return write_texts(folder, {f"report.{kind}": text for kind, text in texts.items()})
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
+    """Write each text under its name into *folder*, which is made, and return the files. Raises `ConfigError`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"report.{kind}" for kind in texts]
+        paths = [folder / name for name in texts]
         for path, text in zip(paths, texts.values(), strict=True):
             # Half a surrogate pair in a message is no UTF-8; escaped it is also right in JSON.
             path.write_text(text, encoding="utf-8", errors="backslashreplace")

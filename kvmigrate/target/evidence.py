@@ -1,12 +1,13 @@
-"""Measurements and repairs in the control schema: written where the role may, read by the gate."""
+"""Measurements, what they found, and repairs, in the control schema: written where the role may, read by the gate."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Self
 
 import psycopg
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from kvmigrate.errors import TargetError
@@ -14,14 +15,24 @@ from kvmigrate.target.session import Session
 
 Connection = psycopg.Connection[Any]
 
-SAMPLE, VERIFY, REPAIR = "sample", "verify", "repair"
+SAMPLE, VERIFY, FOUND, REPAIR = "sample", "verify", "found", "repair"
+
+KEEP_DAYS = 30
 
 _APPLICATION = "kvmigrate:verify"
 
 _ADD = """
-INSERT INTO kvmigrate.evidence (scope, kind, epoch, authority, mapping, key, facts)
-SELECT c.id, %(kind)s, c.epoch, c.authority, %(mapping)s, %(key)s, %(facts)s
+INSERT INTO kvmigrate.evidence (scope, kind, epoch, authority, mapping, key, facts, keep_until)
+SELECT c.id, %(kind)s, c.epoch, c.authority, %(mapping)s, %(key)s, %(facts)s, now() + %(days)s * interval '1 day'
 FROM kvmigrate.control AS c WHERE c.scope = %(scope)s
+RETURNING id
+"""
+
+_CHANGE = """
+UPDATE kvmigrate.evidence AS e SET facts = %(facts)s, at = now(), keep_until = now() + %(days)s * interval '1 day'
+FROM kvmigrate.control AS c
+WHERE e.id = %(id)s AND c.scope = %(scope)s AND e.scope = c.id AND e.epoch = c.epoch
+RETURNING e.id
 """
 
 _OLD = """
@@ -29,20 +40,60 @@ DELETE FROM kvmigrate.evidence AS e USING kvmigrate.control AS c
 WHERE c.scope = %s AND e.scope = c.id AND e.keep_until < now()
 """
 
-_LATEST = """
+# What was found since everything was found equal, and not mended since it was found. A sample names the keys; a
+# verification counts them.
+_UNMENDED = sql.SQL("""
+WITH mine AS (
+    SELECT e.* FROM kvmigrate.evidence AS e JOIN kvmigrate.control AS c ON c.id = e.scope WHERE c.scope = %(scope)s
+), since AS (
+    SELECT coalesce(max(v.id), 0) AS id FROM mine AS v
+    WHERE v.kind = 'verify' AND (v.facts ->> 'divergent')::bigint = 0
+        AND coalesce((v.facts ->> 'whole')::boolean, true)
+), mended AS (
+    SELECT m.key, m.id FROM mine AS m
+    WHERE m.kind = 'repair' AND m.facts ->> 'outcome' IN ('repaired', 'equal')
+), named AS (
+    SELECT f.key FROM mine AS f, since AS s WHERE f.kind = 'found' AND f.id > s.id GROUP BY f.key
+    HAVING NOT EXISTS (SELECT FROM mended AS m WHERE m.key = f.key AND m.id > max(f.id))
+), counted AS (
+    SELECT (v.facts ->> 'divergent')::bigint - (
+        SELECT count(DISTINCT m.key) FROM mended AS m WHERE m.id > v.id
+    ) AS items
+    FROM mine AS v, since AS s WHERE v.kind = 'verify' AND v.id > s.id
+)
+""")
+
+_LATEST = _UNMENDED + sql.SQL("""
 SELECT e.kind, e.at, extract(epoch FROM clock_timestamp() - e.at)::float8, e.epoch, e.authority, e.mapping, e.facts,
-    coalesce((
-        SELECT max((b.facts ->> 'divergent')::bigint) FROM kvmigrate.evidence AS b
-        WHERE b.scope = e.scope AND b.kind IN ('sample', 'verify') AND (b.epoch, b.mapping) = (e.epoch, e.mapping)
-            AND b.id > coalesce((
-                SELECT max(m.id) FROM kvmigrate.evidence AS m
-                WHERE m.scope = e.scope
-                    AND (m.kind = 'repair' OR m.kind = 'verify' AND (m.facts ->> 'divergent')::bigint = 0)
-            ), 0)
-    ), 0)
-FROM kvmigrate.evidence AS e JOIN kvmigrate.control AS c ON c.id = e.scope
-WHERE c.scope = %s AND e.kind IN ('sample', 'verify') AND coalesce((e.facts ->> 'whole')::boolean, true)
+    (SELECT greatest(0, max(u.n)) FROM (SELECT count(*) FROM named UNION ALL SELECT items FROM counted) AS u (n))
+FROM mine AS e JOIN kvmigrate.control AS c ON c.id = e.scope
+WHERE e.kind IN ('sample', 'verify') AND coalesce((e.facts ->> 'whole')::boolean, true)
+-- A round that has just begun says less than the last that ended, while that is of today.
+ORDER BY coalesce(e.facts ->> 'left', '0') = '0' AND e.epoch = c.epoch AND e.at > now() - interval '1 day' DESC,
+    e.at DESC, e.id DESC
+LIMIT 1
+""")
+
+_NAMED = _UNMENDED + sql.SQL("SELECT key FROM named ORDER BY key LIMIT %(limit)s")
+
+_BEGUN = """
+SELECT e.id, e.facts FROM kvmigrate.evidence AS e JOIN kvmigrate.control AS c ON c.id = e.scope
+WHERE c.scope = %(scope)s AND e.kind = 'sample' AND e.epoch = c.epoch AND e.mapping = %(mapping)s
+    AND e.facts ? 'left' AND e.at > now() - interval '1 day' AND e.facts ->> 'entity' IS NOT DISTINCT FROM %(entity)s
 ORDER BY e.id DESC LIMIT 1
+"""
+
+_BEGUN_VERIFY = """
+SELECT e.id, e.facts FROM kvmigrate.evidence AS e JOIN kvmigrate.control AS c ON c.id = e.scope
+WHERE c.scope = %(scope)s AND e.kind = 'verify' AND e.epoch = c.epoch AND e.mapping = %(mapping)s
+    AND e.at > now() - interval '1 day'
+ORDER BY e.id DESC LIMIT 1
+"""
+
+_HISTORY = """
+SELECT e.kind, e.at, e.facts FROM kvmigrate.evidence AS e JOIN kvmigrate.control AS c ON c.id = e.scope
+WHERE c.scope = %(scope)s AND e.kind IN ('sample', 'verify') AND coalesce((e.facts ->> 'whole')::boolean, true)
+ORDER BY e.at DESC LIMIT %(limit)s
 """
 
 
@@ -56,8 +107,8 @@ class Measured(NamedTuple):
 
         facts: ``n``, ``population``, ``divergent``, ``upper_pct``, ``worst_pct`` and more.
 
-        unmended: The most divergent keys that this one, or one like it, found since the last repair or clean
-            verification: a sample that happens to miss them does not make them good.
+        unmended: Divergent keys found since the last clean verification and not repaired since they were found: a
+            sample that happens to miss them does not make them good, nor does a repair of others.
     """
 
     kind: str
@@ -73,24 +124,73 @@ class Measured(NamedTuple):
 class Evidence:
     """The evidence of one scope. One thread at a time; every method may raise `TargetError`."""
 
-    def __init__(self, url: str, scope: str) -> None:
-        """Open nothing yet; *scope* is the mapping's name."""
-        self._session, self._scope = Session(url, application_name=_APPLICATION), scope
+    def __init__(self, url: str, scope: str, *, keep_days: int = KEEP_DAYS) -> None:
+        """Open nothing yet; *scope* is the mapping's name, and what is added goes after *keep_days*."""
+        self._session, self._scope, self._days = Session(url, application_name=_APPLICATION), scope, keep_days
 
-    def add(self, kind: str, facts: Mapping[str, Any], *, mapping: str, key: str | None = None) -> None:
-        """Keep what was found; what is past its time goes.
+    def add(self, kind: str, facts: Mapping[str, Any], *, mapping: str) -> None:
+        """Keep a measurement, with the keys that a sample found; what is past its time goes.
 
         Raises:
             SchemaError: the control schema is older than this program.
         """
-        values = {"kind": kind, "mapping": mapping, "key": key, "facts": Jsonb(dict(facts)), "scope": self._scope}
+        found = {key: {"causes": causes} for key, causes in facts.get("keys", {}).items()}
+        self._add([self._values(kind, facts, mapping), *self._keyed(FOUND, found, mapping)])
 
-        def work(connection: Connection) -> None:
-            with connection.transaction():
-                connection.execute(_ADD, values)
-                connection.execute(_OLD, [self._scope])
+    def add_repairs(self, repairs: Mapping[str, Mapping[str, Any]], *, mapping: str) -> None:
+        """Keep what became of repaired keys. Raises `SchemaError` as `add` does."""
+        self._add(self._keyed(REPAIR, repairs, mapping))
 
-        self._session.run(work)
+    def keep_round(
+        self, known: int | None, facts: Mapping[str, Any], found: Mapping[str, Sequence[str]], *, mapping: str
+    ) -> int:
+        """Keep what is known of a round, in place of what was kept of it as *known*, and what it *found* since.
+
+        Returns its number, another one where an epoch began meanwhile. Raises `SchemaError` as `add` does.
+        """
+        return self._keep(SAMPLE, known, facts, found, mapping)
+
+    def keep_verify(self, known: int | None, facts: Mapping[str, Any], *, mapping: str) -> int:
+        """Keep what is known of a verification under way; as `keep_round`."""
+        return self._keep(VERIFY, known, facts, {}, mapping)
+
+    def begun_verify(self, *, mapping: str) -> tuple[int, Mapping[str, Any]] | None:
+        """Return number and facts of the last verification of this epoch and day, where it did not end."""
+        values = {"scope": self._scope, "mapping": mapping}
+        rows = self._session.run(lambda connection: connection.execute(_BEGUN_VERIFY, values).fetchall())
+        return (int(rows[0][0]), rows[0][1]) if rows and "report" in rows[0][1] else None
+
+    def _keep(
+        self,
+        kind: str,
+        known: int | None,
+        facts: Mapping[str, Any],
+        found: Mapping[str, Sequence[str]],
+        mapping: str,
+    ) -> int:
+        values = {**self._values(kind, facts, mapping), "id": known}
+        keys = self._keyed(FOUND, {key: {"causes": causes} for key, causes in found.items()}, mapping)
+
+        def work(connection: Connection) -> int:
+            with connection.transaction(), connection.cursor() as cursor:
+                row = cursor.execute(_CHANGE, values).fetchone() if known is not None else None
+                row = row or cursor.execute(_ADD, values).fetchone()
+                cursor.executemany(_ADD, keys)
+                cursor.execute(_OLD, [self._scope])
+            return int(row[0]) if row else 0
+
+        return self._session.run(work)
+
+    def begun_round(self, *, mapping: str, entity: str | None) -> tuple[int, Mapping[str, Any]] | None:
+        """Return number and facts of the last round of this epoch and day; ``None`` where there is none."""
+        values = {"scope": self._scope, "mapping": mapping, "entity": entity}
+        rows = self._session.run(lambda connection: connection.execute(_BEGUN, values).fetchall())
+        return (int(rows[0][0]), rows[0][1]) if rows else None
+
+    def unmended(self, limit: int) -> list[str]:
+        """Return keys that samples found and that nothing has mended since, in order."""
+        values = {"scope": self._scope, "limit": limit}
+        return [key for (key,) in self._session.run(lambda connection: connection.execute(_NAMED, values).fetchall())]
 
     def try_add(self, kind: str, facts: Mapping[str, Any], *, mapping: str) -> str:
         """Keep what was found if that can be; return why it could not, or ""."""
@@ -102,8 +202,29 @@ class Evidence:
 
     def latest(self) -> Measured | None:
         """Return the last measurement of all entities; ``None`` where there is none."""
-        rows = self._session.run(lambda connection: connection.execute(_LATEST, [self._scope]).fetchall())
+        values = {"scope": self._scope}
+        rows = self._session.run(lambda connection: connection.execute(_LATEST, values).fetchall())
         return Measured(*rows[0]) if rows else None
+
+    def history(self, limit: int) -> list[tuple[str, datetime, Mapping[str, Any]]]:
+        """Return kind, time and facts of the last measurements of all entities, the oldest first."""
+        values = {"scope": self._scope, "limit": limit}
+        return self._session.run(lambda connection: connection.execute(_HISTORY, values).fetchall())[::-1]
+
+    def _keyed(self, kind: str, facts: Mapping[str, Mapping[str, Any]], mapping: str) -> list[dict[str, Any]]:
+        return [{**self._values(kind, each, mapping), "key": key} for key, each in facts.items()]
+
+    def _values(self, kind: str, facts: Mapping[str, Any], mapping: str) -> dict[str, Any]:
+        same = {"scope": self._scope, "days": self._days, "key": None}
+        return {**same, "kind": kind, "mapping": mapping, "facts": Jsonb(dict(facts))}
+
+    def _add(self, values: Sequence[Mapping[str, Any]]) -> None:
+        def work(connection: Connection) -> None:
+            with connection.transaction(), connection.cursor() as cursor:
+                cursor.executemany(_ADD, values)
+                cursor.execute(_OLD, [self._scope])
+
+        self._session.run(work)
 
     def close(self) -> None:
         """Close the connection. Safe to call twice."""

@@ -29,6 +29,8 @@ class LedgerEntry(NamedTuple):
         epoch, n: As of which version of the item the entry is.
 
         owed: The store was not given that version yet.
+
+        run: Wrote it last; 0 is no run, but a write of an application, or what brings those.
     """
 
     key: str
@@ -42,6 +44,7 @@ class LedgerEntry(NamedTuple):
     epoch: int = 0
     n: int = 0
     owed: bool = False
+    run: int = 0
 
 
 class Spelling(enum.StrEnum):

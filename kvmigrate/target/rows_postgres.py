@@ -33,7 +33,7 @@ _LEDGER = sql.SQL(
     "SELECT l.key, l.entity, l.status, l.deleted, l.content_hash,"
     " EXISTS (SELECT FROM kvmigrate.waiting AS w WHERE w.scope = l.scope AND w.key = l.key),"
     " EXISTS (SELECT FROM kvmigrate.quarantine AS q WHERE q.scope = l.scope AND q.key = l.key),"
-    " coalesce(l.expires_at <= now(), false), l.epoch, l.n, l.kv_dirty"
+    " coalesce(l.expires_at <= now(), false), l.epoch, l.n, l.kv_dirty, l.run"
     " FROM kvmigrate.ledger AS l WHERE l.scope = %(scope)s AND "
 )
 _BY_KEY = _LEDGER + sql.SQL("l.key = ANY(%(keys)s)")

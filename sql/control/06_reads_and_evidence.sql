@@ -35,7 +35,7 @@ CREATE TABLE kvmigrate.evidence (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     scope      int NOT NULL,
     at         timestamptz NOT NULL DEFAULT now(),
-    kind       text NOT NULL CHECK (kind IN ('sample', 'verify', 'repair')),
+    kind       text NOT NULL CHECK (kind IN ('sample', 'verify', 'found', 'repair')),
     epoch      int NOT NULL,
     authority  text NOT NULL,
     mapping    text NOT NULL,
@@ -43,11 +43,13 @@ CREATE TABLE kvmigrate.evidence (
     facts      jsonb NOT NULL,
     keep_until timestamptz NOT NULL DEFAULT now() + interval '30 days'
 );
-COMMENT ON TABLE kvmigrate.evidence IS 'measurements of divergence, and repairs of single keys: what was found, never a value';
+COMMENT ON TABLE kvmigrate.evidence IS
+    'measurements of divergence, single keys that samples found, and their repairs: what was found, never a value';
 COMMENT ON COLUMN kvmigrate.evidence.epoch IS 'of the control row as it was measured';
 COMMENT ON COLUMN kvmigrate.evidence.mapping IS 'fingerprint of the mapping that was compared by';
-COMMENT ON COLUMN kvmigrate.evidence.key IS 'of a repair: which item; NULL for a measurement';
+COMMENT ON COLUMN kvmigrate.evidence.key IS 'which item was found or repaired; NULL for a measurement';
 CREATE INDEX evidence_scope_idx ON kvmigrate.evidence (scope, kind, id);
+CREATE INDEX evidence_key_idx ON kvmigrate.evidence (scope, key, id) WHERE key IS NOT NULL;
 
 -- Commands of applications' own clients that will not work any more once the tables are the authority.
 

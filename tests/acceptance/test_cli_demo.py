@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kvmigrate.cli.call import as_text
+from kvmigrate.demo.summary import describe_demo
 from tests.fix_cli import CommandLine, check_schema, program
 
 pytestmark = pytest.mark.usefixtures("postgres_server")
@@ -15,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("postgres_server")
 
 def test_the_demo_reports_every_injected_defect(bare_cli: CommandLine, repository: Path) -> None:
     """Every number of the generator's books is the number that the run reported, and nothing diverges."""
-    done = bare_cli("demo", "--size", "700", "--no-reads", "--json")
+    done = bare_cli("demo", "--size", "700", "--no-live", "--json")
 
     assert 0 == done.code, done
     check_schema(repository, "demo", done.json)
@@ -26,18 +28,6 @@ def test_the_demo_reports_every_injected_defect(bare_cli: CommandLine, repositor
         each["bin"] for each in done.json["injected"].values()
     }
     assert 0 < done.json["question"]["after"]["found"] < done.json["question"]["before"]["reads"] + 5
-
-
-@pytest.mark.usefixtures("redis_server")
-def test_the_demo_reads_well(bare_cli: CommandLine) -> None:
-    """The summary has the bins, the defects, the lists, the proof, the question, and what to type next."""
-    done = bare_cli("demo", "--size", "500", "--no-reads")
-
-    assert 0 == done.code, done
-    assert done.out.startswith("A gift shop's Redis ")
-    for part in ("keys read", "books compared", "Id lists", "Proof", "newest first", "kvmigrate backfill --mapping"):
-        assert part in done.out
-    assert max(map(len, done.out.splitlines())) < 160
 
 
 def test_the_demo_works_without_a_redis(bare_cli: CommandLine) -> None:
@@ -52,7 +42,7 @@ def test_a_machine_without_redis_is_told(bare_cli: CommandLine, monkeypatch: pyt
     """Where no Redis is found the demo says what it uses in its place."""
     monkeypatch.setattr("kvmigrate.demo.servers.find_redis", lambda: None)
 
-    done = bare_cli("demo", "--size", "500", "--no-reads")
+    done = bare_cli("demo", "--size", "500", "--no-live")
 
     assert 0 == done.code, done
     assert "no Redis was found" in done.out
@@ -65,7 +55,7 @@ def test_a_running_redis_is_not_touched(
     monkeypatch.setenv("KVM_REDIS_URL", cli.source)
     before = cli("export", "--from", "source", "--source", cli.source, "-o", "before.ndjson", "--json").json["exported"]
 
-    assert 0 == bare_cli("demo", "--size", "500", "--no-reads").code
+    assert 0 == bare_cli("demo", "--size", "500", "--no-live").code
 
     done = cli("export", "--from", "source", "--source", cli.source, "-o", "after.ndjson", "--json")
     assert before == done.json["exported"]
@@ -83,7 +73,7 @@ def test_a_difference_from_the_books_ends_with_1(bare_cli: CommandLine, monkeypa
         return books
 
     monkeypatch.setattr(Manifest, "to_json", short)
-    done = bare_cli("demo", "--size", "500", "--no-reads")
+    done = bare_cli("demo", "--size", "500", "--no-live")
 
     assert 1 == done.code
     assert "rows of clients" in done.out
@@ -92,7 +82,7 @@ def test_a_difference_from_the_books_ends_with_1(bare_cli: CommandLine, monkeypa
 def test_kept_servers_can_be_used_and_end_with_ctrl_c(bare_cli: CommandLine) -> None:
     """With --keep the printed commands work from elsewhere until Ctrl-C; then servers and file are gone."""
     with subprocess.Popen(
-        program("demo", "--size", "500", "--keep", "--no-reads"),
+        program("demo", "--size", "500", "--no-live", "--keep"),
         cwd=bare_cli.folder,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
@@ -118,10 +108,8 @@ def test_kept_servers_can_be_used_and_end_with_ctrl_c(bare_cli: CommandLine) -> 
 
 
 @pytest.mark.usefixtures("redis_server")
-def test_reads_move_and_one_endpoint_goes_back_by_itself(
-    bare_cli: CommandLine, repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A service under load: no request fails, two endpoints read tables, the broken one does not, all go back."""
+def test_the_demo_goes_live(bare_cli: CommandLine, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads move and go back, a corruption is found and mended; the summary tells it with all the rest."""
     for module in ("fastapi", "uvicorn"):
         pytest.importorskip(module)
     monkeypatch.setattr("kvmigrate.demo.shift.STEP_S", 0.7)
@@ -130,9 +118,17 @@ def test_reads_move_and_one_endpoint_goes_back_by_itself(
 
     assert 0 == done.code, done
     check_schema(repository, "demo", done.json)
-    reads = done.json["reads"]
+    reads, live = done.json["reads"], done.json["live"]
     assert ([0, 10, 50, 100], 0) == ([step["percent"] for step in reads["steps"]], reads["failed"])
     verdicts = {each["endpoint"]: each["verdict"] for each in reads["status"]}
     assert {"get.clients.id": "ok", "get.catalogs.id.gifts": "ok", "get.gifts": "demoted"} == verdicts
     assert [True] * 3 == [place["done"] for place in reads["rollback"]["places"]]
     assert all(each["served_pct"] > 0 for each in reads["status"] if each["verdict"] == "ok")
+    assert (0, 0) == (live["before"]["divergent"], live["after"]["divergent"])
+    assert sorted(live["corrupted"]["keys"]) == live["repaired"]
+    said = as_text(describe_demo(done.json), colours=False)
+    assert said.startswith("A gift shop's Redis ")
+    for part in ("keys read", "books compared", "Id lists", "Proof", "newest first", "kvmigrate backfill --mapping"):
+        assert part in said
+    assert "The sampler found what was corrupted, and nothing else." in said
+    assert max(map(len, said.splitlines())) < 160

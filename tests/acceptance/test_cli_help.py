@@ -38,8 +38,8 @@ def test_every_verb_is_known() -> None:
     verbs = {path[0] for path in COMMANDS if path}
 
     expected = (
-        "demo schema backfill stage verify sample repair gate quarantine relay undo export control doctor "
-        "flags rollback explain status"
+        "demo schema backfill stage verify sample repair erase gate quarantine relay undo export control doctor "
+        "flags rollback explain status report"
     )
     assert set(expected.split()) == verbs
 

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import redis
 
+from kvmigrate.errors import SourceError
 from kvmigrate.model import Version
+from kvmigrate.stores.redis_fence import RedisFencedStore
 from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.mend import Doubted, LedgerMender
 from kvmigrate.transform.declaration.mapping_file import load_mapping
@@ -34,6 +36,7 @@ def go_live(cli: CommandLine, repository: Path) -> None:
     cli.backfill()
     for stage in ("shadow", "live"):
         typed(cli, repository, "stage advance", "--to", stage)
+    cli.application()
 
 
 def outcomes(report: dict[str, Any]) -> dict[str, tuple[str, str]]:
@@ -185,6 +188,65 @@ def test_the_gate_explains_what_was_measured(cli: CommandLine, repository: Path,
     ]
     assert ("pass", 0, 6) == (check["verdict"], check["value"], check["n"])
     typed(cli, repository, "stage advance", "--yes", "--max-divergence", "0")
+
+
+def test_a_repair_of_one_key_does_not_make_the_others_good(
+    cli: CommandLine, repository: Path, pg: PgConnection
+) -> None:
+    """What was found stands in the way of the gate until it is mended, also in another epoch and after a day."""
+    go_live(cli, repository)
+    pg.execute("UPDATE clients SET name = 'changed'")
+    for command in ("sample", "verify"):
+        typed(cli, repository, command, code=5)
+        typed(cli, repository, "repair", "client:1", "--yes")
+        reasons = [each["reason"] for each in typed(cli, repository, "gate", code=3)["checks"]]
+        assert any("not mended since: 1;" in reason for reason in reasons)
+        pg.execute("UPDATE kvmigrate.evidence SET at = at - interval '2 days', epoch = 0")
+        assert "fail" == typed(cli, repository, "gate", code=3)["verdict"]
+        typed(cli, repository, "repair", "client:2", "--yes")
+        assert "pass" == typed(cli, repository, "gate")["verdict"]
+        pg.execute("UPDATE clients SET name = 'changed'")
+
+
+def test_a_repair_that_ends_before_the_store_is_marked(
+    cli: CommandLine, repository: Path, pg: PgConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the ledger's word is taken back: that is on record, still found, and the next one mends."""
+    go_live(cli, repository)
+    pg.execute("UPDATE clients SET name = 'changed' WHERE id = 2")
+
+    def fails(*_: object, **__: object) -> None:
+        raise SourceError("the store went away", hint="")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RedisFencedStore, "touch_all", fails)
+        assert 1 == cli("repair", "--all", "--yes", *cli.sides).code
+
+    kept = pg.execute("SELECT key, facts ->> 'outcome' FROM kvmigrate.evidence WHERE kind = 'repair'").fetchall()
+    assert [("client:2", "pending")] == kept
+    assert [("changed",)] == pg.execute("SELECT name FROM clients WHERE id = 2").fetchall()
+    assert 1 == typed(cli, repository, "verify", code=5)["different"]
+    assert {"client:2": ("rewrite_rows", "repaired")} == outcomes(typed(cli, repository, "repair", "--all", "--yes"))
+    assert 0 == typed(cli, repository, "verify")["different"]
+
+
+def test_what_is_kept_whole_is_compared_with_its_item(
+    cli: CommandLine, repository: Path, redis_client: "redis.Redis"
+) -> None:
+    """The same version counts as not comparable, another one as a difference, which a repair settles."""
+    go_live(cli, repository)
+    cli.put({"gift:42": {"client": 1, "price": "N/A"}})
+    typed(cli, repository, "repair", "gift:42", "--yes")
+    cli("quarantine", "keep", "--all", "--why", "a test", *cli.sides)
+    assert (0, 1) == tuple(typed(cli, repository, "verify")[name] for name in ("different", "not_comparable"))
+
+    redis_client.set("gift:42", json.dumps({"client": 1, "price": "none"}))
+
+    found = typed(cli, repository, "verify", code=5)
+    assert ({"stale": 1}, "kvmigrate.kept") == (found["causes"], found["examples"][0]["table"])
+    typed(cli, repository, "repair", "gift:42", "--yes")
+    cli("quarantine", "keep", "--all", "--why", "a test", *cli.sides)
+    assert (0, 1) == tuple(typed(cli, repository, "verify")[name] for name in ("different", "not_comparable"))
 
 
 @pytest.mark.parametrize(

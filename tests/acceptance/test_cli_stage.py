@@ -43,6 +43,7 @@ def follow(cli: CommandLine, repository: Path) -> None:
     cli.backfill()
     typed(cli, repository, "advance")
     cli.backfill()
+    cli.application()
 
 
 def test_the_whole_way_there_and_back(cli: CommandLine, repository: Path, pg: PgConnection) -> None:

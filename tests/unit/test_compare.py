@@ -319,3 +319,45 @@ def test_json_texts_are_plain() -> None:
         {"b": {}, "a": [Decimal("1.50"), Decimal("1E+2"), Decimal("-0.0"), None, True, "é"]}
     )
     assert json.loads(compact({"a\n": "\u2028"})) == {"a\n": "\u2028"}
+
+
+PERSONAL = EntityPlan(
+    load_mapping("""
+version: 1
+name: m
+entities:
+  user:
+    keys: ["user:{id}"]
+    table: users
+    columns:
+      id:    {key: id, type: text}
+      email: {path: email, type: text, personal: true}
+      city:  {path: city, type: text}
+    children:
+      friends:
+        each: friends
+        parent: {user_id: id}
+        columns:
+          address: {map_key: true, type: text, personal: true}
+          since:   {path: since, type: integer}
+""").entity("user")
+)
+
+
+def test_personal_values_are_never_shown() -> None:
+    """Neither a column's, though values were asked for, nor a member's name in a path."""
+    item = Item(
+        "user:1", json.dumps({"email": "a@x.org", "city": "Rome", "friends": {"b@x.org": {"since": 1}}}).encode()
+    )
+    orders = {plan.name: [each.name for each in plan.table.columns] for plan in PERSONAL.tables}
+    values = {
+        "users": {"id": "1", "email": "c@x.org", "city": "Oslo"},
+        "friends": {"user_id": "1", "address": "b@x.org", "since": 2},
+    }
+    rows = {name: [[values[name].get(column) for column in names]] for name, names in orders.items()}
+
+    found = compare_item(PERSONAL, item, rows, show_values=True).differences
+
+    assert ["$.email", "$.city", "$.friends['*'].since"] == [each.path for each in found]
+    told = str(found)
+    assert ("Rome" in told, "Oslo" in told, "@x.org" in told) == (True, True, False)

@@ -8,12 +8,19 @@ from kvmigrate.errors import CheckFailedError, ConfigError
 from kvmigrate.model import Logging, Stage
 from kvmigrate.target.live_base import ProcessSeen
 
-GOOD = Facts(Stage.LIVE, Stage.RAMPDOWN, is_backfilled=True, logging={Logging.MIRROR: 3})
 
-
-def seen(name: str, *, live: bool, age_s: float = 1.0) -> ProcessSeen:
+def seen(name: str, *, live: bool, age_s: float = 1.0, kind: str = "adapter") -> ProcessSeen:
     """A process that writes."""
-    return ProcessSeen(name, "writer", "0.1", 1, "live", live, age_s)
+    return ProcessSeen(name, kind, "0.1", 1, "live", live, age_s)
+
+
+GOOD = Facts(
+    Stage.LIVE,
+    Stage.RAMPDOWN,
+    is_backfilled=True,
+    logging={Logging.MIRROR: 3},
+    processes=[seen("shop", live=True), seen("relay", live=True, kind="relay")],
+)
 
 
 def failed(facts: Facts, **overrides: str) -> list[str]:
@@ -45,6 +52,8 @@ def test_a_gate_without_anything_in_the_way_passes() -> None:
         ({"quarantined": 1}, "quarantined"),
         ({"waiting": 2}, "waiting"),
         ({"processes": [seen("a", live=True), seen("b", live=False)]}, "processes"),
+        ({"processes": [seen("a", live=True), seen("b", live=False, kind="relay")]}, "processes"),
+        ({"processes": []}, "processes"),
         ({"tells_failovers": False}, "failover"),
         ({"outdated": 3}, "mapping"),
         ({"left": ["session"]}, "left_in_kv"),
@@ -59,6 +68,16 @@ def test_each_thing_in_the_way_of_a_flip_is_named(changes: dict[str, Any], name:
     assert [name] == failed(facts)
     with pytest.raises(CheckFailedError, match="the gate into rampdown says"):
         evaluate(facts, {}).check()
+
+
+def test_a_flip_that_no_process_would_follow_is_not_green() -> None:
+    """A relay writes nothing, and who is silent is none: nobody was measured."""
+    silent = seen("gone", live=True, age_s=3601)
+    for processes in ([], [seen("relay", live=True, kind="relay")], [silent]):
+        facts = GOOD._replace(processes=processes)
+
+        assert Verdict.NO_DATA is evaluate(facts, {}).verdict
+        assert Verdict.PASS is evaluate(facts, {"processes": "nothing writes any more"}).verdict
 
 
 def test_a_process_that_was_silent_for_an_hour_does_not_count() -> None:
@@ -133,6 +152,10 @@ def divergence(measured: Measurement | None, wish: Wish) -> tuple[str, int] | No
         ({"divergent": 1, "lower_pct": 0.01, "age_s": 90_000.0}, Wish(), None),
         ({"divergent": 1, "lower_pct": 0.01, "is_current": False}, Wish(), None),
         ({"unmended": 2}, Wish(), "fail"),
+        ({"unmended": 2, "age_s": 90_000.0}, Wish(), "fail"),
+        ({"unmended": 2, "is_current": False}, Wish(), "fail"),
+        ({"n": 0, "upper_pct": 100.0, "worst_pct": 100.0}, Wish(), "inconclusive"),
+        ({"n": 0, "population": 0, "upper_pct": 0.0, "worst_pct": 0.0}, Wish(0.1), "pass"),
         ({}, Wish(0.1), "pass"),
         ({}, Wish(0.05), "inconclusive"),
         ({"divergent": 9, "lower_pct": 0.06, "upper_pct": 0.5}, Wish(0.05), "fail"),

@@ -1,0 +1,200 @@
+"""What compares both sides for a long time, wired: samples, and verifications that may be stopped."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Self
+
+from kvmigrate.config import Settings
+from kvmigrate.consistency.json_exact import loads_column
+from kvmigrate.consistency.paced import run_paced_verify
+from kvmigrate.consistency.repair_report import Outcome
+from kvmigrate.consistency.report import VerifyReport
+from kvmigrate.consistency.rounds import Begun, Rounds, Tell, Ways
+from kvmigrate.consistency.sample import Progress, Sampler, Wanted, new_seed, run_sample, second_look
+from kvmigrate.consistency.sample_report import Sampled, SampleReport
+from kvmigrate.consistency.sight import FencedSight, Sight
+from kvmigrate.consistency.verify import Verification
+from kvmigrate.errors import SchemaError
+from kvmigrate.relaying import read_control
+from kvmigrate.stores.base import KVSource
+from kvmigrate.stores.open import open_fenced
+from kvmigrate.target.evidence import SAMPLE, Evidence
+from kvmigrate.target.rows_postgres import PostgresRowReader
+from kvmigrate.transform.lens import Lens
+from kvmigrate.transform.mapping import Mapping as MappingFile
+
+MOST_DOUBTFUL = 1_000
+"""Keys that were found divergent and are looked at again before a round, at most."""
+
+
+class EvidenceKeeper:
+    """Keeps rounds as evidence. Implements `Keeper`."""
+
+    def __init__(self, evidence: Evidence, fingerprint: str, entity: str | None) -> None:
+        """Keep rounds of this version of the mapping; with *entity* of that one alone."""
+        self._evidence, self._fingerprint, self._entity = evidence, fingerprint, entity
+
+    def begun(self) -> Begun | None:
+        """Return the round to go on with, if the last one did not end."""
+        found = self._evidence.begun_round(mapping=self._fingerprint, entity=self._entity)
+        if found is None or not found[1]["left"]:
+            return None
+        number, facts = found
+        return Begun(number, facts["seed"], int(facts["through"]), facts)
+
+    def keep(self, known: int | None, facts: Mapping[str, Any], found: Mapping[str, Sequence[str]]) -> int:
+        """Keep what is known of a round; of one entity the gate does not take it for a measurement."""
+        told = {**facts, "whole": self._entity is None, "entity": self._entity}
+        return self._evidence.keep_round(known, told, found, mapping=self._fingerprint)
+
+    def doubtful(self) -> Sequence[str]:
+        """Return keys that were found divergent, and that nothing has mended since."""
+        return self._evidence.unmended(MOST_DOUBTFUL)
+
+    def equal(self, keys: Sequence[str]) -> None:
+        """Keep that these agree again."""
+        facts = {"outcome": str(Outcome.EQUAL)}
+        self._evidence.add_repairs(dict.fromkeys(keys, facts), mapping=self._fingerprint)
+
+
+class Sampling:
+    """Samples one mapping. A context manager; leaving it closes what was given to *opened*."""
+
+    def __init__(
+        self,
+        source: KVSource,
+        reader: PostgresRowReader,
+        mapping: MappingFile,
+        evidence: Evidence,
+        opened: ExitStack,
+        *,
+        sight: Sight | None,
+        entity: str | None,
+        confidence: float,
+    ) -> None:
+        """Compare *source* with what *reader* reads; arguments as of `Migration.sampling`."""
+        self._source, self._reader, self._mapping, self._sight = source, reader, mapping, sight
+        self._entity, self._confidence, self._opened, self._evidence = entity, confidence, opened, evidence
+        self._keeper = EvidenceKeeper(evidence, mapping.fingerprint, entity)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the tables are those of a backfill that did not come to its end."""
+        return not self._reader.is_backfill_finished()
+
+    def once(self, wanted: Wanted, *, seed: int, show_values: bool, progress: Progress | None) -> Sampled:
+        """Take one sample that *seed* draws, and keep what was found. See `run_sample`."""
+        report = run_sample(
+            self._source,
+            self._reader,
+            self._mapping,
+            wanted,
+            SampleReport(seed, self._confidence),
+            sight=self._sight,
+            entity=self._mapping.entity(self._entity) if self._entity else None,
+            show_values=show_values,
+            progress=progress,
+        )
+        facts = {**report.evidence(), "whole": self._entity is None}
+        unkept = self._evidence.try_add(SAMPLE, facts, mapping=self._mapping.fingerprint)
+        return Sampled(report, unkept, self.unfinished)
+
+    def run(self, ways: Ways, stop: threading.Event, tell: Tell) -> SampleReport:
+        """Sample until the time is over or *stop* is set; *tell* hears of every batch. See `Rounds`."""
+        entity = self._mapping.entity(self._entity) if self._entity else None
+        look = second_look(self._source, self._reader, self._mapping, self._sight, entity)
+        return Rounds(partial(Sampler, self._source, look), self._fresh, self._keeper, ways, stop, tell).run()
+
+    def _fresh(self, seed: int | None) -> SampleReport:
+        return SampleReport(new_seed() if seed is None else seed, self._confidence, anytime=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+
+def open_sampling(
+    settings: Settings, source: KVSource, lens: Lens, *, entity: str | None, confidence: float
+) -> Sampling:
+    """Return what samples *source* against the tables that *settings* name; arguments as of `Migration.sampling`."""
+    mapping = lens.mapping
+    with ExitStack() as stack:
+        url = settings.need_target()
+        reader = stack.enter_context(PostgresRowReader.open(url, mapping, json_loads=loads_column))
+        evidence = stack.enter_context(evidence_of(settings, mapping))
+        sight = sight_of(settings, lens, stack)
+        sides = source, reader, mapping, evidence, stack.pop_all()
+        return Sampling(*sides, sight=sight, entity=entity, confidence=confidence)
+
+
+def evidence_of(settings: Settings, mapping: MappingFile) -> Evidence:
+    """Return the evidence of a mapping, not opened yet."""
+    return Evidence(settings.need_target(), mapping.name, keep_days=settings.evidence_keep_days)
+
+
+def sight_of(settings: Settings, lens: Lens, stack: ExitStack) -> Sight | None:
+    """Return what sees marks in the store, to be closed by *stack*; ``None`` where this mapping is not live."""
+    try:
+        control = read_control(settings.need_target(), lens)
+    except SchemaError:
+        return None  # of a version that knew no live migration
+    if control is None or not control.epoch:
+        return None
+    store = open_fenced(settings.need_source(), scope=lens.mapping.name)
+    stack.callback(store.close)
+    return FencedSight(store)
+
+
+class VerifyKeeper:
+    """Keeps a verification under way as evidence, and gives back what was kept of one that was stopped."""
+
+    def __init__(self, evidence: Evidence, fingerprint: str) -> None:
+        """Keep verifications of this version of the mapping."""
+        self._evidence, self._fingerprint = evidence, fingerprint
+        self._number: int | None = None
+
+    def begun(self) -> VerifyReport:
+        """Return the report to go on with; an empty one where there is none."""
+        found = self._evidence.begun_verify(mapping=self._fingerprint)
+        if found is None:
+            return VerifyReport()
+        self._number, facts = found
+        return VerifyReport.from_json({**facts["report"], "complete": True})
+
+    def keep(self, report: VerifyReport) -> None:
+        """Keep what is known; the gate does not take it for a measurement."""
+        facts = {**report.evidence(), "whole": False, "report": report.to_json()}
+        self._number = self._evidence.keep_verify(self._number, facts, mapping=self._fingerprint)
+
+    def finish(self, report: VerifyReport) -> None:
+        """Keep the whole verification, in place of what was kept of it."""
+        self._number = self._evidence.keep_verify(self._number, report.evidence(), mapping=self._fingerprint)
+
+
+def verify_paced(
+    settings: Settings, source: KVSource, lens: Lens, rate: float, stop: threading.Event, progress: Progress | None
+) -> VerifyReport:
+    """Verify everything at *rate* keys a second, going on with what was stopped. See `run_paced_verify`."""
+    mapping = lens.mapping
+    with ExitStack() as stack:
+        url = settings.need_target()
+        reader = stack.enter_context(PostgresRowReader.open(url, mapping, json_loads=loads_column))
+        keeper = VerifyKeeper(stack.enter_context(evidence_of(settings, mapping)), mapping.fingerprint)
+        sight = sight_of(settings, lens, stack)
+        run = Verification(source, reader, mapping, None, show_values=False, sight=sight)
+        run.report = keeper.begun()
+        found = run_paced_verify(run, rate, stop, keeper.keep, progress or _quiet)
+        found.unfinished = not reader.is_backfill_finished()
+        if found.complete:
+            keeper.finish(found)
+        return found
+
+
+def _quiet(_phase: str, _done: int, _total: int | None) -> None:
+    pass

@@ -1,0 +1,139 @@
+"""A sampler that goes on: rounds, interruption, what it keeps, and what the gate makes of it."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from kvmigrate.cli.sample_lines import SampleLines
+from kvmigrate.config import Settings
+from kvmigrate.consistency.rounds import Rounds, Ways
+from kvmigrate.consistency.sample_report import SampleReport
+from kvmigrate.migration import Migration
+from tests.fix_cli import CommandLine, check_schema
+from tests.fix_postgres import PgConnection
+
+
+def fill(cli: CommandLine, clients: int) -> None:
+    """A shop with so many clients more, all of them in the tables."""
+    cli.put({f"client:{number}": {"name": f"C{number}"} for number in range(100, 100 + clients)})
+    cli.backfill()
+
+
+def go_on(cli: CommandLine, *, keys: int, ways: Ways) -> SampleReport:
+    """Sample until so many keys were compared, then stop it."""
+    stop = threading.Event()
+
+    def tell(_: SampleReport, rounds: Rounds) -> None:
+        if rounds.compared >= keys:
+            stop.set()
+
+    settings = Settings(cli.source, cli.target, cli.folder / "mapping.yaml")
+    with Migration.open(settings) as migration, migration.sampling() as sampling:
+        return sampling.run(ways, stop, tell)
+
+
+def kept(pg: PgConnection) -> list[dict[str, Any]]:
+    """The facts of all rounds."""
+    return [
+        facts
+        for (facts,) in pg.execute("SELECT facts FROM kvmigrate.evidence WHERE kind = 'sample' ORDER BY id").fetchall()
+    ]
+
+
+def test_for_some_time(cli: CommandLine, repository: Path, pg: PgConnection) -> None:
+    """It goes on in rounds, each kept by itself; what it says holds at every moment of a round."""
+    fill(cli, 20)
+
+    done = cli("sample", "--for", "1.5s", "--rate", "400", "--size", "10", *cli.sides, "--json")
+
+    assert 0 == done.code, done
+    check_schema(repository, "sample", done.json)
+    assert ("anytime", 26) == (done.json["method"], done.json["population"])
+    rounds = kept(pg)
+    assert len(rounds) > 2
+    assert len(rounds) == len({each["seed"] for each in rounds})
+    assert {(0, 10)} == {(each["left"], each["n"] + each["pending"] + each["not_comparable"]) for each in rounds[:-1]}
+    assert {"age", "size"} == {each["by"] for each in done.json["kinds"]}
+    assert "round 2: " in done.err
+
+
+def test_it_goes_on_where_it_was_stopped(cli: CommandLine, pg: PgConnection) -> None:
+    """The same round, no key of it twice, and what was found is not lost; then a round of its own begins."""
+    fill(cli, 40)
+    pg.execute("UPDATE clients SET name = 'changed' WHERE id >= 100")
+    ways = Ways(46, rate=40.0)
+
+    first = go_on(cli, keys=20, ways=ways)
+    [facts] = kept(pg)
+    assert (first.seed, 46) == (facts["seed"], facts["left"] + sum(first.total.counts.values()))
+    # A round under way is no measurement for the gate as long as there is an ended one; what it found is.
+    assert "fail" == cli("gate", "--to", "live", *cli.sides, "--json").json["checks"][-1]["verdict"]
+    second = go_on(cli, keys=10, ways=ways)
+    third = go_on(cli, keys=kept(pg)[0]["left"], ways=ways)
+    fourth = go_on(cli, keys=1, ways=ways)
+
+    assert [first.seed] * 2 == [second.seed, third.seed], kept(pg)
+    assert first.divergent_keys.keys() < second.divergent_keys.keys() < third.divergent_keys.keys()
+    assert ({f"client:{number}" for number in range(100, 140)}, 46) == (
+        set(third.divergent_keys),
+        sum(third.total.counts.values()),
+    )
+    assert 0 == kept(pg)[0]["left"]
+    found = pg.execute("SELECT count(DISTINCT key) FROM kvmigrate.evidence WHERE kind = 'found'").fetchall()
+    assert [(40,)] == found
+    assert third.seed != fourth.seed
+
+
+def test_what_agrees_again_stands_in_nobodys_way(cli: CommandLine, pg: PgConnection) -> None:
+    """A key that was found is looked at again before the next round."""
+    fill(cli, 10)
+    pg.execute("UPDATE clients SET name = 'changed' WHERE id = 105")
+
+    found = go_on(cli, keys=16, ways=Ways(16, 10_000.0))
+    assert {"client:105": ["stale"]} == found.divergent_keys
+    assert "fail" == cli("gate", "--to", "live", *cli.sides, "--json").json["verdict"]
+    pg.execute("UPDATE clients SET name = 'C105' WHERE id = 105")
+    again = go_on(cli, keys=1, ways=Ways(16, 10_000.0))
+
+    assert {} == again.divergent_keys
+    rows = pg.execute("SELECT key, kind, facts ->> 'outcome' FROM kvmigrate.evidence WHERE key IS NOT NULL ORDER BY id")
+    assert [("client:105", "found", None), ("client:105", "repair", "equal")] == rows.fetchall()
+
+
+def test_metrics_and_a_side_that_fails(cli: CommandLine, pg: PgConnection) -> None:
+    """Numbers by entity and of all, no key among them; while a side fails the probe says so, and then it goes on."""
+    fill(cli, 10)
+    pg.execute("UPDATE clients SET name = 'changed' WHERE id = 105")
+    lines, stop, seen = SampleLines("shop"), threading.Event(), list[tuple[int, str]]()
+
+    def tell(report: SampleReport, rounds: Rounds) -> None:
+        lines(report, rounds)
+        seen.append((lines.answer("/health")[0], lines.answer("/metrics")[2].decode()))
+        if rounds.ended == 1 and not rounds.waits:
+            pg.execute("ALTER TABLE clients RENAME TO hidden")
+        elif rounds.waits:
+            pg.execute("ALTER TABLE hidden RENAME TO clients")
+        if rounds.ended == 3:
+            stop.set()
+
+    settings = Settings(cli.source, cli.target, cli.folder / "mapping.yaml")
+    with Migration.open(settings) as migration, migration.sampling() as sampling:
+        sampling.run(Ways(8, 10_000.0), stop, tell)
+
+    assert {200, 503} == {status for status, _ in seen}
+    page = seen[-1][1]
+    assert 'kvmigrate_divergence_upper_ratio{scope="shop",entity=""}' in page
+    assert 'kvmigrate_population_keys{scope="shop",entity="client"} 12' in page
+    assert 'kvmigrate_unmended_keys{scope="shop"} 1' in page
+    assert "105" not in page
+
+
+def test_a_probe_needs_a_sampler_that_goes_on(cli: CommandLine) -> None:
+    """As usage; so do options that make no sense together."""
+    for words in (
+        ("--health", "9999"),
+        ("--for", "1s", "--seed", "3"),
+        ("--for", "soon"),
+        ("--for", "1s", "--until", "1"),
+    ):
+        assert 2 == cli("sample", *words, *cli.sides).code
