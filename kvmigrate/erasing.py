@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import NamedTuple
 
+from kvmigrate.config import who_asks
 from kvmigrate.consistency.repair_report import Outcome
 from kvmigrate.errors import CheckFailedError, UnmappedKeyError
 from kvmigrate.model import Stage
 from kvmigrate.repairing import Repair
-from kvmigrate.stages import who_asks
 from kvmigrate.target.live_base import Control
 from kvmigrate.target.traces import Traces
 from kvmigrate.transform.lens import Lens
