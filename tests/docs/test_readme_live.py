@@ -6,18 +6,18 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psycopg
 import pytest
 import redis
 
-from tests.docs.pages import ROOT, blocks
+from tests.docs.pages import ROOT, Block, blocks
 from tests.fix_cli import program
 
 README = ROOT / "README.md"
-SECTION = "### 7. Live: writes go on"
+LIVE, READS = "### 7. Live: writes go on", "### 8. Reads, endpoint by endpoint"
 PATIENCE_S = 120.0
 ADA = {"id": "client-1", "name": "Ada"}
 
@@ -68,32 +68,64 @@ class Typed:
             assert time.monotonic() < end, line
             time.sleep(1)
 
+    def service(self, code: str) -> None:
+        """Start a program that does this, and then stays until it is told to end."""
+        stays = "import signal, sys; print('ready', flush=True); signal.sigwait([signal.SIGTERM]); migration.close()"
+        begun = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                f"import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n{code}\n{stays}",
+            ],
+            cwd=self._folder,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+        )
+        self._beside.append(begun)
+        assert begun.stdout is not None
+        # What it logs stands there, too.
+        assert b"ready\n" in iter(begun.stdout.readline, b"")
+
+    def all(self, shown: Sequence[Block]) -> None:
+        """Run what a section shows."""
+        for block in shown:
+            if block.info == "py":
+                self.service(block.text)
+                continue
+            for line in block.text.splitlines():
+                self.line(line.removeprefix("$ "))
+
     def close(self) -> None:
         """End what runs beside, as Ctrl-C does."""
         for each in self._beside:
             each.terminate()
         assert [0] * len(self._beside) == [each.wait(PATIENCE_S) for each in self._beside]
+        for out in filter(None, (each.stdout for each in self._beside)):
+            out.close()
 
 
-def test_the_section_works_as_it_stands(typed: Typed, redis_url: str, database: str) -> None:
-    """From stage off to rampdown and back; both sides hold what the service wrote."""
+def parts_of(title: str) -> list[Block]:
+    """The blocks of a section, in order."""
     text = README.read_text()
-    section = text[text.index(SECTION) :]
+    section = text[text.index(title) :]
     section = section[: section.index("\n### ")]
     shown = [*blocks(README, "console"), *blocks(README, "py")]
-    in_order = sorted((section.index(block.text), block) for block in shown if block.text in section)
-    assert ["console", "py", "console"] == [block.info for _, block in in_order]
+    return [block for _, block in sorted((section.index(each.text), each) for each in shown if each.text in section)]
+
+
+def test_the_sections_work_as_they_stand(typed: Typed, redis_url: str, database: str) -> None:
+    """From stage off to rampdown and back; both sides hold what the service wrote; then reads move, and go back."""
+    live, reads = parts_of(LIVE), parts_of(READS)
+    assert ["console", "py", "console"] == [block.info for block in live]
+    assert ["py", "console"] == [block.info for block in reads]
     typed.line("kvmigrate backfill")
 
-    for _, block in in_order:
-        if block.info == "py":
-            assert 0 == typed.code(sys.executable, "-c", block.text)
-            continue
-        for line in block.text.splitlines():
-            typed.line(line.removeprefix("$ "))
+    typed.all(live)
 
     with redis.Redis.from_url(redis_url) as client, psycopg.connect(database) as connection:
         assert {"name": "Ann", "visits": 2} == json.loads(client.get("client:client-7") or b"")
         assert ADA == json.loads(client.get("client:client-1") or b"")
         assert [("Ada",), ("Ann",)] == connection.execute("SELECT name FROM clients ORDER BY name").fetchall()
         assert ("live", "K") == connection.execute("SELECT stage, authority FROM kvmigrate.control").fetchone()
+
+    typed.all(reads)
