@@ -3,10 +3,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 
 import pytest
-import redis
 from redis.crc import key_slot
 
 from kvmigrate.embedded.redis import RedisServer
@@ -17,7 +16,6 @@ from kvmigrate.stores import redis_link
 from kvmigrate.stores.base import Page, ScanRequest
 from kvmigrate.stores.open import open_source
 from kvmigrate.stores.redis import RedisSource
-from kvmigrate.stores.redis_wire import RedisWire
 from kvmigrate.stores.url import parse_source_url
 from tests.fix_cluster import SLOTS, Cluster, start_node
 
@@ -144,8 +142,7 @@ def test_a_failover_during_a_scan_loses_no_key() -> None:
         keys = fill(cluster)
         dying = cluster.masters[1]
         replica = start_node(stack, password)
-        cluster.masters[0].run("CLUSTER", "MEET", "127.0.0.1", replica.port, *replica.bus)
-        follow(replica.client, dying.id, expected=dying.client.dbsize())
+        cluster.follow(replica, dying)
         with closing(opened(cluster.url)) as source:
             shares = source.shares(REQUEST)
             named = [next(shares) for _ in range(25)]
@@ -157,15 +154,6 @@ def test_a_failover_during_a_scan_loses_no_key() -> None:
             seen = {item.key for share in named for page in source.read_share(share, REQUEST) for item in page.items}
 
     assert keys == seen
-
-
-def follow(replica: redis.Redis, master: str, *, expected: int) -> None:
-    """Make a node the replica of another, and wait until it has its keys."""
-    end = time.monotonic() + 60
-    while replica.dbsize() != expected and time.monotonic() < end:
-        with suppress(redis.exceptions.ResponseError):  # it does not know the other yet
-            RedisWire(replica).run([("CLUSTER", "REPLICATE", master)])
-        time.sleep(0.2)
 
 
 def test_a_master_that_stays_away_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
