@@ -16,7 +16,7 @@ from kvmigrate.dualwrite.value import Raw, item_of, need_entity, raw_of, value_o
 from kvmigrate.dualwrite.way_async import AsyncConnections, AsyncWay
 from kvmigrate.dualwrite.write import Patience, Write
 from kvmigrate.errors import BadValueError, DeadlineError, FenceMissingError, TargetError
-from kvmigrate.model import Authority, Fence, Item, WriteResult
+from kvmigrate.model import Authority, Fence, Item, Logging, WriteResult
 from kvmigrate.transform.keys.route import RouteKind
 from kvmigrate.transform.lens import Lens
 from kvmigrate.transform.maintained import listed_entities
@@ -69,7 +69,7 @@ class AsyncStore:
         return None if item is None else raw_of(item)
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Return the values of keys as `get` does, in a few round trips; those under which nothing stands are left out."""
+        """Return the values of keys as `get` does, in a few round trips; where nothing stands, the key is left out."""
         wanted = list(dict.fromkeys(keys))
         found: dict[str, Any] = {}
         for first in range(0, len(wanted), _MANY):
@@ -177,6 +177,16 @@ class AsyncStore:
     async def item(self, key: str) -> Item | None:
         """Return what stands under a key, as the side holds it that is read now."""
         return await self._read(key)
+
+    async def has_reached_tables(self, key: str) -> bool:
+        """Return whether the tables have every write of a key that was accepted before this call. One round trip."""
+        try:
+            [seen] = await self.way().store.observe([key])
+        except FenceMissingError:
+            return False
+        if seen.fence.authority in {Authority.TABLES, Authority.RETIRED}:
+            return True
+        return seen.fence.log is Logging.MIRROR and seen.marks[0] is None and not seen.fence.owes_all
 
     def entity(self, key: str) -> Entity:
         """Return the entity of a key. Raises `UnmappedKeyError`."""
