@@ -191,6 +191,7 @@ def test_only_what_will_not_work_is_counted() -> None:
         ("HSET", "settings", "a", "1"),
     ):
         commands.plan(args, UTF8)
+    shop.close()
 
     assert {("INCR", "client"): 1, ("HGETALL", "client"): 1, ("HSET", "settings"): 1} == use.take()
     assert {} == use.take()
