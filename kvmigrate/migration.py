@@ -165,7 +165,8 @@ class Migration:
         """
         router = router_of(self.settings, self.mapping.name)
         tables = LiveWriter(self.settings.need_target(), self.lens)
-        reads = Reads(router, tables, PostgresRowQuery(self.settings.need_target()), self.store.last_write)
+        rows, store = PostgresRowQuery(self.settings.need_target()), self.store
+        reads = Reads(router, tables, rows, store.last_write, reached=store.has_reached_tables)
         self._open.callback(reads.close)
         return reads
 

@@ -14,6 +14,7 @@ from kvmigrate.config import Settings
 from kvmigrate.errors import ConfigError, KVMigrateError
 from kvmigrate.flags.base import FlagSource, RollbackPlace
 from kvmigrate.flags.file import FileFlags
+from kvmigrate.flags.openfeature import SCHEME, OpenFeatureFlags
 from kvmigrate.flags.row import RowFlags
 from kvmigrate.flags.state_folder import StateFolder
 from kvmigrate.flags.unleash import SCHEMES, UnleashFlags
@@ -50,8 +51,13 @@ def open_flags(settings: Settings, scope: str) -> FlagSource:
         return RowFlags(PostgresReadRow(settings.need_target(), scope, role="flags"), scope)
     scheme, is_url, _ = settings.flags.partition("://")
     if is_url:
+        if scheme == SCHEME:
+            return OpenFeatureFlags(settings.flags, scope)
         if scheme not in SCHEMES:
-            raise ConfigError(f"flags: {scheme}:// is no source of flags", hint=f"a file, or {SCHEMES[1]}://host/api")
+            raise ConfigError(
+                f"flags: {scheme}:// is no source of flags",
+                hint=f"a file, {SCHEMES[1]}://host/api, or {SCHEME}://module:provider",
+            )
         return UnleashFlags(settings.flags, scope)
     return FileFlags(Path(settings.flags), scope)
 

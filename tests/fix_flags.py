@@ -11,17 +11,19 @@ from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 from urllib.parse import unquote, urlsplit
 
 import psycopg
 import pytest
 
 from kvmigrate.flags.base import FlagSource
+from kvmigrate.flags.document import changed, to_document
 from kvmigrate.flags.file import FileFlags
+from kvmigrate.flags.openfeature import OpenFeatureFlags
 from kvmigrate.flags.row import RowFlags
 from kvmigrate.flags.unleash import UnleashFlags
-from kvmigrate.intent import ReadIntent, flag_name
+from kvmigrate.intent import FlagState, ReadIntent, flag_name
 from kvmigrate.target.control_schema import install_control
 from kvmigrate.target.read_row import PostgresReadRow
 
@@ -215,12 +217,52 @@ class ServerWorld:
         self._file.write_text("no token")
 
 
-@pytest.fixture(params=["yaml", "json", "row", "unleash", "unleash-server"])
+class ProviderWorld:
+    """A provider of OpenFeature, in memory; `provider` makes it."""
+
+    is_writable = False
+
+    def __init__(self) -> None:
+        self._flags.clear()
+        self._state = FlagState({})
+        self.source = OpenFeatureFlags("openfeature://tests.fix_flags:provider", "shop")
+        self._tell()
+
+    _flags: ClassVar[dict[str, Any]] = {}
+
+    def set(self, slug: str, intent: ReadIntent) -> None:
+        """As `FlagWorld`."""
+        self._state = changed(self._state, slug, intent)
+        self._tell()
+
+    def lose(self) -> None:
+        """As `FlagWorld`."""
+        self._flags.clear()
+
+    def _tell(self) -> None:
+        from openfeature.provider.in_memory_provider import InMemoryFlag
+
+        self._flags["kvm.shop.reads"] = InMemoryFlag("on", {"on": to_document(self._state, "shop")})
+
+
+def provider() -> Any:
+    """Make a provider of what `ProviderWorld` holds."""
+    from openfeature.provider.in_memory_provider import InMemoryProvider
+
+    made = InMemoryProvider({})
+    made._flags = ProviderWorld._flags
+    return made
+
+
+@pytest.fixture(params=["yaml", "json", "row", "unleash", "unleash-server", "openfeature"])
 def flag_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FlagWorld]:
     """Each place in turn."""
     world: Any
     if request.param == "row":
         world = RowWorld(request.getfixturevalue("database"))
+    elif request.param == "openfeature":
+        pytest.importorskip("openfeature.provider")
+        world = ProviderWorld()
     elif request.param == "unleash":
         world = StubWorld(tmp_path)
     elif request.param == "unleash-server":

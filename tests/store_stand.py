@@ -69,6 +69,11 @@ class Plain:
         found: dict[str, Any] = self._call(self._store.get_many, keys)
         return found
 
+    def has_reached_tables(self, key: str) -> bool:
+        """As the store's."""
+        found: bool = self._call(self._store.has_reached_tables, key)
+        return found
+
     def get_raw(self, key: str) -> Any:
         """As the store's."""
         return self._call(self._store.get_raw, key)

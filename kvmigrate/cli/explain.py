@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from kvmigrate.cli.options import (
     FlagsOption,
     JsonOption,
     MappingOption,
+    SourceOption,
     TargetOption,
     example,
     settings_of,
@@ -23,6 +25,7 @@ EPILOG = example(
     " --target postgresql://localhost/shop"
 )
 
+_KeyArgument = Annotated[str, typer.Argument(metavar="[KEY]", help="A key of the store.", show_default=False)]
 _EndpointOption = Annotated[str, typer.Option("--endpoint", metavar="NAME", help="The endpoint, or its flag.")]
 _ContextOption = Annotated[
     list[str] | None,
@@ -32,21 +35,32 @@ _ContextOption = Annotated[
 
 def explain(
     *,
-    endpoint: _EndpointOption,
+    key: _KeyArgument = "",
+    endpoint: _EndpointOption = "",
     context: _ContextOption = None,
     mapping: MappingOption = None,
+    source: SourceOption = None,
     target: TargetOption = None,
     config: ConfigOption = None,
     flags_at: FlagsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say which side a request reads, and why: the flag, the stage, the place of its sticky value."""
+    """Say which side a request reads, or where a key stands, and why.
+
+    Of a request: the flag, the stage, the place of its sticky value. Of a key: both sides, its mark, what differs.
+    """
     from kvmigrate.cli.steered import Steered
 
+    if bool(key) == bool(endpoint):
+        raise ConfigError("explain wants a key, or --endpoint", hint="explain client:42")
     call = Call("explain", as_json=as_json)
     values = dict(_pair(each) for each in context or [])
-    settings = settings_of(mapping=mapping, target=target, config=config, flags=flags_at)
+    settings = settings_of(mapping=mapping, source=source, target=target, config=config, flags=flags_at)
     with Steered(call, settings) as steered:
+        if key:
+            found = steered.explain_key(key)
+            again = f"repair {shlex.quote(key)}" if found["different_at"] and not found["marked"] else "stage show"
+            steered.finish(found, steered.typed(again))
         steered.finish(steered.desk.explain(endpoint, values), steered.typed("flags show"))
 
 

@@ -26,6 +26,13 @@ class Steered:
         """Return what one types next."""
         return next_command(self._settings, command, "source", "target", "flags")
 
+    def explain_key(self, key: str) -> dict[str, Any]:
+        """Return where a key stands. Raises as `kvmigrate.explaining.explain_key`."""
+        from kvmigrate.explaining import explain_key
+        from kvmigrate.transform.lens import compile_mapping
+
+        return explain_key(self._settings, compile_mapping(self._mapping), key)
+
     def finish(
         self, fields: Mapping[str, Any], *again: str, warnings: Sequence[str] = (), exit_code: int = 0
     ) -> NoReturn:

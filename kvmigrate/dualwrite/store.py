@@ -19,7 +19,7 @@ from kvmigrate.dualwrite.value import Raw, item_of, need_entity, raw_of, value_o
 from kvmigrate.dualwrite.way import Connections, Way
 from kvmigrate.dualwrite.write import Patience, Write
 from kvmigrate.errors import BadValueError, DeadlineError, FenceMissingError, TargetError
-from kvmigrate.model import Authority, Fence, Item, WriteResult
+from kvmigrate.model import Authority, Fence, Item, Logging, WriteResult
 from kvmigrate.transform.keys.route import RouteKind
 from kvmigrate.transform.lens import Lens
 from kvmigrate.transform.maintained import listed_entities
@@ -187,6 +187,16 @@ class Store:
     def tables_now_ms(self) -> int:
         """Return the clock of the tables, in milliseconds since 1970."""
         return self.way().tables.now_ms(deadline_s=self._patience.tables_s)
+
+    def has_reached_tables(self, key: str) -> bool:
+        """Return whether the tables have every write of a key that was accepted before this call. One round trip."""
+        try:
+            [seen] = self.way().store.observe([key])
+        except FenceMissingError:
+            return False
+        if seen.fence.authority in {Authority.TABLES, Authority.RETIRED}:
+            return True
+        return seen.fence.log is Logging.MIRROR and seen.marks[0] is None and not seen.fence.owes_all
 
     def entity(self, key: str) -> Entity:
         """Return the entity of a key. Raises `UnmappedKeyError`."""

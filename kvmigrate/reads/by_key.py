@@ -24,6 +24,10 @@ Wrote = Callable[[], Version | None]
 """What this thread or task wrote last and the tables may lack."""
 
 
+Reached = Callable[[str], bool]
+"""Whether the tables have every write of a key that was accepted."""
+
+
 def load_plainly(value: Any) -> Any:
     """Return a stored value as most programs read it: JSON by the standard library, a hash as texts."""
     if isinstance(value, Mapping):
@@ -56,12 +60,18 @@ def by_key(
     *,
     deadline_s: float,
     wrote: Wrote,
+    reached: Reached | None = None,
 ) -> Callable[..., Any]:
-    """Return a reader of the tables by key; each of its statements ends after *deadline_s*."""
+    """Return a reader of the tables by key; each of its statements ends after *deadline_s*.
+
+    With *reached* the store is asked first, so that every write that was accepted before the call is seen.
+    """
 
     def read(*args: Any, **kwargs: Any) -> Any:
         """Read the item of a call."""
         key = make_key(args, kwargs)
+        if reached is not None and not reached(key):
+            raise StaleReadError
         wanted = wrote()
         if wanted is not None:
             version = tables.version(key, deadline_s=deadline_s)

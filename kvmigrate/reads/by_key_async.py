@@ -22,6 +22,10 @@ Wrote = Callable[[], Version | None]
 """What this thread or task wrote last and the tables may lack."""
 
 
+Reached = Callable[[str], Awaitable[bool]]
+"""Whether the tables have every write of a key that was accepted."""
+
+
 def load_plainly(value: Any) -> Any:
     """Return a stored value as most programs read it: JSON by the standard library, a hash as texts."""
     if isinstance(value, Mapping):
@@ -54,12 +58,18 @@ def by_key(
     *,
     deadline_s: float,
     wrote: Wrote,
+    reached: Reached | None = None,
 ) -> Callable[..., Awaitable[Any]]:
-    """Return a reader of the tables by key; each of its statements ends after *deadline_s*."""
+    """Return a reader of the tables by key; each of its statements ends after *deadline_s*.
+
+    With *reached* the store is asked first, so that every write that was accepted before the call is seen.
+    """
 
     async def read(*args: Any, **kwargs: Any) -> Any:
         """Read the item of a call."""
         key = make_key(args, kwargs)
+        if reached is not None and not await reached(key):
+            raise StaleReadError
         wanted = wrote()
         if wanted is not None:
             version = await tables.version(key, deadline_s=deadline_s)

@@ -2,45 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
 
 from kvmigrate.reads.counts import BUCKETS, Outcome, Side
 from kvmigrate.reads.router import Router
 from kvmigrate.reads.state import EndpointState
 
-_Sample = tuple[str, dict[str, str], float]
+Kind = Literal["counter", "gauge", "histogram"]
+
+Sample = tuple[str, dict[str, str], float]
+"""What stands behind the name, labels, value."""
+
+
+class Family(NamedTuple):
+    """One metric.
+
+    Attributes:
+        name: A counter's ends with ``_total``.
+    """
+
+    name: str
+    kind: Kind
+    told: str
+    samples: list[Sample]
+
+
+def families(router: Router) -> list[Family]:
+    """Return counters, times and ages, each with what there is to say now."""
+    states, scope = list(router.endpoints.values()), {"scope": router.scope}
+    return [
+        family._replace(samples=[(end, {**scope, **labels}, value) for end, labels, value in sampled(router, states)])
+        for family, sampled in _SAMPLED
+    ]
 
 
 def prometheus(router: Router) -> str:
-    """Return counters, times and ages, for a page of metrics."""
+    """Return them as text, for a page of metrics."""
     lines: list[str] = []
-    states = list(router.endpoints.values())
-    for name, kind, told, samples in (
-        ("reads_total", "counter", "Reads of a side, by how they ended.", _reads(states)),
-        ("read_fallbacks_total", "counter", "Reads of the tables that the store answered.", _fallbacks(states)),
-        ("compared_total", "counter", "Comparisons beside the requests, by result.", _compared(states)),
-        (
-            "read_seconds",
-            "histogram",
-            "How long reads of a side took; errors of the store are not timed.",
-            _seconds(states),
-        ),
-        ("breaker_open", "gauge", "Whether reads went back to the store by themselves.", _open(states)),
-        ("rollbacks_total", "counter", "How often they did.", _rollbacks(states)),
-        ("allowed_ratio", "gauge", "How much may read the tables.", _allowed(states)),
-        ("flag_age_seconds", "gauge", "Since the flags were read.", _age(router.flag_age_s())),
-        ("control_age_seconds", "gauge", "Since the control row was seen.", _age(router.control_age_s())),
-    ):
-        found = [
-            f"kvmigrate_{name}{suffix}{_labels({'scope': router.scope, **labels})} {value!r}"
-            for suffix, labels, value in samples
-        ]
-        if found:
-            lines += [f"# HELP kvmigrate_{name} {told}", f"# TYPE kvmigrate_{name} {kind}", *found]
+    for family in families(router):
+        if not family.samples:
+            continue
+        lines += [f"# HELP {family.name} {family.told}", f"# TYPE {family.name} {family.kind}"]
+        lines += [f"{family.name}{end}{_labels(labels)} {value!r}" for end, labels, value in family.samples]
     return "\n".join(lines) + "\n"
 
 
-def _reads(states: Iterable[EndpointState]) -> Iterator[_Sample]:
+def _reads(states: Iterable[EndpointState]) -> Iterator[Sample]:
     for state in states:
         for side in Side:
             for outcome in Outcome:
@@ -48,19 +56,19 @@ def _reads(states: Iterable[EndpointState]) -> Iterator[_Sample]:
                 yield "", labels, state.counts.outcomes[side][outcome]
 
 
-def _fallbacks(states: Iterable[EndpointState]) -> Iterator[_Sample]:
+def _fallbacks(states: Iterable[EndpointState]) -> Iterator[Sample]:
     for state in states:
         for reason, number in dict(state.counts.fallbacks).items():
             yield "", {"endpoint": state.slug, "reason": reason}, number
 
 
-def _compared(states: Iterable[EndpointState]) -> Iterator[_Sample]:
+def _compared(states: Iterable[EndpointState]) -> Iterator[Sample]:
     for state in states:
         for result, number in dict(state.counts.compared).items():
             yield "", {"endpoint": state.slug, "result": result}, number
 
 
-def _seconds(states: Iterable[EndpointState]) -> Iterator[_Sample]:
+def _seconds(states: Iterable[EndpointState]) -> Iterator[Sample]:
     for state in states:
         for side in Side:
             labels, seen = {"endpoint": state.slug, "side": side.name.lower()}, 0
@@ -74,24 +82,69 @@ def _seconds(states: Iterable[EndpointState]) -> Iterator[_Sample]:
             yield "_count", labels, every
 
 
-def _open(states: Iterable[EndpointState]) -> Iterator[_Sample]:
+def _open(states: Iterable[EndpointState]) -> Iterator[Sample]:
     for state in states:
         yield "", {"endpoint": state.slug}, int(state.demotion.is_open)
 
 
-def _rollbacks(states: Iterable[EndpointState]) -> Iterator[_Sample]:
+def _rollbacks(states: Iterable[EndpointState]) -> Iterator[Sample]:
     for state in states:
         yield "", {"endpoint": state.slug, "reason": "breaker"}, state.demotion.opened
 
 
-def _allowed(states: Iterable[EndpointState]) -> Iterator[_Sample]:
+def _allowed(states: Iterable[EndpointState]) -> Iterator[Sample]:
     for state in states:
         yield "", {"endpoint": state.slug}, state.plan.share / 10_000
 
 
-def _age(age_s: float | None) -> Iterator[_Sample]:
+def _age(age_s: float | None) -> Iterator[Sample]:
     if age_s is not None:
         yield "", {}, round(age_s, 3)
+
+
+_Sampled = Callable[[Router, Sequence[EndpointState]], Iterator[Sample]]
+
+
+def _family(name: str, kind: Kind, told: str, sampled: _Sampled) -> tuple[Family, _Sampled]:
+    return Family(f"kvmigrate_{name}", kind, told, []), sampled
+
+
+_SAMPLED: Sequence[tuple[Family, _Sampled]] = (
+    _family("reads_total", "counter", "Reads of a side, by how they ended.", lambda _, states: _reads(states)),
+    _family(
+        "read_fallbacks_total",
+        "counter",
+        "Reads of the tables that the store answered.",
+        lambda _, states: _fallbacks(states),
+    ),
+    _family(
+        "compared_total", "counter", "Comparisons beside the requests, by result.", lambda _, states: _compared(states)
+    ),
+    _family(
+        "read_seconds",
+        "histogram",
+        "How long reads of a side took; errors of the store are not timed.",
+        lambda _, states: _seconds(states),
+    ),
+    _family(
+        "breaker_open",
+        "gauge",
+        "Whether reads went back to the store by themselves.",
+        lambda _, states: _open(states),
+    ),
+    _family("rollbacks_total", "counter", "How often they did.", lambda _, states: _rollbacks(states)),
+    _family("allowed_ratio", "gauge", "How much may read the tables.", lambda _, states: _allowed(states)),
+    _family("flag_age_seconds", "gauge", "Since the flags were read.", lambda router, _: _age(router.flag_age_s())),
+    _family(
+        "control_age_seconds",
+        "gauge",
+        "Since the control row was seen.",
+        lambda router, _: _age(router.control_age_s()),
+    ),
+)
+
+FAMILIES: Sequence[Family] = [family for family, _ in _SAMPLED]
+"""All of them, without samples."""
 
 
 def _labels(labels: dict[str, str]) -> str:

@@ -13,6 +13,7 @@ from kvmigrate.intent import slug_of
 from kvmigrate.model import Version
 from kvmigrate.reads.by_key_async import (
     Load,
+    Reached,
     Wrote,
     by_key,
     in_session,
@@ -52,11 +53,15 @@ class AsyncReads:
         rows: AsyncRowQuery,
         last_write: Callable[[], Any],
         *,
+        reached: Reached | None = None,
         shadow: AsyncShadow | None = None,
     ) -> None:
-        """Read by key through *tables*, by SQL through *rows*; *last_write* is what this thread or task wrote last."""
+        """Read by key through *tables*, by SQL through *rows*.
+
+        *last_write* is what this thread or task wrote last, *reached* whether the tables have all of a key's writes.
+        """
         self.router = router
-        self._tables, self._rows, self._last_write = tables, rows, last_write
+        self._tables, self._rows, self._last_write, self._reached = tables, rows, last_write, reached
         self._shadow = shadow or AsyncShadow()
 
     def endpoint(
@@ -81,7 +86,8 @@ class AsyncReads:
             key: The item's key made of arguments, such as ``client:{id}``: it is read from the tables through the
                 mapping. Without it, the reader of the tables is added with ``.tables``.
 
-            consistency: With ``session`` a caller sees what it wrote, from the store where the tables lack it.
+            consistency: With ``session`` a caller sees what it wrote, with ``strong`` what anybody wrote before the
+                call, from the store where the tables lack it. Strong needs *key*, and asks the store each time.
 
             compare: Whether both sides said the same: ``exact``, ``unordered``, ``equal``, or a function of both.
 
@@ -94,8 +100,10 @@ class AsyncReads:
         Raises:
             ConfigError: the name is taken, or an argument is wrong.
         """
-        if consistency not in {"eventual", "session"}:
-            raise ConfigError(f"there is no consistency {consistency!r}", hint="eventual or session")
+        if consistency not in {"eventual", "session", "strong"}:
+            raise ConfigError(f"there is no consistency {consistency!r}", hint="eventual, session or strong")
+        if consistency == "strong" and not (key and self._reached):
+            raise _needs_key(name)
         state = EndpointState(name, slug_of(name), sticky, comparator(compare), demotion or Demotion())
         state.deadline_s, state.consistency, state.offer = deadline_s, consistency, self._shadow.offer
         session = session_wrote(self._last_write) if consistency == "session" else nothing_wrote
@@ -104,10 +112,17 @@ class AsyncReads:
             # Once the tables lead, they have what was written before and since.
             return None if state.plan.leads else session()
 
+        async def reached(key: str) -> bool:
+            return state.plan.leads or self._reached is None or await self._reached(key)
+
+        asks_first = reached if consistency == "strong" else None
+
         def decorate(kv: Callable[P, Awaitable[T]]) -> AsyncRead[P, T]:
             state.kv, state.find = kv, _finds(kv)
             if key:
-                state.tables = by_key(key_maker(key, kv), self._tables, load, deadline_s=deadline_s, wrote=wrote)
+                state.tables = by_key(
+                    key_maker(key, kv), self._tables, load, deadline_s=deadline_s, wrote=wrote, reached=asks_first
+                )
             self.router.add(state)
             made = routed(state, kv)
             made.state = state
@@ -174,6 +189,10 @@ class AsyncReads:
         await self._rows.close()
 
 
+def _needs_key(name: str) -> ConfigError:
+    return ConfigError(f"endpoint {name!r}: a query does not tell what it saw", hint="strong needs a key")
+
+
 def _finds(kv: Callable[..., Any]) -> Callable[[str], Finder]:
     return lambda name: finder(kv, name)
 
@@ -182,6 +201,8 @@ def _give_tables(made: Any, router: Router, wrote: Wrote) -> None:
     state: EndpointState = made.state
 
     def tables(reader: Callable[..., Any]) -> Callable[..., Any]:
+        if state.consistency == "strong":
+            raise _needs_key(state.name)
         timed = within(reader, state.deadline_s)
         state.tables = in_session(timed, wrote) if state.consistency == "session" else timed
         router.refresh(state)

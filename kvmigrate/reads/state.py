@@ -17,7 +17,7 @@ from kvmigrate.reads.counts import Counts
 from kvmigrate.reads.demotion import Demotion
 from kvmigrate.reads.sticky import Arguments, Finder
 
-Consistency = Literal["eventual", "session"]
+Consistency = Literal["eventual", "session", "strong"]
 
 _log = structlog.get_logger("kvmigrate")
 

@@ -72,6 +72,28 @@ def _rollback(report: Mapping[str, Any]) -> Document:
 
 
 def _explain(report: Mapping[str, Any]) -> Document:
+    return _key(report) if "key" in report else _request(report)
+
+
+def _key(report: Mapping[str, Any]) -> Document:
+    document = Document(f"{report['key']}: {report['why']}")
+    there = {True: "is there", False: "is not there"}
+    document.add(
+        Facts(
+            [
+                ("entity", report["entity"]),
+                ("is read from", {"kv": "the store", "tables": "the tables"}[report["side"]]),
+                ("stage, epoch", f"{report['stage'] or 'unknown'}, {report['epoch']}"),
+                ("in the store", there[report["in_store"]] + (", marked" if report["marked"] else "")),
+                ("in the tables", f"{there[report['in_tables']]}, as of {report['tables_version'] or 'no version'}"),
+                ("differs at", report["different_at"] or "nowhere"),
+            ]
+        )
+    )
+    return document
+
+
+def _request(report: Mapping[str, Any]) -> Document:
     side = {"kv": "the store", "tables": "the tables"}[report["side"]]
     document = Document(f"{report['endpoint']} reads {side}: {report['why']}")
     place = report["position_pct"]

@@ -67,14 +67,16 @@ class MemoryMigration:
     def reads(self) -> Reads:
         """As `Migration.reads`; its flags are set with `flag`."""
         router = self._router()
-        return Reads(router, MemoryLiveWriter(self.tables), MemoryRowQuery(), self.store.last_write)
+        tables, store = MemoryLiveWriter(self.tables), self.store
+        return Reads(router, tables, MemoryRowQuery(), store.last_write, reached=store.has_reached_tables)
 
     @cached_property
     def async_reads(self) -> AsyncReads:
         """As `AsyncMigration.reads`."""
         router = self._router()
         tables, rows = AsyncMemoryLiveWriter(self.tables), AsyncMemoryRowQuery()
-        return AsyncReads(router, tables, rows, self.async_store.last_write)
+        store = self.async_store
+        return AsyncReads(router, tables, rows, store.last_write, reached=store.has_reached_tables)
 
     def close(self) -> None:
         """End what runs beside the program under test. Safe to call twice."""

@@ -235,3 +235,21 @@ def test_status_tells_what_went_back_by_itself(
         assert "demoted" in live(*typed).out
 
     assert "different" != live(*typed, "--json").json["endpoints"][-1]["verdict"] != "demoted"
+
+
+def test_explain_says_where_a_key_stands(live: CommandLine, reads_world: ReadsWorld, repository: Path) -> None:
+    """The same on both sides; different behind everybody's back; on one side alone; of no entity."""
+    sides = ["--source", live.source, "--target", live.target, "--json"]
+    same = told(repository, "explain", live("explain", "client:1", *sides))
+    assert ("client", "kv", None, "both sides say the same") == tuple(
+        same[name] for name in ("entity", "side", "different_at", "why")
+    )
+    reads_world.tables_say(2)
+    apart = live("explain", "client:1", *sides).json
+    assert (".n", False, True) == (apart["different_at"], apart["marked"], "leaves no marks" in apart["why"])
+    assert any("repair" in each for each in apart["next"])
+    none = live("explain", "client:none", *sides).json
+    assert (False, False, "it is on neither side") == (none["in_store"], none["in_tables"], none["why"])
+    assert "client:1: both sides differ" in live("explain", "client:1", *sides[:-1]).out
+    assert [2, 2] == [live("explain", *typed, *sides).code for typed in ([], ["client:1", "--endpoint", GET])]
+    assert 0 != live("explain", "other:1", *sides).code

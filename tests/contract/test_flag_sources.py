@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
-from kvmigrate.errors import ConfigError, KVMigrateError
+from kvmigrate.config import Settings
+from kvmigrate.errors import ConfigError, FlagsError, KVMigrateError
 from kvmigrate.flags.file import FileFlags
+from kvmigrate.flags.openfeature import OpenFeatureFlags
 from kvmigrate.flags.unleash import UnleashFlags, intent_of
 from kvmigrate.intent import NOTHING, ReadIntent
+from kvmigrate.reading import open_flags
 from tests.fix_flags import FlagWorld, StubWorld, feature
 
 TEN = ReadIntent(1_000, "shop", "client", block=frozenset({"7", "8"}))
@@ -173,6 +176,42 @@ def test_what_is_no_percentage_is_refused(tmp_path: Path, percent: str) -> None:
 
     with pytest.raises(ConfigError, match="is no percentage"):
         FileFlags(file, "shop").read()
+
+
+class Raising:
+    """A provider that fails."""
+
+    def initialize(self, context: object) -> None:
+        """Begin."""
+
+    def resolve_object_details(self, *args: object) -> object:
+        """Raise."""
+        raise RuntimeError(args)
+
+    def shutdown(self) -> None:
+        """Raise, too."""
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("named", "error"),
+    [("Raising", FlagsError), ("Nothing", ConfigError), ("FlagWorld", FlagsError), ("TEN", FlagsError)],
+)
+def test_a_provider_that_fails_is_told(named: str, error: type[Exception]) -> None:
+    """Whatever it raises, and where it cannot be made; nothing of it ends whoever asks."""
+    pytest.importorskip("openfeature.provider")
+    source = OpenFeatureFlags(f"openfeature://tests.contract.test_flag_sources:{named}", "shop")
+
+    with pytest.raises(error):
+        source.read()
+    source.close()
+
+
+@pytest.mark.parametrize("url", ["openfeature://", "openfeature://a.b", "openfeature://a b:c", "openfeature://a:b.c"])
+def test_what_names_no_provider_is_refused(url: str) -> None:
+    """Before anything is imported."""
+    with pytest.raises(ConfigError, match="names no provider"):
+        open_flags(Settings(flags=url), "shop")
 
 
 @pytest.mark.parametrize(

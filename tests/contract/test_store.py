@@ -142,6 +142,19 @@ def test_many_are_read_as_each_of_them(world: World, store: Plain, state: Stage 
         store.get_many(["client:1", "nothing:1"])
 
 
+def test_the_store_tells_what_has_reached_the_tables(world: World, store: Plain) -> None:
+    """Not while a mark is left, nor where there is no fence that would have left one."""
+    version = store.put("client:1", {"name": "Ann"}).version
+    assert version is not None
+    assert store.drained()
+    assert store.has_reached_tables("client:1")
+    [shard] = world.fenced.by_shard(["client:1"])
+    world.fenced.touch(shard, ["client:1"], epoch=version.epoch)
+    assert not store.has_reached_tables("client:1")
+    world.flush()
+    assert not store.has_reached_tables("client:1")
+
+
 def test_bytes_go_in_as_they_are(world: World, store: Plain) -> None:
     """No space, digit or member is touched, and they come back so."""
     text = b'{"name" : "Ann", "paid": 1.10, "x": 1e2, "name": "Bo"}'

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kvmigrate.errors import OnlyInStoreError
+from kvmigrate.errors import ConfigError, OnlyInStoreError, TargetError
 from kvmigrate.model import Item, Stage, Version
 from kvmigrate.reads.request import request
 from kvmigrate.testing import MemoryMigration
@@ -226,6 +226,40 @@ def test_a_session_sees_what_it_wrote(shop: Shop) -> None:
         assert {"n": 1} == client("1")
     assert [1, 1] == [client.state.counts.outcomes[1][each] for each in (0, 5)]
     assert {"stale": 1} == client.state.counts.fallbacks
+
+
+def test_a_strong_read_sees_what_anybody_wrote(shop: Shop) -> None:
+    """From the tables where no mark is left, else from the store: one that wrote elsewhere counts, too."""
+    made = shop()
+    client = endpoint(made, consistency="strong")
+    made.flag(GET, 100)
+    assert {"n": 1} == client("1")
+    assert 1 == client.state.counts.outcomes[1][0]
+
+    def down(operation: str, _: float) -> None:
+        if operation == "mirror":
+            raise TargetError("down")
+
+    made.tables.before = down
+    made.store.put("client:1", {"n": 2})
+    assert {"n": 2} == client("1")
+    assert {"stale": 1} == client.state.counts.fallbacks
+    made.tables.before = lambda *_: None
+    made.settle()
+    assert {"n": 2} == client("1")
+    assert 2 == client.state.counts.outcomes[1][0]
+    made.move(Stage.RAMPDOWN)
+    assert {"n": 2} == client("1")
+    assert 3 == client.state.counts.outcomes[1][0]
+
+
+def test_strong_needs_a_key(shop: Shop) -> None:
+    """A query does not tell what it saw."""
+    with pytest.raises(ConfigError, match="does not tell what it saw"):
+        shop().reads.endpoint("list", consistency="strong")
+    client = endpoint(shop(), consistency="strong")
+    with pytest.raises(ConfigError, match="does not tell what it saw"):
+        client.tables(client)
 
 
 def test_stale_reads_do_not_demote(shop: Shop) -> None:

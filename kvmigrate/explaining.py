@@ -1,0 +1,90 @@
+"""Where one key stands: in the store, in the tables, between them. `kvmigrate explain KEY`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any, NamedTuple
+
+from kvmigrate.config import Settings
+from kvmigrate.dualwrite.value import need_entity, value_of
+from kvmigrate.errors import OnlyInStoreError
+from kvmigrate.model import Authority, Item, Version
+from kvmigrate.reads.compare import difference
+from kvmigrate.stores.fence_base import Seen
+from kvmigrate.stores.open import open_fenced
+from kvmigrate.target.live_base import Control
+from kvmigrate.target.live_writer import LiveWriter
+from kvmigrate.transform.lens import Lens
+
+DEADLINE_S = 5.0
+
+
+class _InTables(NamedTuple):
+    """What the tables say; *refused* is why they do not hold the item, or ""."""
+
+    control: Control | None
+    version: Version | None
+    item: Item | None
+    refused: str
+
+
+def explain_key(settings: Settings, lens: Lens, key: str) -> dict[str, Any]:
+    """Return where a key stands, as JSON values; its value is never told.
+
+    Raises:
+        UnmappedKeyError: it is of no entity. FenceMissingError, SourceError, TargetError, DeadlineError, ConfigError.
+    """
+    entity = need_entity(key, lens)
+    with closing(open_fenced(settings.need_source(), scope=lens.mapping.name)) as store:
+        [shard] = store.by_shard([key])
+        seen = store.observe(shard, [key])
+    with closing(LiveWriter(settings.need_target(), lens)) as writer:
+        tables = _in_tables(writer, key)
+    leads = seen.fence.authority in {Authority.TABLES, Authority.RETIRED}
+    differs = _difference(seen.items[0], tables.item)
+    return {
+        "key": key,
+        "entity": entity.name,
+        "side": "tables" if leads else "kv",
+        "epoch": seen.fence.epoch,
+        "stage": tables.control.stage.value if tables.control else None,
+        "in_store": seen.items[0] is not None,
+        "in_tables": tables.item is not None,
+        "tables_version": None if tables.version is None else f"{tables.version.epoch}.{tables.version.n}",
+        "marked": seen.marks[0] is not None,
+        "different_at": differs,
+        "why": _why(seen, tables, differs, leads=leads),
+    }
+
+
+def _in_tables(writer: LiveWriter, key: str) -> _InTables:
+    control, version = writer.control(), writer.version(key, deadline_s=DEADLINE_S)
+    try:
+        [item] = writer.get([key], deadline_s=DEADLINE_S)
+    except OnlyInStoreError as exc:
+        return _InTables(control, version, None, str(exc))
+    return _InTables(control, version, item, "")
+
+
+def _difference(one: Item | None, other: Item | None) -> str | None:
+    """Return the path of the first difference; ``None`` where there is none."""
+    if one is None or other is None:
+        return None if one is other else "."
+    return difference(value_of(one), value_of(other))
+
+
+def _why(seen: Seen, tables: _InTables, differs: str | None, *, leads: bool) -> str:
+    """Return the first reason that explains the others."""
+    if tables.control is None:
+        return "the target does not know this mapping: its reads and writes are the store's"
+    if tables.refused:
+        return f"the tables do not hold it: {tables.refused}"
+    if differs is None:
+        return "both sides say the same" if seen.items[0] is not None else "it is on neither side"
+    if seen.marks[0] is not None:
+        return "its newest write is marked, and not in the tables yet: the relay brings it"
+    if leads:
+        return "the tables lead, and the store does not have their newest state yet: the relay brings it"
+    if tables.version is None:
+        return "the tables never had it: no backfill reached it, or something wrote it that leaves no marks"
+    return "both sides differ, and nothing is on its way: something wrote it that leaves no marks"
