@@ -11,15 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TextIO
 
 import typer
 
-from kvmigrate.cli.progress import ProgressLine
 from kvmigrate.errors import ConfigError
 from kvmigrate.report.document import Document
-from kvmigrate.report.text import render_text
-from kvmigrate.transform.mapping import Mapping as MappingFile
+
+if TYPE_CHECKING:
+    from kvmigrate.cli.progress import ProgressLine
+    from kvmigrate.transform.mapping import Mapping as MappingFile
 
 
 class Call:
@@ -39,6 +40,8 @@ class Call:
 
     def progress(self) -> ProgressLine:
         """Return a progress display on stderr; it is a context manager."""
+        from kvmigrate.cli.progress import ProgressLine
+
         return ProgressLine(sys.stderr, as_json=self.as_json)
 
     def envelope(
@@ -129,4 +132,8 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 def as_text(shown: Document | str, *, colours: bool) -> str:
     """Return what people see."""
-    return shown if isinstance(shown, str) else render_text(shown, colours=colours)
+    if isinstance(shown, str):
+        return shown
+    from kvmigrate.report.text import render_text
+
+    return render_text(shown, colours=colours)

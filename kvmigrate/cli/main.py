@@ -4,47 +4,40 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
-from kvmigrate.cli import (
-    backfill,
-    control,
-    demo,
-    doctor,
-    erase,
-    explain,
-    export,
-    flags,
-    gate,
-    quarantine,
-    relay,
-    repair,
-    report,
-    rollback,
-    sample,
-    schema,
-    stage,
-    status,
-    undo,
-    verify,
-)
 from kvmigrate.cli.group import KVMigrateGroup
 from kvmigrate.cli.logs import configure_logs
 from kvmigrate.cli.options import example
 
-app = typer.Typer(
-    name="kvmigrate",
-    cls=KVMigrateGroup,
-    add_completion=False,
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
+COMMANDS = (
+    "demo",
+    "schema",
+    "backfill",
+    "relay",
+    "stage",
+    "gate",
+    "flags",
+    "rollback",
+    "explain",
+    "status",
+    "verify",
+    "sample",
+    "repair",
+    "erase",
+    "quarantine",
+    "control",
+    "doctor",
+    "report",
+    "undo",
+    "export",
 )
+"""Each is a module beside this one: a function of that name, or an `app` of several commands."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -53,7 +46,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog=example("kvmigrate demo"))
 def kvmigrate(
     *,
     show_version: Annotated[
@@ -67,26 +59,31 @@ def kvmigrate(
     configure_logs(verbose=verbose, as_json="--json" in sys.argv)
 
 
-app.command("demo", epilog=demo.EPILOG)(demo.demo)
-app.command("schema", epilog=schema.EPILOG)(schema.schema)
-app.command("backfill", epilog=backfill.EPILOG)(backfill.backfill)
-app.command("relay", epilog=relay.EPILOG)(relay.relay)
-app.add_typer(stage.app, name="stage", epilog=stage.EPILOG)
-app.command("gate", epilog=gate.EPILOG)(gate.gate)
-app.add_typer(flags.app, name="flags", epilog=flags.EPILOG)
-app.command("rollback", epilog=rollback.EPILOG)(rollback.rollback)
-app.command("explain", epilog=explain.EPILOG)(explain.explain)
-app.command("status", epilog=status.EPILOG)(status.status)
-app.command("verify", epilog=verify.EPILOG)(verify.verify)
-app.command("sample", epilog=sample.EPILOG)(sample.sample)
-app.command("repair", epilog=repair.EPILOG)(repair.repair)
-app.command("erase", epilog=erase.EPILOG)(erase.erase)
-app.add_typer(quarantine.app, name="quarantine", epilog=quarantine.EPILOG)
-app.add_typer(control.app, name="control", epilog=control.EPILOG)
-app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
-app.command("report", epilog=report.EPILOG)(report.report)
-app.command("undo", epilog=undo.EPILOG)(undo.undo)
-app.command("export", epilog=export.EPILOG)(export.export)
+def app_with(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """Return the program with these commands alone: to load all of them takes longer than some take to run."""
+    app = typer.Typer(
+        name="kvmigrate",
+        cls=KVMigrateGroup,
+        add_completion=False,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.callback(epilog=example("kvmigrate demo"))(kvmigrate)
+    for name in names:
+        module = import_module(f"kvmigrate.cli.{name}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name, epilog=module.EPILOG)
+        else:
+            app.command(name, epilog=module.EPILOG)(getattr(module, name))
+    return app
+
+
+def _named(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return the command that is named, or all where that is not certain."""
+    named = next((each for each in arguments if not each.startswith("-")), "")
+    return (named,) if named in COMMANDS else COMMANDS
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -95,4 +92,5 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A key may hold what the terminal's encoding lacks.
             stream.reconfigure(errors="backslashreplace")
+    app = app_with(_named(sys.argv[1:] if arguments is None else arguments))
     return int(typer.main.get_command(app).main(arguments, prog_name="kvmigrate"))

@@ -10,13 +10,13 @@ import pytest
 import typer
 from psycopg import sql
 
-from kvmigrate.cli.main import app
+from kvmigrate.cli.main import app_with
 from tests.fix_cli import CommandLine, arguments_of
 
 
 def commands() -> Iterator[tuple[str, ...]]:
     """Yield every command, subcommands with their group."""
-    pending: list[tuple[tuple[str, ...], Any]] = [((), typer.main.get_command(app))]
+    pending: list[tuple[tuple[str, ...], Any]] = [((), typer.main.get_command(app_with()))]
     while pending:
         path, command = pending.pop(0)
         yield path

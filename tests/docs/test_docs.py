@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from kvmigrate.cli.main import app
+from kvmigrate.cli.main import app_with
 from tests.docs.pages import DOCS, Block, blocks, name_of, pages, prose
 
 PAGES = pages()
@@ -88,7 +88,7 @@ def commands_of(page: Path) -> list[str]:
 
 def unknown(words: list[str]) -> str:
     """Return the first word that the program does not know: a command or an option; "" when it knows all."""
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app_with())
     known = {"--help"}
     for word in words[1:]:
         if word in _SHELL_WORDS:
@@ -118,7 +118,7 @@ def test_commands_exist(page: Path) -> None:
 
 def test_every_command_has_a_page() -> None:
     """Each command of the program has its page, and each page its command."""
-    program: Any = typer.main.get_command(app)
+    program: Any = typer.main.get_command(app_with())
     assert sorted(program.commands) == [page.stem for page in PAGES if page.parent == DOCS / "commands"]
 
 

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from kvmigrate import errors
-from kvmigrate.cli.main import app
+from kvmigrate.cli.main import app_with
 from tools import measure
 
 ERRORS = [
@@ -104,7 +104,7 @@ def test_every_command_that_is_named_exists(repository: Path) -> None:
     """In hints, docstrings and pages: whoever types what a message says must get somewhere."""
     known = {
         name: set(getattr(command, "commands", ()))
-        for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
+        for name, command in typer.main.get_command(app_with()).commands.items()  # type: ignore[attr-defined]
     }
     texts = [
         *repository.glob("kvmigrate/**/*.py"),
