@@ -31,7 +31,7 @@ def tables_with(pg: PgConnection, text: str) -> set[str]:
 
 def store_has(client: "redis.Redis", text: str) -> bool:
     """Whether the text stands under any key of the store."""
-    return any(text.encode() in client.dump(key) for key in client.scan_iter())
+    return any(text.encode() in (client.dump(key) or b"") for key in client.scan_iter())
 
 
 def erase(cli: CommandLine, repository: Path, key: str, code: int = 0) -> dict[str, object]:

@@ -350,7 +350,7 @@ def test_personal_values_are_never_shown() -> None:
         "user:1", json.dumps({"email": "a@x.org", "city": "Rome", "friends": {"b@x.org": {"since": 1}}}).encode()
     )
     orders = {plan.name: [each.name for each in plan.table.columns] for plan in PERSONAL.tables}
-    values = {
+    values: dict[str, dict[str, Any]] = {
         "users": {"id": "1", "email": "c@x.org", "city": "Oslo"},
         "friends": {"user_id": "1", "address": "b@x.org", "since": 2},
     }
