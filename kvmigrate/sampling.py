@@ -17,6 +17,7 @@ from kvmigrate.consistency.rounds import Begun, Rounds, Tell, Ways
 from kvmigrate.consistency.sample import Progress, Sampler, Wanted, new_seed, run_sample, second_look
 from kvmigrate.consistency.sample_report import Sampled, SampleReport
 from kvmigrate.consistency.sight import FencedSight, Sight
+from kvmigrate.consistency.stable import SecondLook
 from kvmigrate.consistency.verify import Verification
 from kvmigrate.errors import SchemaError
 from kvmigrate.relaying import read_control
@@ -86,6 +87,11 @@ class Sampling:
         """Whether the tables are those of a backfill that did not come to its end."""
         return not self._reader.is_backfill_finished()
 
+    def look(self) -> SecondLook:
+        """Return what looks at keys of both sides."""
+        entity = self._mapping.entity(self._entity) if self._entity else None
+        return second_look(self._source, self._reader, self._mapping, self._sight, entity)
+
     def once(self, wanted: Wanted, *, seed: int, show_values: bool, progress: Progress | None) -> Sampled:
         """Take one sample that *seed* draws, and keep what was found. See `run_sample`."""
         report = run_sample(
@@ -105,9 +111,8 @@ class Sampling:
 
     def run(self, ways: Ways, stop: threading.Event, tell: Tell) -> SampleReport:
         """Sample until the time is over or *stop* is set; *tell* hears of every batch. See `Rounds`."""
-        entity = self._mapping.entity(self._entity) if self._entity else None
-        look = second_look(self._source, self._reader, self._mapping, self._sight, entity)
-        return Rounds(partial(Sampler, self._source, look), self._fresh, self._keeper, ways, stop, tell).run()
+        sampler = partial(Sampler, self._source, self.look())
+        return Rounds(sampler, self._fresh, self._keeper, ways, stop, tell).run()
 
     def _fresh(self, seed: int | None) -> SampleReport:
         return SampleReport(new_seed() if seed is None else seed, self._confidence, anytime=True)
