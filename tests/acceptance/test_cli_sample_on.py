@@ -84,6 +84,16 @@ def test_it_goes_on_where_it_was_stopped(cli: CommandLine, pg: PgConnection) -> 
     assert third.seed != fourth.seed
 
 
+def test_a_round_sees_marks_as_soon_as_the_migration_is_live(cli: CommandLine) -> None:
+    """A sampler that was begun before goes by marks from its next round on."""
+    fill(cli, 5)
+    settings = Settings(cli.source, cli.target, cli.folder / "mapping.yaml")
+    with Migration.open(settings) as migration, migration.sampling() as sampling:
+        assert not sampling.look().sight.is_live
+        assert 0 == cli("stage", "advance", *cli.sides).code
+        assert sampling.look().sight.is_live
+
+
 def test_what_agrees_again_stands_in_nobodys_way(cli: CommandLine, pg: PgConnection) -> None:
     """A key that was found is looked at again before the next round."""
     fill(cli, 10)
