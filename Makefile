@@ -61,6 +61,8 @@ soak: servers
 	  KVMIGRATE_SOAK_ROUNDS=$(ROUNDS) KVMIGRATE_SOAK_SEED=$$seed $(BIN)/python -m pytest -s -p no:randomly --durations=0 \
 	    tests/faults tests/acceptance/test_whole_migration.py -k "live or whole" || exit 1; \
 	done
+	KVMIGRATE_CORRUPTION_SEEDS=20 $(BIN)/python -m pytest -s -p no:randomly --durations=0 \
+	  tests/acceptance/test_corruptions.py -k two_hundred
 
 demo: $(VENV)/.demo
 	$(BIN)/kvmigrate demo

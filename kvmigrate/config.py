@@ -41,8 +41,19 @@ FLAGS_FILE = "flags.yaml"
 
 _WAIT_REPLICAS = "wait_replicas"
 _MAX_DIVERGENCE, _MIN_SAMPLES = "max_divergence_pct", "min_samples"
-_KEEP_DAYS = "evidence_keep_days"
-_KEYS = ("source", "target", "mapping", _WAIT_REPLICAS, _MAX_DIVERGENCE, _MIN_SAMPLES, _KEEP_DAYS, "flags", "state")
+_KEEP_DAYS, _ZERO = "evidence_keep_days", "zero_tolerance"
+_KEYS = (
+    "source",
+    "target",
+    "mapping",
+    _WAIT_REPLICAS,
+    _MAX_DIVERGENCE,
+    _MIN_SAMPLES,
+    _KEEP_DAYS,
+    _ZERO,
+    "flags",
+    "state",
+)
 _OPTIONS = {_MAX_DIVERGENCE: "--max-divergence"}
 _VARIABLES = {key: f"KVMIGRATE_{key.upper()}" for key in _KEYS}
 _SHOWN_OPTIONS = re.compile(r"(?:^|&)((?:table|key_column|value_column|expires_column|sslmode)=[^&]*)")
@@ -74,6 +85,8 @@ class Settings:
 
         min_samples: A gate wants so many keys compared.
 
+        zero_tolerance: Entities of which a gate lets no single item diverge.
+
         evidence_keep_days: What measurements and repairs found is kept for so many days.
     """
 
@@ -88,6 +101,7 @@ class Settings:
     max_divergence_pct: float | None = None
     min_samples: int = 0
     evidence_keep_days: int = 30
+    zero_tolerance: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         shown = f"source={mask_url(self.source)!r}, target={mask_url(self.target)!r}"
@@ -166,6 +180,7 @@ def read_settings(
         max_divergence_pct=divergence,
         min_samples=samples,
         evidence_keep_days=days,
+        zero_tolerance=tuple(name.strip() for name in values.get(_ZERO, "").split(",") if name.strip()),
     )
 
 

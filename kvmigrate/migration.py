@@ -288,7 +288,8 @@ class Migration:
     def stages(self) -> Stages:
         """Return what moves this mapping from stage to stage. See `Stages`."""
         settings = self.settings
-        wish = Wish(settings.max_divergence_pct, settings.min_samples)
+        self.check_entities(settings.zero_tolerance)
+        wish = Wish(settings.max_divergence_pct, settings.min_samples, settings.zero_tolerance)
         return Stages(
             settings.need_source(), settings.need_target(), self.lens, replicas=settings.wait_replicas, wish=wish
         )

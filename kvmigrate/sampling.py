@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Self
@@ -17,6 +17,7 @@ from kvmigrate.consistency.rounds import Begun, Rounds, Tell, Ways
 from kvmigrate.consistency.sample import Progress, Sampler, Wanted, new_seed, run_sample, second_look
 from kvmigrate.consistency.sample_report import Sampled, SampleReport
 from kvmigrate.consistency.sight import FencedSight, Sight
+from kvmigrate.consistency.stable import SecondLook
 from kvmigrate.consistency.verify import Verification
 from kvmigrate.errors import SchemaError
 from kvmigrate.relaying import read_control
@@ -72,11 +73,15 @@ class Sampling:
         evidence: Evidence,
         opened: ExitStack,
         *,
-        sight: Sight | None,
+        sight: Callable[[], Sight | None],
         entity: str | None,
         confidence: float,
     ) -> None:
-        """Compare *source* with what *reader* reads; arguments as of `Migration.sampling`."""
+        """Compare *source* with what *reader* reads; arguments as of `Migration.sampling`.
+
+        *sight* returns what sees marks in the store, ``None`` where this mapping is not live.
+        """
+        self._seen: Sight | None = None
         self._source, self._reader, self._mapping, self._sight = source, reader, mapping, sight
         self._entity, self._confidence, self._opened, self._evidence = entity, confidence, opened, evidence
         self._keeper = EvidenceKeeper(evidence, mapping.fingerprint, entity)
@@ -86,6 +91,19 @@ class Sampling:
         """Whether the tables are those of a backfill that did not come to its end."""
         return not self._reader.is_backfill_finished()
 
+    def look(self) -> SecondLook:
+        """Return what looks at keys of both sides, as the migration stands now: it may have gone live meanwhile."""
+        entity = self._mapping.entity(self._entity) if self._entity else None
+        return second_look(self._source, self._reader, self._mapping, self._now(), entity)
+
+    def _sampler(self, report: SampleReport) -> Sampler:
+        return Sampler(self._source, self.look(), report)
+
+    def _now(self) -> Sight | None:
+        if self._seen is None:
+            self._seen = self._sight()
+        return self._seen
+
     def once(self, wanted: Wanted, *, seed: int, show_values: bool, progress: Progress | None) -> Sampled:
         """Take one sample that *seed* draws, and keep what was found. See `run_sample`."""
         report = run_sample(
@@ -94,7 +112,7 @@ class Sampling:
             self._mapping,
             wanted,
             SampleReport(seed, self._confidence),
-            sight=self._sight,
+            sight=self._now(),
             entity=self._mapping.entity(self._entity) if self._entity else None,
             show_values=show_values,
             progress=progress,
@@ -105,9 +123,7 @@ class Sampling:
 
     def run(self, ways: Ways, stop: threading.Event, tell: Tell) -> SampleReport:
         """Sample until the time is over or *stop* is set; *tell* hears of every batch. See `Rounds`."""
-        entity = self._mapping.entity(self._entity) if self._entity else None
-        look = second_look(self._source, self._reader, self._mapping, self._sight, entity)
-        return Rounds(partial(Sampler, self._source, look), self._fresh, self._keeper, ways, stop, tell).run()
+        return Rounds(self._sampler, self._fresh, self._keeper, ways, stop, tell).run()
 
     def _fresh(self, seed: int | None) -> SampleReport:
         return SampleReport(new_seed() if seed is None else seed, self._confidence, anytime=True)
@@ -128,8 +144,9 @@ def open_sampling(
         url = settings.need_target()
         reader = stack.enter_context(PostgresRowReader.open(url, mapping, json_loads=loads_column))
         evidence = stack.enter_context(evidence_of(settings, mapping))
-        sight = sight_of(settings, lens, stack)
-        sides = source, reader, mapping, evidence, stack.pop_all()
+        opened = stack.pop_all()
+        sight = partial(sight_of, settings, lens, opened)
+        sides = source, reader, mapping, evidence, opened
         return Sampling(*sides, sight=sight, entity=entity, confidence=confidence)
 
 

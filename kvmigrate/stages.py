@@ -11,7 +11,7 @@ import structlog
 
 from kvmigrate.config import who_asks
 from kvmigrate.cutover.controller import Controller, Moved
-from kvmigrate.cutover.divergence import Measurement, Wish
+from kvmigrate.cutover.divergence import Measurement, Verified, Wish
 from kvmigrate.cutover.gate import GateReport
 from kvmigrate.cutover.glass import Forced, open_with_tables, open_without_tables
 from kvmigrate.cutover.sides import Sides
@@ -260,6 +260,7 @@ class LastMeasured:
         """Return it, as it stands at this control row."""
         try:
             found = self._evidence.latest()
+            verified = self._evidence.verified(mapping=self._fingerprint)
         except TargetError as exc:
             _log.warning("the evidence was not read", why=str(exc))
             return None
@@ -269,7 +270,10 @@ class LastMeasured:
         facts = found.facts
         counts = facts["n"], facts["population"], facts["divergent"]
         shares = facts["lower_pct"], facts["upper_pct"], facts["worst_pct"]
-        return Measurement(found.kind, *counts, *shares, found.age_s, is_current, found.unmended)
+        by_entity = None
+        if verified is not None and "entities" in verified:
+            by_entity = {name: Verified(**each) for name, each in verified["entities"].items()}
+        return Measurement(found.kind, *counts, *shares, found.age_s, is_current, found.unmended, by_entity)
 
 
 class WatchStep:

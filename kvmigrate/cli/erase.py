@@ -22,7 +22,7 @@ from kvmigrate.cli.options import (
 from kvmigrate.errors import ConfigError
 
 _SIDES = "--mapping mapping.yaml --source redis://localhost:6379/0 --target postgresql://localhost/shop"
-EPILOG = example(f'kvmigrate erase client:2 --why "request 17" --yes {_SIDES}')
+EPILOG = example(f"kvmigrate erase client:2 --why request-17 --yes {_SIDES}")
 INCONCLUSIVE = 4
 
 _KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="Which item.", show_default=False)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,12 +26,14 @@ from kvmigrate.cli.options import (
 )
 from kvmigrate.cli.signals import ended_by_signals
 from kvmigrate.errors import ConfigError
+from kvmigrate.intent import EVERY
 
 if TYPE_CHECKING:
     from kvmigrate.cli.sample_lines import SampleLines
     from kvmigrate.consistency.rounds import Ways
     from kvmigrate.consistency.sample_report import Sampled
     from kvmigrate.migration import Migration
+    from kvmigrate.steering import Steering
 
 EPILOG = example(
     "kvmigrate sample --mapping mapping.yaml --source redis://localhost:6379/0 --target postgresql://localhost/shop",
@@ -72,6 +75,16 @@ _HealthOption = Annotated[
         "--health", metavar="HOST:PORT", help="With --for: answer /health and /metrics there; a port alone is local."
     ),
 ]
+_RollbackOption = Annotated[
+    float | None,
+    typer.Option(
+        "--rollback-above",
+        metavar="PCT",
+        min=0.0,
+        max=100.0,
+        help="With --for: send all reads back to the store once more than PCT per cent diverge for sure.",
+    ),
+]
 _ShowValuesOption = Annotated[
     bool, typer.Option("--show-values", help="Show the values that differ, but for personal columns.")
 ]
@@ -90,6 +103,7 @@ def sample(
     rate: _RateOption = None,
     for_: _ForOption = None,
     health: _HealthOption = None,
+    rollback_above: _RollbackOption = None,
     entity: EntityOption = None,
     show_values: _ShowValuesOption = False,
     as_json: JsonOption = False,
@@ -101,18 +115,20 @@ def sample(
     where the servers become slow, until SIGTERM or Ctrl-C at the latest; begun again it goes on where it was.
     """
     from kvmigrate.cli.health import address_of
-    from kvmigrate.cli.sample_lines import SampleLines
+    from kvmigrate.cli.sample_lines import Alarm, SampleLines
     from kvmigrate.consistency.rounds import RATE, ROUND_KEYS, Ways
     from kvmigrate.consistency.sample import MOST, SIZE, Wanted
     from kvmigrate.migration import Migration
     from kvmigrate.report.sample import describe_sample
+    from kvmigrate.stages import who_asks
+    from kvmigrate.steering import Steering
 
     call = Call("sample", as_json=as_json)
     _check(until, confidence)
     seconds = seconds_of(for_) if for_ else None
     address = address_of(health) if health else None
-    if health and not for_:
-        raise ConfigError("a sample that ends by itself has nothing to probe", hint="--health goes with --for")
+    if (health or rollback_above is not None) and not for_:
+        raise ConfigError("--health and --rollback-above belong to a sampler that goes on", hint="add --for TIME")
     if for_ and (until is not None or seed is not None or show_values):
         raise ConfigError(
             "--for goes with --size, --rate, --confidence and --entity alone", hint="leave the others away"
@@ -123,8 +139,11 @@ def sample(
         with call.progress() as progress:
             if for_:
                 ways = Ways(size or ROUND_KEYS, rate or RATE, seconds)
-                lines = SampleLines(migration.mapping.name)
-                done = _go_on(migration, ways, confidence, entity, lines, address)
+                with Steering(settings, migration.mapping.name, who_asks()) as desk:
+                    roll_back = partial(_roll_back, desk)
+                    alarm = None if rollback_above is None else Alarm(rollback_above, roll_back)
+                    lines = SampleLines(migration.mapping.name, alarm)
+                    done = _go_on(migration, ways, confidence, entity, lines, address)
             else:
                 done = migration.sample(
                     wanted, seed=seed, confidence=confidence, entity=entity, show_values=show_values, progress=progress
@@ -144,6 +163,10 @@ def sample(
             ok=code == 0,
         )
     call.finish(envelope, describe_sample(envelope), exit_code=code)
+
+
+def _roll_back(desk: Steering, why: str) -> None:
+    desk.roll_back(EVERY, why=why)
 
 
 def _go_on(

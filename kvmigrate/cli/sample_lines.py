@@ -4,21 +4,49 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 
 from kvmigrate.cli.health import Answer, probed
 from kvmigrate.consistency.rounds import Rounds
 from kvmigrate.consistency.sample_metrics import SampleMetrics
 from kvmigrate.consistency.sample_report import SampleReport
+from kvmigrate.errors import KVMigrateError
 
 LINE_S = 10.0
 """Between two lines, where nothing but numbers changes."""
 
 
+class Alarm:
+    """Sends all reads back to the store, once, when more keys diverge for sure than is allowed."""
+
+    def __init__(self, above_pct: float, roll_back: Callable[[str], object]) -> None:
+        """Call *roll_back* with the reason when the lower bound, of all keys or of an entity, is above *above_pct*."""
+        self._above_pct, self._roll_back = above_pct, roll_back
+        self.why = ""
+
+    def __call__(self, report: SampleReport) -> None:
+        """Look at the numbers; a rollback that no place took is tried again with the next ones."""
+        if self.why:
+            return
+        for name, stratum in (("all keys", report.total), *report.strata.items()):
+            lower_pct = 100 * report.bounds(stratum).lower
+            if stratum.divergent and lower_pct > self._above_pct:
+                why = f"the sampler: at least {lower_pct:.3g} % of {name} diverge, and {self._above_pct:g} % may"
+                try:
+                    self._roll_back(why)
+                except KVMigrateError as exc:
+                    sys.stderr.write(f"reads could not be rolled back: {exc}\n")
+                    return
+                self.why = why
+                sys.stderr.write(f"all reads go to the store: {why}; `kvmigrate rollback --clear` lifts it\n")
+                return
+
+
 class SampleLines:
     """Prints how a sampler stands: when a key was found, when it waits, else now and then."""
 
-    def __init__(self, scope: str) -> None:
-        self._metrics = SampleMetrics(scope)
+    def __init__(self, scope: str, alarm: Alarm | None = None) -> None:
+        self._metrics, self._alarm = SampleMetrics(scope), alarm
         self._state: tuple[object, ...] = ()
         self._printed_at = time.monotonic()
 
@@ -30,6 +58,8 @@ class SampleLines:
     def __call__(self, report: SampleReport, rounds: Rounds) -> None:
         """Say how it stands, if that is worth a line."""
         self._metrics.note(report, rounds)
+        if self._alarm is not None:
+            self._alarm(report)
         total = report.total
         state, now = (total.divergent, rounds.ended, rounds.waits), time.monotonic()
         if state == self._state and now - self._printed_at < LINE_S:

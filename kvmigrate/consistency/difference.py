@@ -74,7 +74,10 @@ def spots(expected: Any, actual: Any, path: tuple[str | int, ...] = ()) -> Itera
         where, one, other = todo.pop()
         if isinstance(one, dict) and isinstance(other, dict):
             names = [*one, *(name for name in other if name not in one)]
-            todo.extend(((*where, name), one.get(name, MISSING), other.get(name, MISSING)) for name in reversed(names))
+            for name in reversed(names):
+                value, rival = one.get(name, MISSING), other.get(name, MISSING)
+                if type(value) is not type(rival) or isinstance(value, dict | list) or value != rival:
+                    todo.append(((*where, name), value, rival))
         elif (
             isinstance(one, list) and isinstance(other, list) and len(one) == len(other) and not _reordered(one, other)
         ):

@@ -138,6 +138,13 @@ class VerifyReport:
             "pending": self.pending,
             "not_comparable": self.not_comparable,
             "causes": dict(sorted(self.causes.items())),
+            "entities": {
+                name: {
+                    "divergent": counts["missing"] + counts["extra"] + counts["different"],
+                    "undecided": counts["pending"] + counts["not_comparable"],
+                }
+                for name, counts in sorted(self.entities.items())
+            },
             "whole": True,
         }
 

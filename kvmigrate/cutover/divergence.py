@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 MEASURED_S = 24 * 3600.0
 """An older measurement says too little of today."""
+
+
+class Verified(NamedTuple):
+    """What the last whole verification found of one entity."""
+
+    divergent: int
+    undecided: int
 
 
 class Measurement(NamedTuple):
@@ -24,6 +32,9 @@ class Measurement(NamedTuple):
 
         unmended: Divergent keys that this one or an earlier one found, and that neither a repair nor a clean
             verification has settled; however long ago, in whatever epoch.
+
+        verified: What the last whole verification found, by entity, where that is of today, this epoch and mapping;
+            ``None`` where there is none. An entity without items is absent.
     """
 
     kind: str
@@ -36,6 +47,7 @@ class Measurement(NamedTuple):
     age_s: float
     is_current: bool = True
     unmended: int = 0
+    verified: Mapping[str, Verified] | None = None
 
     @property
     def is_usable(self) -> bool:
@@ -50,10 +62,13 @@ class Wish(NamedTuple):
         max_pct: At most that share of keys may diverge, in per cent; ``None`` where nobody asks for a bound.
 
         min_samples: So many keys must have been compared, or all of them.
+
+        zero_tolerance: Entities of which no single item may diverge, which only a verification can show.
     """
 
     max_pct: float | None = None
     min_samples: int = 0
+    zero_tolerance: Sequence[str] = ()
 
     @property
     def is_asked(self) -> bool:
@@ -100,4 +115,18 @@ def shortcoming(found: Measurement | None, wish: Wish) -> tuple[str, str, int]:
     if limit is not None and found.worst_pct > limit:
         why = f"up to {found.worst_pct:.3g} % may diverge if keys do that could not be compared: see which are pending"
         return "inconclusive", why, 0
+    return "pass", "", 0
+
+
+def intolerable(found: Measurement | None, wish: Wish) -> tuple[str, str, int]:
+    """Return what is known against the entities of which nothing may diverge: a verdict's name, the reason, items."""
+    names = ", ".join(wish.zero_tolerance)
+    if found is None or found.verified is None:
+        return "no_data", f"nothing compared every item of {names} within a day: `kvmigrate verify`", 0
+    seen = [found.verified.get(name, Verified(0, 0)) for name in wish.zero_tolerance]
+    divergent, undecided = sum(each.divergent for each in seen), sum(each.undecided for each in seen)
+    if divergent:
+        return "fail", f"{divergent} items of {names} diverge: `kvmigrate repair --all`, then verify", divergent
+    if undecided:
+        return "inconclusive", f"{undecided} items of {names} are pending or not comparable", undecided
     return "pass", "", 0

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from kvmigrate.cutover.divergence import Measurement, Wish, shortcoming
+from kvmigrate.cutover.divergence import Measurement, Wish, intolerable, shortcoming
 from kvmigrate.errors import CheckFailedError, ConfigError
 from kvmigrate.model import Logging, Stage
 from kvmigrate.target.live_base import ProcessSeen
@@ -31,7 +31,17 @@ class Verdict(enum.StrEnum):
     NO_DATA = "no_data"
 
 
-OVERRIDABLE = ("processes", "lag", "owed", "failover", "left_in_kv", "pointers", "commands", "divergence")
+OVERRIDABLE = (
+    "processes",
+    "lag",
+    "owed",
+    "failover",
+    "left_in_kv",
+    "pointers",
+    "commands",
+    "divergence",
+    "zero_tolerance",
+)
 """Checks that one may waive with a reason. What the others want, a flip wants too, or something would be lost."""
 
 
@@ -162,6 +172,9 @@ def _checks(facts: Facts) -> Iterator[Check]:
     if facts.to in {Stage.LIVE, Stage.RAMPDOWN}:
         yield _most("lag", facts.marks, MOST_LAG, "marks", "the relay is behind: see that `kvmigrate relay` runs")
         yield from _divergence(facts.measured, facts.wish)
+        if facts.wish.zero_tolerance:
+            verdict, why, items = intolerable(facts.measured, facts.wish)
+            yield Check("zero_tolerance", Verdict(verdict), items, "==", 0, "items", items, 0, why)
     if facts.to is Stage.RAMPDOWN:
         yield from _flip(facts)
     if facts.to is Stage.COMPLETE:

@@ -74,6 +74,13 @@ ORDER BY coalesce(e.facts ->> 'left', '0') = '0' AND e.epoch = c.epoch AND e.at 
 LIMIT 1
 """)
 
+_VERIFIED = """
+SELECT e.facts FROM kvmigrate.evidence AS e JOIN kvmigrate.control AS c ON c.id = e.scope
+WHERE c.scope = %(scope)s AND e.kind = 'verify' AND e.epoch = c.epoch AND e.mapping = %(mapping)s
+    AND coalesce((e.facts ->> 'whole')::boolean, true) AND e.at > now() - interval '1 day'
+ORDER BY e.at DESC, e.id DESC LIMIT 1
+"""
+
 _NAMED = _UNMENDED + sql.SQL("SELECT key FROM named ORDER BY key LIMIT %(limit)s")
 
 _BEGUN = """
@@ -88,12 +95,6 @@ SELECT e.id, e.facts FROM kvmigrate.evidence AS e JOIN kvmigrate.control AS c ON
 WHERE c.scope = %(scope)s AND e.kind = 'verify' AND e.epoch = c.epoch AND e.mapping = %(mapping)s
     AND e.at > now() - interval '1 day'
 ORDER BY e.id DESC LIMIT 1
-"""
-
-_HISTORY = """
-SELECT e.kind, e.at, e.facts FROM kvmigrate.evidence AS e JOIN kvmigrate.control AS c ON c.id = e.scope
-WHERE c.scope = %(scope)s AND e.kind IN ('sample', 'verify') AND coalesce((e.facts ->> 'whole')::boolean, true)
-ORDER BY e.at DESC LIMIT %(limit)s
 """
 
 
@@ -206,10 +207,11 @@ class Evidence:
         rows = self._session.run(lambda connection: connection.execute(_LATEST, values).fetchall())
         return Measured(*rows[0]) if rows else None
 
-    def history(self, limit: int) -> list[tuple[str, datetime, Mapping[str, Any]]]:
-        """Return kind, time and facts of the last measurements of all entities, the oldest first."""
-        values = {"scope": self._scope, "limit": limit}
-        return self._session.run(lambda connection: connection.execute(_HISTORY, values).fetchall())[::-1]
+    def verified(self, *, mapping: str) -> Mapping[str, Any] | None:
+        """Return the facts of the last whole verification of this epoch, mapping and day, if there is one."""
+        values = {"scope": self._scope, "mapping": mapping}
+        rows = self._session.run(lambda connection: connection.execute(_VERIFIED, values).fetchall())
+        return rows[0][0] if rows else None
 
     def _keyed(self, kind: str, facts: Mapping[str, Mapping[str, Any]], mapping: str) -> list[dict[str, Any]]:
         return [{**self._values(kind, each, mapping), "key": key} for key, each in facts.items()]

@@ -249,6 +249,27 @@ def test_what_is_kept_whole_is_compared_with_its_item(
     assert (0, 1) == tuple(typed(cli, repository, "verify")[name] for name in ("different", "not_comparable"))
 
 
+def test_entities_of_which_nothing_may_diverge(cli: CommandLine, repository: Path, pg: PgConnection) -> None:
+    """A sample of all keys is not enough; a verification is, as long as it is clean."""
+    go_live(cli, repository)
+    config = cli.folder / "kvmigrate.toml"
+    config.write_text('zero_tolerance = "client, gift"\n')
+
+    def verdict() -> str:
+        checks = cli("gate", "--config", config, *cli.sides, "--json").json["checks"]
+        return next(str(each["verdict"]) for each in checks if each["name"] == "zero_tolerance")
+
+    typed(cli, repository, "sample")
+    assert "no_data" == verdict()
+    typed(cli, repository, "verify")
+    assert "pass" == verdict()
+    pg.execute("UPDATE clients SET name = 'changed' WHERE id = 2")
+    typed(cli, repository, "verify", code=5)
+    assert "fail" == verdict()
+    config.write_text('zero_tolerance = "nobody"\n')
+    assert 2 == cli("gate", "--config", config, *cli.sides).code
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -84,6 +84,16 @@ def test_it_goes_on_where_it_was_stopped(cli: CommandLine, pg: PgConnection) -> 
     assert third.seed != fourth.seed
 
 
+def test_a_round_sees_marks_as_soon_as_the_migration_is_live(cli: CommandLine) -> None:
+    """A sampler that was begun before goes by marks from its next round on."""
+    fill(cli, 5)
+    settings = Settings(cli.source, cli.target, cli.folder / "mapping.yaml")
+    with Migration.open(settings) as migration, migration.sampling() as sampling:
+        assert not sampling.look().sight.is_live
+        assert 0 == cli("stage", "advance", *cli.sides).code
+        assert sampling.look().sight.is_live
+
+
 def test_what_agrees_again_stands_in_nobodys_way(cli: CommandLine, pg: PgConnection) -> None:
     """A key that was found is looked at again before the next round."""
     fill(cli, 10)
@@ -128,10 +138,29 @@ def test_metrics_and_a_side_that_fails(cli: CommandLine, pg: PgConnection) -> No
     assert "105" not in page
 
 
+def test_reads_go_back_when_too_much_diverges_for_sure(cli: CommandLine, pg: PgConnection) -> None:
+    """Once, by the lower bound of an entity or of all; a few differences that chance explains do nothing."""
+    fill(cli, 40)
+    assert 0 == cli("stage", "advance", *cli.sides).code
+    cli.backfill()
+    words = ("sample", "--for", "1s", "--rate", "400", "--rollback-above", "10", *cli.sides)
+    pg.execute("UPDATE clients SET name = 'changed' WHERE id = 100")
+    assert 5 == cli(*words).code
+    assert [] == pg.execute("SELECT endpoint FROM kvmigrate.kill").fetchall()
+
+    pg.execute("UPDATE clients SET name = 'changed' WHERE id < 120")
+    done = cli(*words)
+
+    assert (5, 1) == (done.code, done.err.count("all reads go to the store"))
+    [(endpoint, why)] = pg.execute("SELECT endpoint, why FROM kvmigrate.kill").fetchall()
+    assert ("*", True) == (endpoint, why.startswith("the sampler: at least "))
+
+
 def test_a_probe_needs_a_sampler_that_goes_on(cli: CommandLine) -> None:
     """As usage; so do options that make no sense together."""
     for words in (
         ("--health", "9999"),
+        ("--rollback-above", "1"),
         ("--for", "1s", "--seed", "3"),
         ("--for", "soon"),
         ("--for", "1s", "--until", "1"),

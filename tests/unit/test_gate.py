@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from kvmigrate.cutover.divergence import Measurement, Wish
+from kvmigrate.cutover.divergence import Measurement, Verified, Wish
 from kvmigrate.cutover.gate import Facts, GateReport, Verdict, evaluate
 from kvmigrate.errors import CheckFailedError, ConfigError
 from kvmigrate.model import Logging, Stage
@@ -183,3 +183,26 @@ def test_nothing_measured_is_no_data_where_it_is_asked_for() -> None:
     assert ("inconclusive", 5_000) == divergence(CLEAN, Wish(0.1, 5_000))
     assert Verdict.NO_DATA is evaluate(GOOD._replace(wish=Wish(0.1)), {}).verdict
     assert Verdict.PASS is evaluate(GOOD._replace(wish=Wish(0.1)), {"divergence": "a drill"}).verdict
+
+
+@pytest.mark.parametrize(
+    ("verified", "expected"),
+    [
+        (None, "no_data"),
+        ({}, "pass"),
+        ({"order": Verified(0, 0), "gift": Verified(3, 3)}, "pass"),
+        ({"order": Verified(1, 0)}, "fail"),
+        ({"order": Verified(0, 1)}, "inconclusive"),
+        ({"order": Verified(1, 1)}, "fail"),
+    ],
+)
+def test_nothing_of_some_entities_may_diverge(verified: dict[str, Verified] | None, expected: str) -> None:
+    """Only a whole verification shows it; neither a good sample nor a bound that allows some does."""
+    wish = Wish(50.0, 0, ("order",))
+    facts = GOOD._replace(measured=CLEAN._replace(verified=verified), wish=wish)
+
+    found = {each.name: each.verdict for each in evaluate(facts, {}).checks}
+
+    assert ("pass", expected) == (found["divergence"], found["zero_tolerance"])
+    assert Verdict.NO_DATA is evaluate(GOOD._replace(wish=Wish(zero_tolerance=("order",))), {}).verdict
+    assert Verdict.PASS is evaluate(facts, {"zero_tolerance": "a drill"}).verdict
