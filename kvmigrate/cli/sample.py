@@ -116,11 +116,11 @@ def sample(
     """
     from kvmigrate.cli.health import address_of
     from kvmigrate.cli.sample_lines import Alarm, SampleLines
+    from kvmigrate.config import who_asks
     from kvmigrate.consistency.rounds import RATE, ROUND_KEYS, Ways
     from kvmigrate.consistency.sample import MOST, SIZE, Wanted
     from kvmigrate.migration import Migration
     from kvmigrate.report.sample import describe_sample
-    from kvmigrate.stages import who_asks
     from kvmigrate.steering import Steering
 
     call = Call("sample", as_json=as_json)
