@@ -31,7 +31,9 @@ Reads pass as they are. Writes, by their form:
 | transaction | the fence is watched, and the command runs with its marks in one MULTI: two round trips |
 | refused | `CommandRefusedError`; nothing is sent |
 
-Pipelines with `transaction=True`, and commands with more than 7000 arguments, run as a transaction.
+Writes that follow each other in a pipeline with `transaction=False` go together, up to 50 in one step, while each is
+answered, or fails, by itself. Pipelines with `transaction=True`, and commands with more than 7000 arguments, run as a
+transaction.
 Commands that wait in the server (BLPOP and its kin, XREADGROUP with BLOCK) are tried every 20 ms instead: outside of
 the server nobody knows who came first.
 

@@ -387,9 +387,14 @@ def test_a_pipeline_does_no_command_twice(world: RealWorld, plain: Any, migratio
     url = urlsplit(world.settings.source)
     with redis.Redis.from_url(urlunsplit(url._replace(netloc=f"app:x@{url.hostname}:{url.port}"))) as own:
         client = migration.redis(own)
-        client.set("client:2", 1)
-        pipe = client.pipeline(transaction=False).append("client:1", "x").incr("client:2").get("client:2")
-        refused, *done = pipe.execute(raise_on_error=False)
+        pipe = (
+            client.pipeline(transaction=False)
+            .set("client:2", 1)
+            .append("client:1", "x")
+            .incr("client:2")
+            .get("client:2")
+        )
+        _, refused, *done = pipe.execute(raise_on_error=False)
     plain.acl_deluser("app")
 
     assert isinstance(refused, redis.exceptions.NoPermissionError)
@@ -409,13 +414,15 @@ def test_a_server_without_memory_takes_what_frees_some(
             plain.config_set("maxmemory", 1)
             try:
                 found = outcomes(client, [lambda c: c.expire("client:1", 100), lambda c: c.lpop("client:2")])
-                found += client.pipeline(transaction=False).delete("client:1", "client:2").execute()
+                pipe = client.pipeline(transaction=False).set("client:1", 2).delete("client:1", "client:2")
+                *refused, gone = pipe.execute(raise_on_error=False)
+                found += [gone, *map(type, refused)]
                 with pytest.raises(redis.exceptions.OutOfMemoryError):
                     client.set("client:1", 1)
             finally:
                 plain.config_set("maxmemory", 0)
 
-        assert [True, b"a", 2] == found
+        assert [True, b"a", 2, redis.exceptions.OutOfMemoryError] == found
         assert ["client:1", "client:2"] == marked(world)
 
 
@@ -442,6 +449,29 @@ def test_older_servers_reply_as_ever(redis6_url: str, database: str, tmp_path: P
             expected, actual = outcomes(bare, OLD), outcomes(migration.redis(plain), OLD)
         assert [repr(each) for each in expected] == [repr(each) for each in actual]
         assert ["client:1", "client:2", "client:3", "client:4"] == marked(world)
+
+
+@pytest.mark.parametrize("fixture", ["redis_url", "redis6_url"])
+def test_a_pipeline_may_be_the_first_that_meets_a_server_without_functions(
+    fixture: str, request: pytest.FixtureRequest, database: str, tmp_path: Path
+) -> None:
+    """Whose user must not call them, or which has none: it goes by scripts, each command once."""
+    url = request.getfixturevalue(fixture)
+    with closing(RealWorld(MAPPING, tmp_path, url, database)) as world, redis.Redis.from_url(url) as plain:
+        plain.acl_setuser(
+            "app", enabled=True, nopass=True, keys="*", categories=["+@all"], commands=["-fcall"] * (fixture[5] == "_")
+        )
+        parts = urlsplit(url)
+        with (
+            redis.Redis.from_url(urlunsplit(parts._replace(netloc=f"app:x@{parts.hostname}:{parts.port}"))) as own,
+            Migration.open(world.settings) as migration,
+        ):
+            client: Any = migration.redis(own)
+            for number in (1, 3):
+                pipe = client.pipeline(transaction=False).incr("client:1").incr("client:1").get("client:1")
+                assert [number, number + 1, str(number + 1).encode()] == pipe.execute()
+        plain.acl_deluser("app")
+        assert ["client:1"] == marked(world)
 
 
 def test_a_fence_of_a_later_protocol_is_told(plain: Any, client: Any) -> None:
