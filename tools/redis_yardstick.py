@@ -8,7 +8,7 @@ passes on the bare one is the measure::
     python tools/redis_yardstick.py redis-8.1.0.tar.gz
 
 The report says how many of those pass, and lists those that do not with the last line of what they raised. Between two
-tests all keys but the tool's own are deleted by name, as FLUSHDB is refused.
+tests, and where those for an event loop flush, all keys but the tool's own are deleted by name, as FLUSHDB is refused.
 """
 
 from __future__ import annotations
@@ -54,8 +54,6 @@ entities:
 
 def pytest_configure() -> None:
     """Wrap every client that the tests open: this file is a plugin of the inner runs."""
-    import redis  # noqa: PLC0415 - of the inner run
-
     # Not the house's tests, but the driver's.
     own: Any = importlib.import_module("tests.conftest")
     migration: Any = None
@@ -70,15 +68,8 @@ def pytest_configure() -> None:
     def opened(kind: Any, request: Any, *args: Any, **options: Any) -> Any:
         flushes = options.pop("flushdb", True)
         client = before(kind, request, *args, flushdb=False, **options)
-
-        def empty() -> None:
-            with redis.Redis.from_url(os.environ["YARDSTICK_SOURCE"]) as plain:
-                for key in plain.scan_iter():
-                    if not key.startswith(b"kvm:"):
-                        plain.delete(key)
-
         if request and flushes:
-            request.addfinalizer(empty)
+            request.addfinalizer(_empty)
         return client if migration is None else migration.redis(client)
 
     own._get_client = opened  # noqa: SLF001 - as above
@@ -111,21 +102,31 @@ def _opened_async(before: Any) -> Any:
             await close(*args, **options)
             await migration.close()
 
+        async def emptied() -> None:
+            _empty()
+
         client.aclose = closed
-        return migration.redis(client)
+        made = migration.redis(client)
+        made.flushall = made.flushdb = emptied
+        return made
 
     return opened
 
 
 def pytest_runtest_teardown(item: Any) -> None:
     """Empty the store behind a test for an event loop."""
+    if "create_redis" in item.fixturenames:
+        _empty()
+
+
+def _empty() -> None:
+    """Delete all keys but the tool's own."""
     import redis  # noqa: PLC0415 - of the inner run
 
-    if "create_redis" in item.fixturenames:
-        with redis.Redis.from_url(os.environ["YARDSTICK_SOURCE"]) as plain:
-            for key in plain.scan_iter():
-                if not key.startswith(b"kvm:"):
-                    plain.delete(key)
+    with redis.Redis.from_url(os.environ["YARDSTICK_SOURCE"]) as plain:
+        for key in plain.scan_iter():
+            if not key.startswith(b"kvm:"):
+                plain.delete(key)
 
 
 def _run(

@@ -170,7 +170,8 @@ def test_a_seal_is_waited_for(world: RealWorld, client: Any) -> None:
     seal(world, Authority.STORE, 8)
     assert 5 == client.eval("return redis.call('INCR', KEYS[1])", 1, "client:1")
     seal(world, Authority.STORE, 9)
-    assert [6, 3] == client.pipeline(transaction=False).incr("client:1").incr("other").execute()
+    pipe = client.pipeline(transaction=False).incr("client:1").incr("client:1").incr("other").incr("client:1")
+    assert [6, 7, 3, 8] == pipe.execute()
 
 
 def test_a_seal_that_stays_is_told(world: RealWorld, migration: Migration, client: Any) -> None:
@@ -266,6 +267,7 @@ def test_a_lost_answer_is_told_and_not_sent_again(
 LOST: list[tuple[Act, bytes]] = [
     (lambda c: c.incr("client:1"), b"INCR"),
     (lambda c: c.pipeline(transaction=False).incr("client:1").execute(), b"INCR"),
+    (lambda c: c.pipeline(transaction=False).set("client:2", 0).incr("client:1").execute(), b"INCR"),
     (lambda c: c.pipeline().incr("client:1").execute(), b"EXEC"),
     (lambda c: c.eval("return redis.call('INCR', KEYS[1])", 1, "client:1"), b"EXEC"),
 ]
