@@ -10,7 +10,13 @@ _MOST_TOGETHER = 50
 
 
 class Encoder(Protocol):
-    """How a client turns arguments into bytes."""
+    """How a client turns arguments into bytes.
+
+    Attributes:
+        keeps_ascii: Texts of ASCII stay as they are.
+    """
+
+    keeps_ascii: bool
 
     def encode(self, value: Any) -> bytes:
         """Return them."""

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import iscoroutinefunction, unwrap
 from typing import Any
 
 from redis import Redis
@@ -65,7 +66,9 @@ class ClientCalls:
         self._place = place_at(client)
         self._caller = RedisCaller(self._place)
         self._keys = AloneKeys(scope).of(b"")
-        self.encoder = ClientEncoder(untyped.get_encoder())
+        # Without an event loop the driver packs in C, which knows UTF-8 alone.
+        always_utf8 = not iscoroutinefunction(unwrap(untyped.connection_pool.get_connection))
+        self.encoder = ClientEncoder(untyped.get_encoder(), always_utf8=always_utf8)
         self.resp = int(untyped.connection_pool.connection_kwargs.get("protocol") or DEFAULT_RESP_VERSION)
 
     @property

@@ -503,6 +503,17 @@ def test_pipelines_of_modules_are_fenced(world: RealWorld, client: Any) -> None:
     assert ["client:0", "client:1", "client:2"] == marked(world)
 
 
+def test_texts_go_as_those_of_the_bare_client(world: RealWorld, migration: Migration, plain: Any) -> None:
+    """As UTF-8, whatever encoding the client has: the driver packs so."""
+    with redis.Redis.from_url(world.settings.source, encoding="utf-16") as own:
+        client: Any = migration.redis(own)
+        for one, number in ((own, 1), (client, 2)):
+            one.set(f"client:\u00fc{number}", "\u00fc")
+            one.pipeline().append(f"client:\u00fc{number}", "x").execute()
+    assert ["client:\u00fc2"] == marked(world)
+    assert "\u00fcx".encode() == plain.get("client:\u00fc1") == plain.get("client:\u00fc2")
+
+
 def test_a_cache_of_the_client_sees_its_writes(
     world: RealWorld, migration: Migration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
