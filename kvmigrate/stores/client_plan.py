@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
+
+_MOST_TOGETHER = 50
+"""Writes that are one step: the server does nothing else meanwhile."""
 
 
 class Encoder(Protocol):
-    """How a client turns arguments into bytes."""
+    """How a client turns arguments into bytes.
+
+    Attributes:
+        keeps_ascii: Texts of ASCII stay as they are.
+    """
+
+    keeps_ascii: bool
 
     def encode(self, value: Any) -> bytes:
         """Return them."""
@@ -53,3 +62,26 @@ class Plan(NamedTuple):
     is_native: bool
     frees: bool = False
     waits_s: float | None = None
+
+
+def runs_of(plans: Sequence[Plan | None]) -> Iterator[tuple[int, int, Sequence[Plan]]]:
+    """Divide a pipeline into runs of writes of mapped keys and runs of all else, in order.
+
+    Yields:
+        From where to where, and the writes; none for a run of all else.
+    """
+    start = 0
+    while start < len(plans):
+        end, writes = start, list[Plan]()
+        while end < len(plans) and len(writes) < _MOST_TOGETHER:
+            plan = plans[end]
+            if plan is None or plan.is_read:
+                if writes:
+                    break
+            elif end > start and not writes:
+                break
+            else:
+                writes.append(plan)
+            end += 1
+        yield start, end, writes
+        start = end

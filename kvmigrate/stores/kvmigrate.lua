@@ -283,6 +283,22 @@ local function exact(args, at)
   return nil
 end
 
+-- Marks the members at these places of args with n.
+local function mark(marks, n, args, first, last)
+  if first == last then
+    redis.call('ZADD', marks, n, args[first])
+    return
+  end
+  for start = first, last, CHUNK do
+    local pairs = {}
+    for place = start, math.min(start + CHUNK - 1, last) do
+      pairs[#pairs + 1] = n
+      pairs[#pairs + 1] = args[place]
+    end
+    redis.call('ZADD', marks, unpack(pairs))
+  end
+end
+
 -- KEYS fence clock marks key...; ARGV epoch, RESP version of the reply, how many members, the members, the command.
 -- Marks the members and runs one command. Returns n, log, its reply; an error of the command is returned as it is.
 local function write(keys, args)
@@ -299,9 +315,7 @@ local function write(keys, args)
     if not n then
       return redis.error_reply('KVMNOFENCE')
     end
-    for place = 4, last do
-      redis.call('ZADD', keys[3], n, args[place])
-    end
+    mark(keys[3], n, args, 4, last)
   end
   redis.setresp(tonumber(args[2]))
   local reply = redis.pcall(unpack(args, last + 1))
@@ -319,6 +333,45 @@ end
 local function write_freeing(keys, args)
   redis.call('ZREM', keys[3], '')
   return write(keys, args)
+end
+
+-- KEYS fence clock marks key...; ARGV epoch, how many members, the members, then for each command the RESP version of
+-- its reply, how many words, the words. Marks the members and runs the commands, with one n for all. Returns n, log,
+-- then for each command a list of its reply, which may be an error; an empty one for nothing.
+local function write_many(keys, args)
+  local found = redis.call('HMGET', keys[1], 'e', 'a', 'log', 'proto')
+  if found[1] ~= args[1] or found[2] ~= 'K' or found[4] ~= PROTO then
+    return refusal(found)
+  end
+  local n, at, resp = '0', 3 + args[2], '2'
+  if found[3] ~= '0' then
+    n = tick(keys[2])
+    if not n then
+      return redis.error_reply('KVMNOFENCE')
+    end
+    mark(keys[3], n, args, 3, at - 1)
+  end
+  local reply = {tonumber(n), tonumber(found[3])}
+  while args[at] do
+    local first, last = at + 2, at + 1 + args[at + 1]
+    if args[at] ~= resp then
+      resp = args[at]
+      redis.setresp(tonumber(resp))
+    end
+    local answer
+    if string.upper(args[first]) == 'INCRBYFLOAT' and not redis.REDIS_VERSION_NUM then
+      answer = redis.error_reply('ERR INCRBYFLOAT in a script can crash servers before Redis 7')
+    else
+      answer = redis.pcall(unpack(args, first, last))
+    end
+    if type(answer) == 'number' and math.abs(answer) >= EXACT then
+      answer = exact(args, first) or answer
+    end
+    reply[#reply + 1] = {answer}
+    at = last + 1
+  end
+  redis.setresp(2)
+  return reply
 end
 
 -- KEYS fence clock; returns e, a, log, inc, full, v, we; nil where there is no fence. A fence without a clock is none.
@@ -405,9 +458,7 @@ local function touch(keys, args)
   if not n then
     return redis.error_reply('KVMNOFENCE')
   end
-  for place = 2, #args do
-    redis.call('ZADD', keys[3], n, args[place])
-  end
+  mark(keys[3], n, args, 2, #args)
   return tonumber(n)
 end
 
@@ -513,6 +564,7 @@ redis.register_function{function_name='kvm1_delete', callback=put, flags={'allow
 redis.register_function('kvm1_put_many', put_many)
 redis.register_function('kvm1_write', write)
 redis.register_function{function_name='kvm1_write_freeing', callback=write_freeing, flags={'allow-oom'}}
+redis.register_function('kvm1_write_many', write_many)
 redis.register_function{function_name='kvm1_fence', callback=fence, flags={'no-writes', 'allow-oom'}}
 redis.register_function{function_name='kvm1_observe', callback=observe, flags={'no-writes', 'allow-oom'}}
 redis.register_function{function_name='kvm1_observe_at', callback=observe_at, flags={'allow-oom'}}

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import iscoroutinefunction, unwrap
 from typing import Any
 
 from redis import Redis
@@ -25,12 +26,12 @@ from kvmigrate.stores.client_plan import Plan
 from kvmigrate.stores.redis_call import RedisCaller
 from kvmigrate.stores.redis_change import fence_in, to_bytes
 from kvmigrate.stores.redis_clients import place_at
-from kvmigrate.stores.redis_refusal import is_unknown, refusal
+from kvmigrate.stores.redis_refusal import is_unknown, is_without_functions, refusal
 from kvmigrate.stores.redis_script import Script, script
 from kvmigrate.stores.redis_shards import AloneKeys, is_own
 
 _FENCE, _TOUCH = script("fence"), script("touch")
-_WRITE, _WRITE_FREEING = script("write"), script("write_freeing")
+_WRITE, _WRITE_FREEING, _WRITE_MANY = script("write"), script("write_freeing"), script("write_many")
 
 _COUNTERS = frozenset("INCR INCRBY DECR DECRBY HINCRBY".split())
 
@@ -65,7 +66,9 @@ class ClientCalls:
         self._place = place_at(client)
         self._caller = RedisCaller(self._place)
         self._keys = AloneKeys(scope).of(b"")
-        self.encoder = ClientEncoder(untyped.get_encoder())
+        # Without an event loop the driver packs in C, which knows UTF-8 alone.
+        always_utf8 = not iscoroutinefunction(unwrap(untyped.connection_pool.get_connection))
+        self.encoder = ClientEncoder(untyped.get_encoder(), always_utf8=always_utf8)
         self.resp = int(untyped.connection_pool.connection_kwargs.get("protocol") or DEFAULT_RESP_VERSION)
 
     @property
@@ -86,13 +89,27 @@ class ClientCalls:
         """Return the call that `write` makes; `answer_in` finds the answer in its reply."""
         return (*self._caller.head(_called(plan)), *self._rest(plan, epoch))
 
+    def write_many_call(self, plans: Sequence[Plan], epoch: int) -> Words:
+        """Return the call that does several in one step; `answers_in` finds the answers in its reply."""
+        # Each key once: they say where the call is to go, and who is not let at them.
+        keys = dict.fromkeys(key for plan in plans for key in plan.keys)
+        marks = dict.fromkeys(mark for plan in plans for mark in plan.marks)
+        named = list(map(to_bytes, keys))
+        members = named if len(marks) == len(keys) and marks.keys() == keys.keys() else list(map(to_bytes, marks))
+        call: list[str | bytes | int] = [*self._text_head(_WRITE_MANY), 3 + len(named), *self._keys[:3], *named]
+        call += (epoch, len(members), *members)
+        resp = self.resp
+        for plan in plans:
+            call += (resp if plan.is_native else 2, len(plan.args), *plan.args)
+        return call
+
     def load(self) -> None:
         """Give the server the functions, where it lacks them."""
         self._caller.call(_FENCE, 2, *self._keys[:2])
 
     def is_refused_by_fence(self, exc: ResponseError) -> bool:
         """Whether an answer says that the fence moved, or that the functions are missing: nothing was done."""
-        return is_unknown(exc) or str(exc).startswith(OF_FENCE)
+        return is_unknown(exc) or is_without_functions(exc) or str(exc).startswith(OF_FENCE)
 
     def transact(self, connection: Any, plans: Sequence[Plan], commands: Sequence[Words]) -> list[Any]:
         """Run commands in one transaction with their marks; return their answers, errors among them.
@@ -200,6 +217,14 @@ def answer_in(reply: Any, plan: Plan) -> Any:
     if not isinstance(reply, list):
         told = "a write of a mapped key in a MULTI that was sent by hand: use pipeline(), which knows how to answer"
         raise ResponseError(told)
-    answer = reply[2] if len(reply) > 2 else None
+    return _own(reply[2] if len(reply) > 2 else None, plan)
+
+
+def answers_in(reply: Any, plans: Sequence[Plan]) -> list[Any]:
+    """Return the commands' own answers, errors among them, in what the function for several answers."""
+    return [_own(each[0] if each else None, plan) for each, plan in zip(reply[2:], plans, strict=True)]
+
+
+def _own(answer: Any, plan: Plan) -> Any:
     # Doubles do not hold every integer, so the function gives those of counters as text.
-    return int(answer) if plan.name in _COUNTERS and isinstance(answer, bytes) else answer
+    return int(answer) if isinstance(answer, bytes) and plan.name in _COUNTERS else answer

@@ -9,11 +9,13 @@ from inspect import isawaitable
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
+from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 from redis.exceptions import (
     ConnectionError,  # noqa: A004 - the driver's own
+    OutOfMemoryError,
     ResponseError,
     TimeoutError,  # noqa: A004 - the driver's own
     WatchError,
@@ -31,8 +33,8 @@ from kvmigrate.errors import (
 from kvmigrate.model import Fence
 from kvmigrate.stores.client_base_async import AsyncCommands
 from kvmigrate.stores.client_errors import is_of_scripts, lost, raise_as_client
-from kvmigrate.stores.client_plan import DeclinedError, Plan
-from kvmigrate.stores.redis_client_calls_async import LISTING, Aborted, AsyncClientCalls, answer_in
+from kvmigrate.stores.client_plan import DeclinedError, Plan, runs_of
+from kvmigrate.stores.redis_client_calls_async import LISTING, Aborted, AsyncClientCalls, Words, answer_in, answers_in
 
 C = TypeVar("C")
 
@@ -325,24 +327,50 @@ class AsyncMappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
 
     async def _at_once(self, stack: list[Any], plans: Sequence[Plan | None], epoch: int) -> list[Any]:
         """Send all, and read all answers; those of the fence are among them."""
-        link, sent = self._kvmigrate, []
-        for plan, (args, _) in zip(plans, stack, strict=True):
-            sent.append(args if plan is None or plan.is_read else link.calls.write_call(plan, epoch))
+        calls = self._kvmigrate.calls
         if self.connection is None:
             self.connection = await self.connection_pool.get_connection()
         connection: Any = self.connection
+        runs, packed = list(runs_of(plans)), []
+        for start, end, writes in runs:
+            if not writes:
+                packed += connection.pack_commands([args for args, _ in stack[start:end]])
+            elif len(writes) == 1:
+                packed.append(_packed(calls.write_call(writes[0], epoch)))
+            else:
+                packed.append(_packed(calls.write_many_call(writes, epoch)))
         answers: list[Any] = []
         is_done = False
         try:
-            await connection.send_packed_command(connection.pack_commands(sent))
-            for plan, (args, options) in zip(plans, stack, strict=True):
-                answers.append(await self._answer(connection, plan, args, options))
+            await connection.send_packed_command(packed)
+            for start, end, writes in runs:
+                if len(writes) > 1:
+                    answers += await self._answers(connection, writes, stack[start:end])
+                    continue
+                for plan, (args, options) in zip(plans[start:end], stack[start:end], strict=True):
+                    answers.append(await self._answer(connection, plan, args, options))
             is_done = True
         except (ConnectionError, TimeoutError, OSError) as exc:
             raise lost(exc) from exc
         finally:
             if not is_done:
                 await connection.disconnect()
+        return answers
+
+    async def _answers(self, connection: Any, writes: Sequence[Plan], stack: Sequence[Any]) -> list[Any]:
+        """Read the answers of several writes that are one call."""
+        link = self._kvmigrate
+        try:
+            reply = await connection.read_response(disable_decoding=True)
+        except ResponseError as exc:
+            if _is_refused(link, exc):
+                return [exc] * len(writes)
+            # It says of all of them that something went wrong, and not where.
+            raise lost(exc) from exc
+        answers = []
+        for raw, (args, options) in zip(answers_in(reply, writes), stack, strict=True):
+            is_wrong = isinstance(raw, Exception)
+            answers.append(raw if is_wrong else await link.finished(raw, args, options))
         return answers
 
     async def _answer(self, connection: Any, plan: Plan | None, args: Sequence[Any], options: dict[str, Any]) -> Any:
@@ -407,8 +435,15 @@ def _below(mixin: Any, kind: Any) -> Any:
 
 
 def _is_refused(link: AsyncLink, answer: Any) -> bool:
-    is_error = isinstance(answer, ResponseError)
-    return is_error and (link.calls.is_refused_by_fence(answer) or is_of_scripts(answer))
+    if not isinstance(answer, ResponseError):
+        return False
+    is_nothing_done = link.calls.is_refused_by_fence(answer) or is_of_scripts(answer)
+    return is_nothing_done or isinstance(answer, OutOfMemoryError)
+
+
+def _packed(words: Words) -> bytes:
+    # Its stub means a tuple of any length.
+    return pack_command(tuple(words))  # type: ignore[arg-type, no-any-return]
 
 
 def _without_never(options: dict[str, Any]) -> dict[str, Any]:

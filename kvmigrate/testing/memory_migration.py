@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from time import monotonic
@@ -23,11 +25,15 @@ from kvmigrate.reads.reads import Reads
 from kvmigrate.reads.reads_async import AsyncReads
 from kvmigrate.reads.router import Router
 from kvmigrate.stores.fence_base import Swap
+from kvmigrate.testing.divergence import DivergenceError, held
 from kvmigrate.testing.memory_store import SHARD, MemoryStore
 from kvmigrate.testing.memory_tables import MemoryTables
 from kvmigrate.testing.memory_writer import MemoryLiveWriter, MemoryRowQuery, MemoryWriter
 from kvmigrate.testing.memory_writer_async import AsyncMemoryLiveWriter, AsyncMemoryRowQuery, AsyncMemoryWriter
+from kvmigrate.testing.strict_reads import StrictReads
+from kvmigrate.testing.strict_reads_async import AsyncStrictReads
 from kvmigrate.transform.declaration.mapping_file import load_mapping
+from kvmigrate.transform.keys.route import RouteKind
 from kvmigrate.transform.lens import compile_mapping
 
 
@@ -42,8 +48,23 @@ class MemoryMigration:
         tables: The tables; likewise.
     """
 
-    def __init__(self, mapping: str | Path, stage: Stage = Stage.DUALWRITE, patience: Patience | None = None) -> None:
-        """Read the mapping (a file, or its text) and begin in *stage*. Raises `MappingError`."""
+    def __init__(
+        self,
+        mapping: str | Path,
+        stage: Stage = Stage.DUALWRITE,
+        patience: Patience | None = None,
+        *,
+        raise_on_divergence: bool = False,
+    ) -> None:
+        """Read the mapping (a file, or its text) and begin in *stage*.
+
+        With *raise_on_divergence* each read of an endpoint asks both sides, and raises `DivergenceError` where they
+        differ, or where the side of the tables fails; `check` asks for all items.
+
+        Raises:
+            MappingError: the mapping is wrong.
+        """
+        self._is_strict = raise_on_divergence
         self.lens = compile_mapping(load_mapping(mapping))
         self.memory, self.tables = MemoryStore(), MemoryTables(self.lens)
         self._patience = patience
@@ -67,16 +88,17 @@ class MemoryMigration:
     def reads(self) -> Reads:
         """As `Migration.reads`; its flags are set with `flag`."""
         router = self._router()
-        tables, store = MemoryLiveWriter(self.tables), self.store
-        return Reads(router, tables, MemoryRowQuery(), store.last_write, reached=store.has_reached_tables)
+        kind, store = StrictReads if self._is_strict else Reads, self.store
+        tables = MemoryLiveWriter(self.tables)
+        return kind(router, tables, MemoryRowQuery(), store.last_write, reached=store.has_reached_tables)
 
     @cached_property
     def async_reads(self) -> AsyncReads:
         """As `AsyncMigration.reads`."""
         router = self._router()
         tables, rows = AsyncMemoryLiveWriter(self.tables), AsyncMemoryRowQuery()
-        store = self.async_store
-        return AsyncReads(router, tables, rows, store.last_write, reached=store.has_reached_tables)
+        kind, store = AsyncStrictReads if self._is_strict else AsyncReads, self.async_store
+        return kind(router, tables, rows, store.last_write, reached=store.has_reached_tables)
 
     def close(self) -> None:
         """End what runs beside the program under test. Safe to call twice."""
@@ -143,6 +165,21 @@ class MemoryMigration:
                 self.tables.paid([(key, version)])
         return stuck
 
+    def check(self) -> None:
+        """Settle, then compare every item of the mapping on both sides; in stage complete there is one side only.
+
+        Raises:
+            DivergenceError: some differ, or the tables refuse them; it names the first five.
+        """
+        if self.stage is Stage.COMPLETE:
+            return
+        self.settle()
+        keys = {*self._stored(), *self.tables.keys(after="", limit=sys.maxsize)}
+        differing = sorted(key for key in keys if held(self.memory.get(key)) != held(self.tables.get([key], 1.0)[0]))
+        if differing:
+            told = ", ".join(map(repr, differing[:5]))
+            raise DivergenceError(f"of {len(keys)} items {len(differing)} differ between store and tables: {told}")
+
     def connect(self) -> Connections:
         """Return what a `Store` works with."""
         return Connections(MemoryWriter(self.memory), MemoryLiveWriter(self.tables), self._companion())
@@ -150,6 +187,13 @@ class MemoryMigration:
     def connect_async(self) -> AsyncConnections:
         """Return what an `AsyncStore` works with."""
         return AsyncConnections(AsyncMemoryWriter(self.memory), AsyncMemoryLiveWriter(self.tables), self._companion())
+
+    def _stored(self) -> Iterator[str]:
+        """Yield the addresses of items that the store holds."""
+        for key in self.memory.items.keys():  # noqa: SIM118 - no mapping
+            for address in self.memory.field_page(key) if self.lens.explodes(key) else [key]:
+                if self.lens.route(address).kind is RouteKind.ENTITY:
+                    yield address
 
     def _router(self) -> Router:
         router = Router(self.lens.mapping.name, lambda _: [])

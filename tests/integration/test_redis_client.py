@@ -170,7 +170,8 @@ def test_a_seal_is_waited_for(world: RealWorld, client: Any) -> None:
     seal(world, Authority.STORE, 8)
     assert 5 == client.eval("return redis.call('INCR', KEYS[1])", 1, "client:1")
     seal(world, Authority.STORE, 9)
-    assert [6, 3] == client.pipeline(transaction=False).incr("client:1").incr("other").execute()
+    pipe = client.pipeline(transaction=False).incr("client:1").incr("client:1").incr("other").incr("client:1")
+    assert [6, 7, 3, 8] == pipe.execute()
 
 
 def test_a_seal_that_stays_is_told(world: RealWorld, migration: Migration, client: Any) -> None:
@@ -266,6 +267,7 @@ def test_a_lost_answer_is_told_and_not_sent_again(
 LOST: list[tuple[Act, bytes]] = [
     (lambda c: c.incr("client:1"), b"INCR"),
     (lambda c: c.pipeline(transaction=False).incr("client:1").execute(), b"INCR"),
+    (lambda c: c.pipeline(transaction=False).set("client:2", 0).incr("client:1").execute(), b"INCR"),
     (lambda c: c.pipeline().incr("client:1").execute(), b"EXEC"),
     (lambda c: c.eval("return redis.call('INCR', KEYS[1])", 1, "client:1"), b"EXEC"),
 ]
@@ -387,9 +389,14 @@ def test_a_pipeline_does_no_command_twice(world: RealWorld, plain: Any, migratio
     url = urlsplit(world.settings.source)
     with redis.Redis.from_url(urlunsplit(url._replace(netloc=f"app:x@{url.hostname}:{url.port}"))) as own:
         client = migration.redis(own)
-        client.set("client:2", 1)
-        pipe = client.pipeline(transaction=False).append("client:1", "x").incr("client:2").get("client:2")
-        refused, *done = pipe.execute(raise_on_error=False)
+        pipe = (
+            client.pipeline(transaction=False)
+            .set("client:2", 1)
+            .append("client:1", "x")
+            .incr("client:2")
+            .get("client:2")
+        )
+        _, refused, *done = pipe.execute(raise_on_error=False)
     plain.acl_deluser("app")
 
     assert isinstance(refused, redis.exceptions.NoPermissionError)
@@ -409,13 +416,15 @@ def test_a_server_without_memory_takes_what_frees_some(
             plain.config_set("maxmemory", 1)
             try:
                 found = outcomes(client, [lambda c: c.expire("client:1", 100), lambda c: c.lpop("client:2")])
-                found += client.pipeline(transaction=False).delete("client:1", "client:2").execute()
+                pipe = client.pipeline(transaction=False).set("client:1", 2).delete("client:1", "client:2")
+                *refused, gone = pipe.execute(raise_on_error=False)
+                found += [gone, *map(type, refused)]
                 with pytest.raises(redis.exceptions.OutOfMemoryError):
                     client.set("client:1", 1)
             finally:
                 plain.config_set("maxmemory", 0)
 
-        assert [True, b"a", 2] == found
+        assert [True, b"a", 2, redis.exceptions.OutOfMemoryError] == found
         assert ["client:1", "client:2"] == marked(world)
 
 
@@ -444,6 +453,29 @@ def test_older_servers_reply_as_ever(redis6_url: str, database: str, tmp_path: P
         assert ["client:1", "client:2", "client:3", "client:4"] == marked(world)
 
 
+@pytest.mark.parametrize("fixture", ["redis_url", "redis6_url"])
+def test_a_pipeline_may_be_the_first_that_meets_a_server_without_functions(
+    fixture: str, request: pytest.FixtureRequest, database: str, tmp_path: Path
+) -> None:
+    """Whose user must not call them, or which has none: it goes by scripts, each command once."""
+    url = request.getfixturevalue(fixture)
+    with closing(RealWorld(MAPPING, tmp_path, url, database)) as world, redis.Redis.from_url(url) as plain:
+        plain.acl_setuser(
+            "app", enabled=True, nopass=True, keys="*", categories=["+@all"], commands=["-fcall"] * (fixture[5] == "_")
+        )
+        parts = urlsplit(url)
+        with (
+            redis.Redis.from_url(urlunsplit(parts._replace(netloc=f"app:x@{parts.hostname}:{parts.port}"))) as own,
+            Migration.open(world.settings) as migration,
+        ):
+            client: Any = migration.redis(own)
+            for number in (1, 3):
+                pipe = client.pipeline(transaction=False).incr("client:1").incr("client:1").get("client:1")
+                assert [number, number + 1, str(number + 1).encode()] == pipe.execute()
+        plain.acl_deluser("app")
+        assert ["client:1"] == marked(world)
+
+
 def test_a_fence_of_a_later_protocol_is_told(plain: Any, client: Any) -> None:
     """With what to do about it, whatever way the command goes."""
     client.set("client:1", 1)
@@ -469,6 +501,17 @@ def test_pipelines_of_modules_are_fenced(world: RealWorld, client: Any) -> None:
         assert pipe.execute() in ([True], [b"OK"])
 
     assert ["client:0", "client:1", "client:2"] == marked(world)
+
+
+def test_texts_go_as_those_of_the_bare_client(world: RealWorld, migration: Migration, plain: Any) -> None:
+    """As UTF-8, whatever encoding the client has: the driver packs so."""
+    with redis.Redis.from_url(world.settings.source, encoding="utf-16") as own:
+        client: Any = migration.redis(own)
+        for one, number in ((own, 1), (client, 2)):
+            one.set(f"client:\u00fc{number}", "\u00fc")
+            one.pipeline().append(f"client:\u00fc{number}", "x").execute()
+    assert ["client:\u00fc2"] == marked(world)
+    assert "\u00fcx".encode() == plain.get("client:\u00fc1") == plain.get("client:\u00fc2")
 
 
 def test_a_cache_of_the_client_sees_its_writes(

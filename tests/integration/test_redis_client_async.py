@@ -138,3 +138,23 @@ def test_every_reply_is_the_bare_clients(
 
     asyncio.run(run())
     world.close()
+
+
+def test_texts_go_as_those_of_the_bare_client(redis_url: str, database: str, tmp_path: Path) -> None:
+    """In the client's encoding, so that keys beyond ASCII are none of the mapping."""
+    world = RealWorld(MAPPING, tmp_path, redis_url, database)
+
+    async def run() -> None:
+        async with (
+            AsyncMigration.open(world.settings) as migration,
+            redis.asyncio.Redis.from_url(redis_url, encoding="latin-1") as plain,
+        ):
+            client = migration.redis(plain)
+            assert await client.set("client:\u00fc", "\u00fc")
+            assert await client.set("client:2", "\u00fc")
+            assert b"\xfc" == await plain.get(b"client:\xfc") == await client.get("client:2")
+
+    asyncio.run(run())
+    [shard] = world.fenced.shards()
+    assert ["client:2"] == [mark.key for mark in world.fenced.marked(shard, limit=9)]
+    world.close()

@@ -14,6 +14,7 @@ from kvmigrate.dualwrite.redis_commands import COMMANDS, Form, Kind, fields_chan
 from kvmigrate.errors import CommandRefusedError
 from kvmigrate.model import Stage
 from kvmigrate.stores.client_encoder import ClientEncoder
+from kvmigrate.stores.client_plan import runs_of
 from kvmigrate.testing import MemoryMigration
 
 MAPPING = """
@@ -176,6 +177,25 @@ def test_what_cannot_be_marked_is_refused(commands: Commands, args: tuple[Any, .
     with pytest.raises(CommandRefusedError, match=args[0]) as caught:
         commands.plan(args, UTF8)
     assert args[0] == caught.value.command
+
+
+@pytest.mark.parametrize(
+    ("kinds", "runs"),
+    [
+        ("", []),
+        ("w", [(0, 1, 1)]),
+        ("wwrwonw", [(0, 2, 2), (2, 3, 0), (3, 4, 1), (4, 6, 0), (6, 7, 1)]),
+        ("oorr", [(0, 4, 0)]),
+        ("w" * 120, [(0, 50, 50), (50, 100, 50), (100, 120, 20)]),
+        ("o" * 120, [(0, 120, 0)]),
+    ],
+)
+def test_a_pipeline_is_divided_into_runs(commands: Commands, kinds: str, runs: list[tuple[int, int, int]]) -> None:
+    """Writes of mapped keys that follow each other go together, up to a number; the order stays."""
+    of = {"w": ("SET", "client:1", "v"), "r": ("GET", "client:1"), "o": ("SET", "other", "v"), "n": ("PING",)}
+    plans = [commands.plan(of[kind], UTF8, is_piped=True) for kind in kinds]
+
+    assert runs == [(start, end, len(writes)) for start, end, writes in runs_of(plans)]
 
 
 def test_only_what_will_not_work_is_counted() -> None:
