@@ -48,6 +48,12 @@ class GrowingPause:
         if self._is_trying:
             self.begin(now)
 
+    def succeeded(self) -> bool:
+        """Note that the try went well; return whether it is left alone no longer. What was under way says nothing."""
+        if self._is_trying:
+            self.end()
+        return self.until is None
+
     def end(self) -> None:
         """Leave it alone no longer."""
         self.until, self._rounds, self._is_trying = None, 0, False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple, Self
@@ -231,7 +233,7 @@ class Stages:
         if self._opened is None:
             self._opened = open_sides(self._opener, self._stack, replicas=self._replicas)
             evidence = self._stack.enter_context(Evidence(self._target, self._lens.mapping.name))
-            self._opened.measured = LastMeasured(evidence, self._lens.mapping.fingerprint)
+            self._opened.measured = LastMeasured(evidence, self._lens)
             self._opened.wish = self._wish
         return self._opened
 
@@ -250,22 +252,33 @@ class Stages:
             target.ensure_tables()
 
 
-class LastMeasured:
-    """Reads the last measurement. Where that cannot be read there is none, and the gate says so if one is asked for."""
+MOST_DOUBTFUL = 1_000
+"""Divergent keys that are told apart by their entity, at most."""
 
-    def __init__(self, evidence: Evidence, fingerprint: str) -> None:
-        self._evidence, self._fingerprint = evidence, fingerprint
+
+class LastMeasured:
+    """Reads the last measurement, and what is known to diverge. Raises `TargetError`: what is not read is not green."""
+
+    def __init__(self, evidence: Evidence, lens: Lens) -> None:
+        self._evidence, self._lens, self._fingerprint = evidence, lens, lens.mapping.fingerprint
 
     def __call__(self, control: Control) -> Measurement | None:
         """Return it, as it stands at this control row."""
         try:
             found = self._evidence.latest()
             verified = self._evidence.verified(mapping=self._fingerprint)
-        except TargetError as exc:
+            doubtful = self._evidence.unmended(MOST_DOUBTFUL)
+        except SchemaError as exc:
+            # A control schema that keeps no evidence yet.
             _log.warning("the evidence was not read", why=str(exc))
             return None
+        known = Counter(self._entity(key) for key in doubtful)
         if found is None:
-            return None
+            left = len(doubtful)
+            never = Measurement(
+                "sample", 0, 0, 0, 0.0, 100.0, 100.0, math.inf, is_current=False, unmended=left, known=known
+            )
+            return never if left else None
         is_current = (found.epoch, found.mapping) == (control.epoch, self._fingerprint)
         facts = found.facts
         counts = facts["n"], facts["population"], facts["divergent"]
@@ -273,7 +286,11 @@ class LastMeasured:
         by_entity = None
         if verified is not None and "entities" in verified:
             by_entity = {name: Verified(**each) for name, each in verified["entities"].items()}
-        return Measurement(found.kind, *counts, *shares, found.age_s, is_current, found.unmended, by_entity)
+        return Measurement(found.kind, *counts, *shares, found.age_s, is_current, found.unmended, by_entity, known)
+
+    def _entity(self, key: str) -> str:
+        entity = self._lens.route(key).entity
+        return entity.name if entity is not None else ""
 
 
 class WatchStep:

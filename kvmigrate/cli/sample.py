@@ -25,10 +25,12 @@ from kvmigrate.cli.options import (
     settings_of,
 )
 from kvmigrate.cli.signals import ended_by_signals
-from kvmigrate.errors import ConfigError
+from kvmigrate.errors import ConfigError, TargetError
 from kvmigrate.intent import EVERY
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kvmigrate.cli.sample_lines import SampleLines
     from kvmigrate.consistency.rounds import Ways
     from kvmigrate.consistency.sample_report import Sampled
@@ -135,23 +137,28 @@ def sample(
         )
     settings = settings_of(mapping=mapping, source=source, target=target, config=config)
     wanted = Wanted(size or (SIZE if until is None else MOST), until, rate)
+    unmended = 0
     with Migration.open(settings) as migration:
         with call.progress() as progress:
             if for_:
                 ways = Ways(size or ROUND_KEYS, rate or RATE, seconds)
                 with Steering(settings, migration.mapping.name, who_asks()) as desk:
-                    roll_back = partial(_roll_back, desk)
+                    roll_back = partial(_roll_back, desk, settings.state)
                     alarm = None if rollback_above is None else Alarm(rollback_above, roll_back)
                     lines = SampleLines(migration.mapping.name, alarm)
                     done = _go_on(migration, ways, confidence, entity, lines, address)
+                    unmended = lines.unmended
             else:
                 done = migration.sample(
                     wanted, seed=seed, confidence=confidence, entity=entity, show_values=show_values, progress=progress
                 )
         fields = done.report.to_json()
         is_short = until is not None and fields["upper_pct"] > until
-        code = DIVERGENT if fields["divergent"] else INCONCLUSIVE if is_short or not fields["n"] else 0
+        is_divergent = fields["divergent"] or unmended
+        code = DIVERGENT if is_divergent else INCONCLUSIVE if is_short or not fields["n"] else 0
         warnings = [UNFINISHED] if done.unfinished else []
+        if unmended > fields["divergent"]:
+            warnings.append(f"keys found divergent, in this round or before, and not mended: {unmended}")
         if done.unkept:
             warnings.append(f"the gate will not know of this sample: {done.unkept}")
         commands = ["backfill"] if done.unfinished else ["verify"] if code else []
@@ -165,8 +172,11 @@ def sample(
     call.finish(envelope, describe_sample(envelope), exit_code=code)
 
 
-def _roll_back(desk: Steering, why: str) -> None:
-    desk.roll_back(EVERY, why=why)
+def _roll_back(desk: Steering, state: Path | None, why: str) -> None:
+    done = desk.roll_back(EVERY, why=why)
+    # The folder of this machine tells no process of another one.
+    if not any(each.done for each in done if each.name not in {"the state folder", str(state)}):
+        raise TargetError("neither the store nor the target has the rollback", hint="it is tried again")
 
 
 def _go_on(

@@ -43,11 +43,16 @@ class Alarm:
 
 
 class SampleLines:
-    """Prints how a sampler stands: when a key was found, when it waits, else now and then."""
+    """Prints how a sampler stands: when a key was found, when it waits, else now and then.
+
+    Attributes:
+        unmended: Keys found divergent, in whatever round, that nothing has mended since.
+    """
 
     def __init__(self, scope: str, alarm: Alarm | None = None) -> None:
         self._metrics, self._alarm = SampleMetrics(scope), alarm
         self._state: tuple[object, ...] = ()
+        self.unmended = 0
         self._printed_at = time.monotonic()
 
     def answer(self, path: str) -> Answer:
@@ -58,6 +63,7 @@ class SampleLines:
     def __call__(self, report: SampleReport, rounds: Rounds) -> None:
         """Say how it stands, if that is worth a line."""
         self._metrics.note(report, rounds)
+        self.unmended = rounds.unmended
         if self._alarm is not None:
             self._alarm(report)
         total = report.total

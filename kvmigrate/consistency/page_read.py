@@ -7,7 +7,7 @@ from itertools import compress
 from typing import NamedTuple
 
 from kvmigrate.consistency.plan import EntityPlan, PlanCache
-from kvmigrate.consistency.quick import Candidates, SpelledRows, candidates_of, finders
+from kvmigrate.consistency.quick import Candidates, SpelledRows, agreeing, candidates_of, finders
 from kvmigrate.consistency.quick_plan import QuickEntity, quick_entity
 from kvmigrate.consistency.rebuild import Rows
 from kvmigrate.consistency.routing import Destination, Router
@@ -91,18 +91,7 @@ class TableSide:
     def read(self, page: Page, after: str, through: str, page_keys: int) -> PageRead:
         """Read what the tables tell of the items of *page*, all that the store holds behind *after* up to *through*."""
         outside = {"vanished": len(page.vanished), "unmatched": len(page.unreadable)}
-        groups: dict[int, _Group] = {}
-        for item in page.items:
-            destination, entity, captured = self.router.route(item.key)
-            if destination in OUTSIDE:
-                name = OUTSIDE[destination]
-                outside[name] = outside.get(name, 0) + 1
-            elif self.only is None or entity is self.only:
-                group = groups.get(entity.id if entity else 0)
-                if group is None:
-                    group = groups[entity.id if entity else 0] = _Group(self.plans(entity) if entity else None, [], [])
-                group.items.append(item)
-                group.captured.append(captured)
+        groups = self._groups(page.items, outside)
         if not through:
             return PageRead("", 0, outside)
         with self.reader.snapshot():
@@ -114,12 +103,29 @@ class TableSide:
             sides = self.sides({each.item.key: each.plan for each in long})
         return PageRead(through, len(page.items), outside, unheld, quick, long, sides)
 
-    def sides(self, planned: Mapping[str, EntityPlan | None]) -> Sides:
-        """Return everything that the tables tell of these keys. Call it inside a snapshot."""
+    def sides(
+        self, planned: Mapping[str, EntityPlan | None], entries: Mapping[str, LedgerEntry] | None = None
+    ) -> Sides:
+        """Return everything that the tables tell of these keys, with *entries* if known. Call it inside a snapshot."""
         if not planned:
             return Sides({}, {}, {})
-        entries = self.reader.ledger(list(planned))
+        if entries is None:
+            entries = self.reader.ledger(list(planned))
         return Sides(entries, self.rows(planned.items()), self._awaited(entries))
+
+    def quickly_equal(self, items: Iterable[Item], entries: Mapping[str, LedgerEntry]) -> set[str]:
+        """Return the keys of those *items* whose rows certainly tell the same. Call it inside a snapshot."""
+        plain = {
+            key: entry.entity
+            for key, entry in entries.items()
+            if entry.status == LedgerStatus.OK and not entry.deleted and not entry.waits
+        }
+        quick, _ = self._sorted_out(self._groups(items, {}).values(), plain)
+        return {
+            item.key
+            for read in quick
+            for item in compress(read.candidates.items, agreeing(read.quick, read.candidates, read.rows))
+        }
 
     def plan_of(self, key: str, entry: LedgerEntry | None) -> EntityPlan | None:
         """Return the plan for *key*; where its pattern tells none, that of the entity in the ledger."""
@@ -147,6 +153,22 @@ class TableSide:
     def pause_quick(self, entity: Entity) -> None:
         """Send the items of some pages the long way at once, since the quick one helps few of them."""
         self._pauses[entity.id] = _PAUSE_PAGES
+
+    def _groups(self, items: Iterable[Item], outside: dict[str, int]) -> dict[int, _Group]:
+        """Return the items that are compared, by their entity; count the others in *outside*."""
+        groups: dict[int, _Group] = {}
+        for item in items:
+            destination, entity, captured = self.router.route(item.key)
+            if destination in OUTSIDE:
+                name = OUTSIDE[destination]
+                outside[name] = outside.get(name, 0) + 1
+            elif self.only is None or entity is self.only:
+                group = groups.get(entity.id if entity else 0)
+                if group is None:
+                    group = groups[entity.id if entity else 0] = _Group(self.plans(entity) if entity else None, [], [])
+                group.items.append(item)
+                group.captured.append(captured)
+        return groups
 
     def _marks(self, after: str, through: str, page_keys: int) -> Sequence[tuple[str, int, bool]]:
         marks: list[tuple[str, int, bool]] = []

@@ -183,14 +183,15 @@ class Rounds:
         while keys and not self._is_over():
             size = self._budget.keys
             batch, keys = keys[:size], keys[size:]
-            begun_at = time.monotonic()
+            begun_at, paused_s = time.monotonic(), sampler.paused_s
             sampler.compare(batch)
-            took_s = time.monotonic() - begun_at
+            took_s, paused_s = time.monotonic() - begun_at, sampler.paused_s - paused_s
             self.compared, self.waits, through = self.compared + len(batch), "", place_of(batch[-1], report.seed)
             if time.monotonic() - self._kept_at >= KEEP_S:
                 self._keep(report, through, left=len(keys))
             self._tell(report, self)
-            self._sleep(self._budget.pause_s(len(batch), took_s))
+            # What waited for a change under way says nothing of how busy the servers are.
+            self._sleep(self._budget.pause_s(len(batch), took_s - paused_s) - paused_s)
         if not keys:
             self._last, self.ended = report, self.ended + 1
         # Where no round ended before, a time that was set beforehand is an end, too; to be stopped is none.

@@ -152,6 +152,11 @@ class Sampler:
         bounds = self._report.bounds(self._report.total)
         return bounds.upper <= limit or bounds.lower > limit
 
+    @property
+    def paused_s(self) -> float:
+        """Seconds that it waited for what changes."""
+        return self._second.paused_s
+
     # Every name, once by each side
 
     def draw(self, size: int) -> list[str]:
@@ -200,8 +205,9 @@ class Sampler:
         self._compared += len(keys)
 
     def equal_again(self, keys: Sequence[str]) -> list[str]:
-        """Return those of *keys* that agree now; they are no part of the sample."""
-        return [each.key for each in self._looked_at(keys) if each.verdict.counted in {*EQUAL, OUTSIDE}]
+        """Return those of *keys* that agree now; they are no part of the sample. Of other entities nothing is said."""
+        mine = keys if self._tables.only is None else [key for key in keys if self._wants(key)]
+        return [each.key for each in self._looked_at(mine) if each.verdict.counted in {*EQUAL, OUTSIDE}]
 
     def _looked_at(self, keys: Sequence[str]) -> Iterator[Settled]:
         glimpses = self._second.sight.look(keys)

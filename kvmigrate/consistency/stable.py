@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
-from kvmigrate.consistency.judge import PENDING, Judge, Verdict
+from kvmigrate.consistency.judge import MATCHED, PENDING, Judge, Verdict
 from kvmigrate.consistency.page_read import TableSide
 from kvmigrate.consistency.plan import EntityPlan
 from kvmigrate.consistency.sight import Sight
@@ -67,7 +67,11 @@ class Settled(NamedTuple):
 
 
 class SecondLook:
-    """Looks again at keys until what is seen of each is stable."""
+    """Looks again at keys until what is seen of each is stable.
+
+    Attributes:
+        paused_s: Seconds that all looks together waited.
+    """
 
     def __init__(
         self, sight: Sight, tables: TableSide, judge: Judge, wants: Callable[[str], bool], *, settle_s: float
@@ -86,6 +90,7 @@ class SecondLook:
             settle_s: Pause before the first look, in seconds; each later one is twice as long.
         """
         self.sight, self.tables, self.judge, self.wants, self.settle_s = sight, tables, judge, wants, settle_s
+        self.paused_s = 0.0
 
     def settle(
         self,
@@ -103,6 +108,7 @@ class SecondLook:
             if not left:
                 return
             time.sleep(pause_s)
+            self.paused_s += pause_s
             pause_s *= 2
             moving: list[Suspect] = []
             with store_lock or nullcontext():
@@ -131,11 +137,14 @@ class SecondLook:
         with self.tables.reader.snapshot():
             entries = self.tables.reader.ledger(keys)
             planned = {key: self.tables.plan_of(key, entries.get(key)) for key in keys}
-            sides = self.tables.sides(planned)
+            equal = self.tables.quickly_equal((item for _, item in items if item is not None), entries)
+            sides = self.tables.sides({key: plan for key, plan in planned.items() if key not in equal}, entries)
         found = []
         for key, item in items:
-            plan, entry, rows = planned[key], sides.entries.get(key), sides.rows.get(key, {})
-            if item is not None:
+            plan, entry, rows = planned[key], entries.get(key), sides.rows.get(key, {})
+            if key in equal:
+                verdict = Verdict(MATCHED)
+            elif item is not None:
                 verdict = self.judge.item(plan, item, entry, rows, sides.awaited.get(key, ()))
             else:
                 verdict = self.judge.gone(plan, key, entry, rows)

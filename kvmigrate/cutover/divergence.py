@@ -35,6 +35,8 @@ class Measurement(NamedTuple):
 
         verified: What the last whole verification found, by entity, where that is of today, this epoch and mapping;
             ``None`` where there is none. An entity without items is absent.
+
+        known: Keys among *unmended* by their entity, where a sample named them.
     """
 
     kind: str
@@ -48,6 +50,7 @@ class Measurement(NamedTuple):
     is_current: bool = True
     unmended: int = 0
     verified: Mapping[str, Verified] | None = None
+    known: Mapping[str, int] = {}
 
     @property
     def is_usable(self) -> bool:
@@ -121,6 +124,9 @@ def shortcoming(found: Measurement | None, wish: Wish) -> tuple[str, str, int]:
 def intolerable(found: Measurement | None, wish: Wish) -> tuple[str, str, int]:
     """Return what is known against the entities of which nothing may diverge: a verdict's name, the reason, items."""
     names = ", ".join(wish.zero_tolerance)
+    known = sum(found.known.get(name, 0) for name in wish.zero_tolerance) if found else 0
+    if known:
+        return "fail", f"{known} items of {names} were found divergent: `kvmigrate repair`", known
     if found is None or found.verified is None:
         return "no_data", f"nothing compared every item of {names} within a day: `kvmigrate verify`", 0
     seen = [found.verified.get(name, Verified(0, 0)) for name in wish.zero_tolerance]

@@ -44,8 +44,8 @@ class Breaker:
         """Note that the other side answered."""
         if self._failures or self._pause.until is not None:
             with self._lock:
-                self._failures = 0
-                self._pause.end()
+                if self._pause.succeeded():
+                    self._failures = 0
 
     def failed(self, now: float) -> None:
         """Note that it did not."""

@@ -77,10 +77,15 @@ class OpenFeatureFlags:
         if self._provider is None:
             context = self._from("openfeature.evaluation_context", "EvaluationContext", "pip install openfeature-sdk")
             named = self._from(self._module, self._attribute, _EXAMPLE)
+            made: Any = None
             try:
                 made = named if hasattr(named, "resolve_object_details") and not isinstance(named, type) else named()
                 made.initialize(context())
             except Exception as exc:
+                if made is not None and made is not named:
+                    # The next look makes another one.
+                    with suppress(Exception):
+                        made.shutdown()
                 raise FlagsError(f"{self.name}: {type(exc).__name__}: {exc}", hint=_EXAMPLE) from exc
             self._provider = made
         return self._provider

@@ -68,8 +68,7 @@ class Demotion:
             with self._lock:
                 self._in_row = 0
                 self._failed = self._failed << 1 & _ALL
-                if self._pause.until is not None:
-                    self._pause.end()
+                if self._pause.until is not None and self._pause.succeeded():
                     self._failed = 0
                 self._settle()
 

@@ -104,9 +104,8 @@ def routed(state: EndpointState, kv: Callable[P, T]) -> Read[P, T]:
 
 def _may_try(state: EndpointState) -> bool:
     """Whether the tables are asked although they failed lately; the store answers where not, and that is counted."""
-    if not state.demotion.is_open or not state.plan.falls_back or forced.get() is not None:
-        return True
-    if state.demotion.lets(monotonic()):
+    # Asked first: whoever may read in any case can be the one that tries.
+    if state.demotion.lets(monotonic()) or not state.plan.falls_back or forced.get() is not None:
         return True
     state.counts.fell_back("breaker")
     return False

@@ -58,7 +58,7 @@ def _result(state: EndpointState, args: Arguments, kwargs: dict[str, Any]) -> st
             break
         before = kv
         time.sleep(PAUSES_S[number])
-    if difference(before, kv) is not None:
+    if (before is MISS) != (kv is MISS) or (kv is not MISS and not state.compare(before, kv)):
         return "moving"
     state.has_differed("." if tables is MISS else difference(kv, tables) or ".")
     return "different"
