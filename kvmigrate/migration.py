@@ -357,6 +357,8 @@ class Migration:
         with ExitStack() as stack:
             reader = stack.enter_context(PostgresRowReader.open(url, self.mapping, json_loads=loads_column))
             finished = reader.is_backfill_finished()
+            evidence = stack.enter_context(evidence_of(self.settings, self.mapping))
+            begun = evidence.try_begin()
             count = self._processes(processes) if limit_keys is None else 1
             sight = sight_of(self.settings, self.lens, stack)
             if count > 1:
@@ -376,8 +378,8 @@ class Migration:
                 )
             found.unfinished = not finished
             if found.complete and entity is None:
-                evidence = stack.enter_context(evidence_of(self.settings, self.mapping))
-                if unkept := evidence.try_add(VERIFY, found.evidence(), mapping=self.mapping.fingerprint):
+                facts = {**found.evidence(), **begun}
+                if unkept := evidence.try_add(VERIFY, facts, mapping=self.mapping.fingerprint):
                     _log.debug("the verification was not kept", why=unkept)
         return found
 

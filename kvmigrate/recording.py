@@ -22,7 +22,7 @@ from kvmigrate.report.migration import (
     trial_results,
 )
 from kvmigrate.report.write import check_folder, write_texts
-from kvmigrate.sampling import evidence_of
+from kvmigrate.sampling import MOST_DOUBTFUL, evidence_of
 from kvmigrate.target.read_row import PostgresReadRow
 from kvmigrate.target.recorded import read_recorded
 from kvmigrate.transform.lens import Lens
@@ -46,13 +46,13 @@ def recorded(settings: Settings, lens: Lens) -> dict[str, Any]:
     with closing(PostgresReadRow(url, scope, role="flags")) as row:
         counted = totals(row.counts())
     with evidence_of(settings, lens.mapping) as evidence:
-        last = evidence.latest()
+        last, named = evidence.latest(), evidence.unmended(MOST_DOUBTFUL)
     return {
         "stage": control.stage.value,
         "authority": control.authority.value,
         "epoch": control.epoch,
         "max_divergence_pct": settings.max_divergence_pct,
-        "unmended": last.unmended if last else 0,
+        "unmended": max(last.unmended if last else 0, len(named)),
         "runs": found.runs,
         "changes": found.changes,
         "measurements": found.measurements,

@@ -38,18 +38,21 @@ class EvidenceKeeper:
     def __init__(self, evidence: Evidence, fingerprint: str, entity: str | None) -> None:
         """Keep rounds of this version of the mapping; with *entity* of that one alone."""
         self._evidence, self._fingerprint, self._entity = evidence, fingerprint, entity
+        self._begin: Mapping[str, Any] = {}
 
     def begun(self) -> Begun | None:
-        """Return the round to go on with, if the last one did not end."""
+        """Return the round to go on with, if the last one did not end. A new one begins now."""
         found = self._evidence.begun_round(mapping=self._fingerprint, entity=self._entity)
         if found is None or not found[1]["left"]:
+            self._begin = self._evidence.begin()
             return None
         number, facts = found
+        self._begin = _begun_of(facts)
         return Begun(number, facts["seed"], int(facts["through"]), facts)
 
     def keep(self, known: int | None, facts: Mapping[str, Any], found: Mapping[str, Sequence[str]]) -> int:
         """Keep what is known of a round; of one entity the gate does not take it for a measurement."""
-        told = {**facts, "whole": self._entity is None, "entity": self._entity}
+        told = {**facts, **self._begin, "whole": self._entity is None, "entity": self._entity}
         return self._evidence.keep_round(known, told, found, mapping=self._fingerprint)
 
     def doubtful(self) -> Sequence[str]:
@@ -106,6 +109,7 @@ class Sampling:
 
     def once(self, wanted: Wanted, *, seed: int, show_values: bool, progress: Progress | None) -> Sampled:
         """Take one sample that *seed* draws, and keep what was found. See `run_sample`."""
+        begun = self._evidence.try_begin()
         report = run_sample(
             self._source,
             self._reader,
@@ -117,7 +121,7 @@ class Sampling:
             show_values=show_values,
             progress=progress,
         )
-        facts = {**report.evidence(), "whole": self._entity is None}
+        facts = {**report.evidence(), **begun, "whole": self._entity is None}
         unkept = self._evidence.try_add(SAMPLE, facts, mapping=self._mapping.fingerprint)
         return Sampled(report, unkept, self.unfinished)
 
@@ -175,23 +179,34 @@ class VerifyKeeper:
         """Keep verifications of this version of the mapping."""
         self._evidence, self._fingerprint = evidence, fingerprint
         self._number: int | None = None
+        self._begin: Mapping[str, Any] = {}
 
     def begun(self) -> VerifyReport:
-        """Return the report to go on with; an empty one where there is none."""
+        """Return the report to go on with; an empty one where there is none, and a verification begins now."""
         found = self._evidence.begun_verify(mapping=self._fingerprint)
         if found is None:
+            self._begin = self._evidence.begin()
             return VerifyReport()
         self._number, facts = found
+        self._begin = _begun_of(facts)
         return VerifyReport.from_json({**facts["report"], "complete": True})
 
     def keep(self, report: VerifyReport) -> None:
         """Keep what is known; the gate does not take it for a measurement."""
-        facts = {**report.evidence(), "whole": False, "report": report.to_json()}
-        self._number = self._evidence.keep_verify(self._number, facts, mapping=self._fingerprint)
+        self._keep({**report.evidence(), "whole": False, "report": report.to_json()})
 
     def finish(self, report: VerifyReport) -> None:
         """Keep the whole verification, in place of what was kept of it."""
-        self._number = self._evidence.keep_verify(self._number, report.evidence(), mapping=self._fingerprint)
+        self._keep(report.evidence())
+
+    def _keep(self, facts: Mapping[str, Any]) -> None:
+        # A repair before this moment may be of a key that was compared after it.
+        told = {**facts, **self._begin, "until_id": self._evidence.begin().get("begun_id")}
+        self._number = self._evidence.keep_verify(self._number, told, mapping=self._fingerprint)
+
+
+def _begun_of(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in facts.items() if name.startswith("begun_")}
 
 
 def verify_paced(

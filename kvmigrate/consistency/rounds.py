@@ -211,7 +211,8 @@ class Rounds:
 
     def _keep(self, report: SampleReport, through: int, *, left: int) -> None:
         found = {key: causes for key, causes in report.divergent_keys.items() if key not in self._told}
-        facts = {**report.evidence(), "left": left, "through": str(through)}
+        # The keys have evidence of their own, which ends with an item that is erased.
+        facts = {**report.evidence(), "keys": {}, "left": left, "through": str(through)}
         self._round = self._keeper.keep(self._round, facts, found)
         self._told |= found.keys()
         self._kept_at = time.monotonic()

@@ -21,10 +21,16 @@ KEEP_DAYS = 30
 
 _APPLICATION = "kvmigrate:verify"
 
+_BEGIN = """
+SELECT c.epoch, (SELECT coalesce(max(e.id), 0) FROM kvmigrate.evidence AS e WHERE e.scope = c.id), now()::text
+FROM kvmigrate.control AS c WHERE c.scope = %s
+"""
+
+# What was measured in another epoch says nothing of this one.
 _ADD = """
 INSERT INTO kvmigrate.evidence (scope, kind, epoch, authority, mapping, key, facts, keep_until)
 SELECT c.id, %(kind)s, c.epoch, c.authority, %(mapping)s, %(key)s, %(facts)s, now() + %(days)s * interval '1 day'
-FROM kvmigrate.control AS c WHERE c.scope = %(scope)s
+FROM kvmigrate.control AS c WHERE c.scope = %(scope)s AND c.epoch = coalesce(%(epoch)s::int, c.epoch)
 RETURNING id
 """
 
@@ -41,30 +47,36 @@ WHERE c.scope = %s AND e.scope = c.id AND e.keep_until < now()
 """
 
 # What was found since everything was found equal, and not mended since it was found. A sample names the keys; a
-# verification counts them.
+# verification counts them. It says nothing of what was found after it had begun. Of its keys those are mended that a
+# repair has made right since, and that no sample has found since: others may be none of them.
 _UNMENDED = sql.SQL("""
 WITH mine AS (
     SELECT e.* FROM kvmigrate.evidence AS e JOIN kvmigrate.control AS c ON c.id = e.scope WHERE c.scope = %(scope)s
 ), since AS (
-    SELECT coalesce(max(v.id), 0) AS id FROM mine AS v
+    SELECT coalesce(max(coalesce((v.facts ->> 'begun_id')::bigint, v.id)), 0) AS id FROM mine AS v
     WHERE v.kind = 'verify' AND (v.facts ->> 'divergent')::bigint = 0
         AND coalesce((v.facts ->> 'whole')::boolean, true)
 ), mended AS (
-    SELECT m.key, m.id FROM mine AS m
-    WHERE m.kind = 'repair' AND m.facts ->> 'outcome' IN ('repaired', 'equal')
+    SELECT m.key, max(m.id) AS id, max(m.id) FILTER (WHERE m.facts ->> 'outcome' = 'repaired') AS repaired_id
+    FROM mine AS m WHERE m.kind = 'repair' AND m.facts ->> 'outcome' IN ('repaired', 'equal') GROUP BY m.key
+), found AS (
+    SELECT f.key, max(f.id) AS id FROM mine AS f WHERE f.kind = 'found' GROUP BY f.key
 ), named AS (
-    SELECT f.key FROM mine AS f, since AS s WHERE f.kind = 'found' AND f.id > s.id GROUP BY f.key
-    HAVING NOT EXISTS (SELECT FROM mended AS m WHERE m.key = f.key AND m.id > max(f.id))
+    SELECT f.key FROM found AS f CROSS JOIN since AS s LEFT JOIN mended AS m ON m.key = f.key
+    WHERE f.id > s.id AND f.id > coalesce(m.id, 0)
 ), counted AS (
     SELECT (v.facts ->> 'divergent')::bigint - (
-        SELECT count(DISTINCT m.key) FROM mended AS m WHERE m.id > v.id
+        SELECT count(*) FROM mended AS m LEFT JOIN found AS f ON f.key = m.key
+        WHERE m.repaired_id > coalesce((v.facts ->> 'until_id')::bigint, v.id) AND coalesce(f.id, 0) < v.id
     ) AS items
     FROM mine AS v, since AS s WHERE v.kind = 'verify' AND v.id > s.id
 )
 """)
 
 _LATEST = _UNMENDED + sql.SQL("""
-SELECT e.kind, e.at, extract(epoch FROM clock_timestamp() - e.at)::float8, e.epoch, e.authority, e.mapping, e.facts,
+SELECT e.kind, e.at,
+    extract(epoch FROM clock_timestamp() - coalesce((e.facts ->> 'begun_at')::timestamptz, e.at))::float8,
+    e.epoch, e.authority, e.mapping, e.facts,
     (SELECT greatest(0, max(u.n)) FROM (SELECT count(*) FROM named UNION ALL SELECT items FROM counted) AS u (n))
 FROM mine AS e JOIN kvmigrate.control AS c ON c.id = e.scope
 WHERE e.kind IN ('sample', 'verify') AND coalesce((e.facts ->> 'whole')::boolean, true)
@@ -77,11 +89,17 @@ LIMIT 1
 _VERIFIED = """
 SELECT e.facts FROM kvmigrate.evidence AS e JOIN kvmigrate.control AS c ON c.id = e.scope
 WHERE c.scope = %(scope)s AND e.kind = 'verify' AND e.epoch = c.epoch AND e.mapping = %(mapping)s
-    AND coalesce((e.facts ->> 'whole')::boolean, true) AND e.at > now() - interval '1 day'
+    AND coalesce((e.facts ->> 'whole')::boolean, true)
+    AND coalesce((e.facts ->> 'begun_at')::timestamptz, e.at) > now() - interval '1 day'
 ORDER BY e.at DESC, e.id DESC LIMIT 1
 """
 
 _NAMED = _UNMENDED + sql.SQL("SELECT key FROM named ORDER BY key LIMIT %(limit)s")
+
+_FOUND = """
+SELECT e.key, e.facts -> 'causes' FROM kvmigrate.evidence AS e JOIN kvmigrate.control AS c ON c.id = e.scope
+WHERE c.scope = %(scope)s AND e.kind = 'found' AND e.id > %(id)s
+"""
 
 _BEGUN = """
 SELECT e.id, e.facts FROM kvmigrate.evidence AS e JOIN kvmigrate.control AS c ON c.id = e.scope
@@ -102,7 +120,7 @@ class Measured(NamedTuple):
     """A measurement of both sides.
 
     Attributes:
-        age_s: Seconds since it ended, by the database's clock.
+        age_s: Seconds since it began, by the database's clock.
 
         mapping: Fingerprint of the mapping that was compared by.
 
@@ -129,25 +147,60 @@ class Evidence:
         """Open nothing yet; *scope* is the mapping's name, and what is added goes after *keep_days*."""
         self._session, self._scope, self._days = Session(url, application_name=_APPLICATION), scope, keep_days
 
+    def begin(self) -> Mapping[str, Any]:
+        """Return what a measurement that begins now keeps among its facts: of which epoch it is, and since when.
+
+        Raises:
+            SchemaError: the control schema is older than this program.
+        """
+        rows = self._session.run(lambda connection: connection.execute(_BEGIN, [self._scope]).fetchall())
+        return dict(zip(("begun_epoch", "begun_id", "begun_at"), rows[0], strict=True)) if rows else {}
+
+    def try_begin(self) -> Mapping[str, Any]:
+        """As `begin`; nothing where the evidence cannot be read."""
+        try:
+            return self.begin()
+        except TargetError:
+            return {}
+
     def add(self, kind: str, facts: Mapping[str, Any], *, mapping: str) -> None:
         """Keep a measurement, with the keys that a sample found; what is past its time goes.
 
         Raises:
             SchemaError: the control schema is older than this program.
+
+            TargetError: another epoch began since the measurement did. The keys that it found are kept.
         """
         found = {key: {"causes": causes} for key, causes in facts.get("keys", {}).items()}
-        self._add([self._values(kind, facts, mapping), *self._keyed(FOUND, found, mapping)])
+        values, keys = self._values(kind, facts, mapping), self._keyed(FOUND, found, mapping)
+
+        def work(connection: Connection) -> bool:
+            with connection.transaction(), connection.cursor() as cursor:
+                is_kept = cursor.execute(_ADD, values).fetchone() is not None
+                cursor.executemany(_ADD, keys)
+                cursor.execute(_OLD, [self._scope])
+            return is_kept
+
+        if not self._session.run(work):
+            raise _of_another_epoch()
 
     def add_repairs(self, repairs: Mapping[str, Mapping[str, Any]], *, mapping: str) -> None:
         """Keep what became of repaired keys. Raises `SchemaError` as `add` does."""
-        self._add(self._keyed(REPAIR, repairs, mapping))
+        values = self._keyed(REPAIR, repairs, mapping)
+
+        def work(connection: Connection) -> None:
+            with connection.transaction(), connection.cursor() as cursor:
+                cursor.executemany(_ADD, values)
+                cursor.execute(_OLD, [self._scope])
+
+        self._session.run(work)
 
     def keep_round(
         self, known: int | None, facts: Mapping[str, Any], found: Mapping[str, Sequence[str]], *, mapping: str
     ) -> int:
         """Keep what is known of a round, in place of what was kept of it as *known*, and what it *found* since.
 
-        Returns its number, another one where an epoch began meanwhile. Raises `SchemaError` as `add` does.
+        Returns its number. Raises as `add`.
         """
         return self._keep(SAMPLE, known, facts, found, mapping)
 
@@ -174,19 +227,31 @@ class Evidence:
 
         def work(connection: Connection) -> int:
             with connection.transaction(), connection.cursor() as cursor:
-                row = cursor.execute(_CHANGE, values).fetchone() if known is not None else None
-                row = row or cursor.execute(_ADD, values).fetchone()
+                row = cursor.execute(_ADD if known is None else _CHANGE, values).fetchone()
                 cursor.executemany(_ADD, keys)
                 cursor.execute(_OLD, [self._scope])
             return int(row[0]) if row else 0
 
-        return self._session.run(work)
+        number = self._session.run(work)
+        if not number:
+            raise _of_another_epoch()
+        return number
 
     def begun_round(self, *, mapping: str, entity: str | None) -> tuple[int, Mapping[str, Any]] | None:
-        """Return number and facts of the last round of this epoch and day; ``None`` where there is none."""
+        """Return number and facts of the last round of this epoch and day; ``None`` where there is none.
+
+        Its ``keys`` are those that were found since it began and not erased, with their causes.
+        """
         values = {"scope": self._scope, "mapping": mapping, "entity": entity}
-        rows = self._session.run(lambda connection: connection.execute(_BEGUN, values).fetchall())
-        return (int(rows[0][0]), rows[0][1]) if rows else None
+
+        def work(connection: Connection) -> tuple[int, Mapping[str, Any]] | None:
+            row = connection.execute(_BEGUN, values).fetchone()
+            if row is None:
+                return None
+            keys = dict(connection.execute(_FOUND, {"scope": self._scope, "id": row[0]}).fetchall())
+            return int(row[0]), {**row[1], "keys": keys}
+
+        return self._session.run(work)
 
     def unmended(self, limit: int) -> list[str]:
         """Return keys that samples found and that nothing has mended since, in order."""
@@ -217,16 +282,8 @@ class Evidence:
         return [{**self._values(kind, each, mapping), "key": key} for key, each in facts.items()]
 
     def _values(self, kind: str, facts: Mapping[str, Any], mapping: str) -> dict[str, Any]:
-        same = {"scope": self._scope, "days": self._days, "key": None}
+        same = {"scope": self._scope, "days": self._days, "key": None, "epoch": facts.get("begun_epoch")}
         return {**same, "kind": kind, "mapping": mapping, "facts": Jsonb(dict(facts))}
-
-    def _add(self, values: Sequence[Mapping[str, Any]]) -> None:
-        def work(connection: Connection) -> None:
-            with connection.transaction(), connection.cursor() as cursor:
-                cursor.executemany(_ADD, values)
-                cursor.execute(_OLD, [self._scope])
-
-        self._session.run(work)
 
     def close(self) -> None:
         """Close the connection. Safe to call twice."""
@@ -237,3 +294,7 @@ class Evidence:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _of_another_epoch() -> TargetError:
+    return TargetError("another epoch began while this was measured", hint="measure again")

@@ -18,6 +18,9 @@ Connection = psycopg.Connection[Any]
 ERASED = "(erased)"
 """Stands where the key stood in the change log."""
 
+_OF_MAPPING = frozenset(("entity", "table", "column", "name", "by"))
+"""Members of documents that hold words of the mapping."""
+
 _HOLDERS = ("quarantine", "kept", "waiting", "evidence")
 _DELETE = sql.SQL(
     "DELETE FROM kvmigrate.{} AS t USING kvmigrate.control AS c"
@@ -105,32 +108,38 @@ class Traces:
         self._session.close()
 
 
-def without(document: Any, key: str) -> Any:
-    """Return a JSON document without the members called *key*, the texts that are it, and whatever has it as its key.
+def without(document: Any, key: str, inside: str = "") -> Any:
+    """Return a JSON document without what is about *key*: its member of ``keys``, elements that are it or have it.
 
-    A text that names it among other words, such as a message, gives way whole.
+    A text that names it among other words, such as a message, gives way whole; names of entities, tables and columns
+    stay, whatever keys are called. *inside* is the name of the member that *document* is.
     """
     if isinstance(document, dict):
         return {
-            name: without(value, key) for name, value in document.items() if name != key and not _is_about(value, key)
+            name: without(value, key, name)
+            for name, value in document.items()
+            if not (inside == "keys" and name == key) and not _is_of(value, key)
         }
     if isinstance(document, list):
-        return [without(value, key) for value in document if not _is_about(value, key)]
-    return ERASED if isinstance(document, str) and _named(key).search(document) else document
+        return [without(value, key, inside) for value in document if value != key and not _is_of(value, key)]
+    if isinstance(document, str) and inside not in _OF_MAPPING and _named(key).search(document):
+        return ERASED
+    return document
 
 
-def _is_about(value: Any, key: str) -> bool:
-    return value == key or (isinstance(value, dict) and value.get("key") == key)
+def _is_of(value: Any, key: str) -> bool:
+    return isinstance(value, dict) and value.get("key") == key
 
 
 def _named(key: str) -> re.Pattern[str]:
     """Return what finds *key* where it stands by itself, and is no part of another key."""
-    return re.compile(rf"(?<![^\s'\"`(,;:=]){re.escape(key)}(?![^\s'\"`),;:.])")
+    return re.compile(rf"(?<![^\s'\"`(,;:=\[{{]){re.escape(key)}(?=$|[\s'\"`),;\]}}]|[:.](?:\s|$))")
 
 
 def _in_json(key: str) -> str:
     """Return *key* as PostgreSQL writes it in the text of a jsonb value, without its quotes."""
     escaped = key.replace("\\", "\\\\").replace('"', '\\"')
+    escaped = re.sub(r"[\x00-\x07\x0b\x0e-\x1f]", lambda found: f"\\u{ord(found[0]):04x}", escaped)
     for character, written in (("\b", "\\b"), ("\f", "\\f"), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")):
         escaped = escaped.replace(character, written)
     return escaped

@@ -49,6 +49,7 @@ COMMENT ON COLUMN kvmigrate.evidence.epoch IS 'of the control row as it was meas
 COMMENT ON COLUMN kvmigrate.evidence.mapping IS 'fingerprint of the mapping that was compared by';
 COMMENT ON COLUMN kvmigrate.evidence.key IS 'which item was found or repaired; NULL for a measurement';
 CREATE INDEX evidence_scope_idx ON kvmigrate.evidence (scope, kind, id);
+CREATE INDEX evidence_keep_until_idx ON kvmigrate.evidence (keep_until);
 CREATE INDEX evidence_key_idx ON kvmigrate.evidence (scope, key, id) WHERE key IS NOT NULL;
 
 -- Commands of applications' own clients that will not work any more once the tables are the authority.

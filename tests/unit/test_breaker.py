@@ -56,7 +56,13 @@ def test_pauses_grow_to_the_longest() -> None:
         breaker.failed(now)
     assert [1.0, 2.0, 4.0, 4.0] == pauses
 
+    # What was under way before says nothing.
     breaker.succeeded()
+    assert breaker.is_open
+    now += 4.0
+    assert breaker.lets(now)
+    breaker.succeeded()
+    assert not breaker.is_open
     breaker.failed(now)
     assert breaker.lets(now + 1.0)
 
