@@ -9,6 +9,7 @@ import yaml
 
 from kvmigrate.cli.sample_lines import SampleLines
 from kvmigrate.consistency import sample_metrics
+from kvmigrate.consistency.rounds import RATE, ROUND_KEYS
 from kvmigrate.dualwrite import readings
 from kvmigrate.reads import metrics as read_metrics
 
@@ -45,6 +46,14 @@ def test_each_rule_is_whole(repository: Path) -> None:
         assert rule["labels"]["severity"] in {"page", "ticket"}
         assert {"summary", "runbook"} == set(rule["annotations"])
         assert (repository / rule["annotations"]["runbook"]).is_file()
+
+
+def test_an_alert_of_a_round_may_fire_within_one(repository: Path) -> None:
+    """The count of sampled keys begins anew with each round: what waits for more of it must not wait for longer."""
+    waits = [rule["for"] for rule in rules(repository) if "kvmigrate_sampled_keys) >" in rule["expr"]]
+
+    assert waits
+    assert all(int(wait.removesuffix("m")) * 60 < (ROUND_KEYS - 10_000) / RATE for wait in waits)
 
 
 def test_each_expression_is_one(repository: Path) -> None:

@@ -443,6 +443,21 @@ def test_failures_that_were_under_way_do_not_prolong_a_pause() -> None:
     assert [False, True] == [demotion.lets(now) for now in (0.9, 1.0)]
 
 
+def test_reads_under_way_end_no_pause() -> None:
+    """Only the one read that tries after a pause says that the tables are well again."""
+    demotion = Demotion(pause_s=1.0, jitter=lambda: 1.0)
+    for _ in range(5):
+        demotion.failed(0.0, "down")
+
+    demotion.succeeded()
+
+    assert demotion.is_open
+    assert not demotion.lets(0.5)
+    assert demotion.lets(1.0)
+    demotion.succeeded()
+    assert not demotion.is_open
+
+
 def test_half_of_the_newest_reads_demote() -> None:
     """Also where none of them fail in a row."""
     demotion = Demotion()

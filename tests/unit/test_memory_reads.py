@@ -96,6 +96,25 @@ def test_a_confirmed_difference_counts_and_demotes(shop: Shop) -> None:
     assert {"n": 1} == client("1")
 
 
+def test_a_store_that_says_the_same_in_another_order_stands_still(shop: Shop) -> None:
+    """Whether it changed meanwhile is asked as both sides are compared."""
+    made, turns = shop(Stage.SHADOW), [["b", "a"], ["a", "b"], ["b", "a"]]
+
+    @made.reads.endpoint("GET /names", compare="unordered")
+    def names() -> list[str]:
+        turns.append(turns.pop(0))
+        return turns[-1]
+
+    @names.tables
+    def names_in_sql() -> list[str]:
+        return ["a"]
+
+    made.flag("GET /names", 0, shadow=100)
+    names()
+
+    assert {"different": 1} == compared(names)
+
+
 def test_a_difference_that_goes_away_is_late(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mirror was on its way."""
     made = shop()
