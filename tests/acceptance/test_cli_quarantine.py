@@ -109,6 +109,7 @@ def test_items_of_a_live_mapping_are_marked_for_the_relay(cli: CommandLine, repo
     nothing = cli("quarantine", "replay", "--all", *cli.sides, "--json").json
     assert (0, 0, []) == (nothing["touched"], nothing["replayed"], nothing["next"])
 
+    cli.application()
     for _ in range(3):
         assert 0 == cli("stage", "advance", "--yes", *cli.sides).code
     refused = cli("quarantine", "replay", "--all", *cli.sides)
