@@ -241,7 +241,9 @@ class MappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
         link = self._kvmigrate
         try:
             plans = [link.commands.plan(args, link.calls.encoder, is_piped=True) for args, _ in stack]
-            is_transaction = self.transaction or self.explicit_transaction
+            # With an event loop `transaction` is a method, and the flag has another name.
+            own = vars(self)
+            is_transaction = own.get("is_transaction", own.get("transaction")) or self.explicit_transaction
             if is_transaction and any(plans):
                 link.commands.note_transaction([plan for plan in plans if plan is not None])
             reads_only = all(plan is None or plan.is_read for plan in plans)
