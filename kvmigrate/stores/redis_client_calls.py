@@ -87,7 +87,11 @@ class ClientCalls:
 
     def write_call(self, plan: Plan, epoch: int) -> Words:
         """Return the call that `write` makes; `answer_in` finds the answer in its reply."""
-        return (*self._caller.head(_called(plan)), *self._rest(plan, epoch))
+        return (*self._text_head(_called(plan)), *self._rest(plan, epoch))
+
+    def keeps_order(self, plan: Plan) -> bool:
+        """Whether `write_call` does a command where it stands in a pipeline: scripts of older servers add no floats."""
+        return plan.in_script and (plan.name != "INCRBYFLOAT" or self._caller.head(_WRITE)[0] == b"FCALL")
 
     def write_many_call(self, plans: Sequence[Plan], epoch: int) -> Words:
         """Return the call that does several in one step; `answers_in` finds the answers in its reply."""
@@ -199,7 +203,7 @@ class ClientCalls:
         return (3 + len(keys), *self._keys[:3], *keys, epoch, resp, len(members), *members, *plan.args)
 
     def _text_head(self, called: Script) -> Words:
-        """As `RedisCaller.head`, but a script goes as its text: in a transaction nobody could send it anew."""
+        """As `RedisCaller.head`, but a script goes as its text: nobody could send it anew in its place."""
         head = self._caller.head(called)
         return head if head[0] == b"FCALL" else (b"EVAL", called.text)
 

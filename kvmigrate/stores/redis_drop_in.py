@@ -33,7 +33,7 @@ from kvmigrate.errors import (
 )
 from kvmigrate.model import Fence
 from kvmigrate.stores.client_base import Commands
-from kvmigrate.stores.client_errors import is_of_scripts, lost, raise_as_client
+from kvmigrate.stores.client_errors import is_of_scripts, lost, out_of_script, raise_as_client
 from kvmigrate.stores.client_plan import DeclinedError, Plan, runs_of
 from kvmigrate.stores.redis_client_calls import LISTING, Aborted, ClientCalls, Words, answer_in, answers_in
 
@@ -305,9 +305,9 @@ class MappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
         link, mapped = self._kvmigrate, [plan for plan in plans if plan is not None]
         fence = link.commands.known(mapped)
         answers: list[Any] = []
-        if fence is not None and all(plan.is_read or plan.in_script for plan in mapped):
+        if fence is not None and all(plan.is_read or link.calls.keeps_order(plan) for plan in mapped):
             answers = self._at_once(stack, plans, fence.epoch)
-        refused = [plan is not None and _is_refused(link, each) for plan, each in zip(plans, answers, strict=False)]
+        refused = _undone(link, plans, answers)
         if any(refused):
             link.commands.forget()
         first = refused.index(True) if any(refused) else len(answers)
@@ -383,7 +383,7 @@ class MappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
             raw = answer_in(connection.read_response(disable_decoding=True), plan)
             return self._kvmigrate.finished(raw, args, options)
         except ResponseError as exc:
-            return exc
+            return out_of_script(exc)
 
 
 def mapped(client: C, commands: Commands, *, scope: str) -> C:
@@ -435,6 +435,18 @@ def _with_pipelines(module: Any, link: Link) -> Any:
 def _below(mixin: Any, kind: Any) -> Any:
     bases = (mixin,) if issubclass(mixin, kind) else (mixin, kind)
     return type(kind.__name__, bases, {"__module__": kind.__module__})
+
+
+def _undone(link: Link, plans: Sequence[Plan | None], answers: Sequence[Any]) -> list[bool]:
+    """Return which commands were refused and may still be done: none behind which a key of theirs was written."""
+    written: set[str] = set()
+    found = []
+    for plan, each in zip(reversed(plans[: len(answers)]), reversed(answers), strict=True):
+        is_undone = plan is not None and _is_refused(link, each) and written.isdisjoint(plan.keys)
+        if plan is not None and not plan.is_read and not is_undone:
+            written.update(plan.keys)
+        found.append(is_undone)
+    return found[::-1]
 
 
 def _is_refused(link: Link, answer: Any) -> bool:

@@ -32,7 +32,7 @@ from kvmigrate.errors import (
 )
 from kvmigrate.model import Fence
 from kvmigrate.stores.client_base_async import AsyncCommands
-from kvmigrate.stores.client_errors import is_of_scripts, lost, raise_as_client
+from kvmigrate.stores.client_errors import is_of_scripts, lost, out_of_script, raise_as_client
 from kvmigrate.stores.client_plan import DeclinedError, Plan, runs_of
 from kvmigrate.stores.redis_client_calls_async import LISTING, Aborted, AsyncClientCalls, Words, answer_in, answers_in
 
@@ -304,9 +304,9 @@ class AsyncMappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
         link, mapped = self._kvmigrate, [plan for plan in plans if plan is not None]
         fence = await link.commands.known(mapped)
         answers: list[Any] = []
-        if fence is not None and all(plan.is_read or plan.in_script for plan in mapped):
+        if fence is not None and all(plan.is_read or link.calls.keeps_order(plan) for plan in mapped):
             answers = await self._at_once(stack, plans, fence.epoch)
-        refused = [plan is not None and _is_refused(link, each) for plan, each in zip(plans, answers, strict=False)]
+        refused = _undone(link, plans, answers)
         if any(refused):
             link.commands.forget()
         first = refused.index(True) if any(refused) else len(answers)
@@ -382,7 +382,7 @@ class AsyncMappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
             raw = answer_in(await connection.read_response(disable_decoding=True), plan)
             return await self._kvmigrate.finished(raw, args, options)
         except ResponseError as exc:
-            return exc
+            return out_of_script(exc)
 
 
 def mapped(client: C, commands: AsyncCommands, *, scope: str) -> C:
@@ -434,6 +434,18 @@ def _with_pipelines(module: Any, link: AsyncLink) -> Any:
 def _below(mixin: Any, kind: Any) -> Any:
     bases = (mixin,) if issubclass(mixin, kind) else (mixin, kind)
     return type(kind.__name__, bases, {"__module__": kind.__module__})
+
+
+def _undone(link: AsyncLink, plans: Sequence[Plan | None], answers: Sequence[Any]) -> list[bool]:
+    """Return which commands were refused and may still be done: none behind which a key of theirs was written."""
+    written: set[str] = set()
+    found = []
+    for plan, each in zip(reversed(plans[: len(answers)]), reversed(answers), strict=True):
+        is_undone = plan is not None and _is_refused(link, each) and written.isdisjoint(plan.keys)
+        if plan is not None and not plan.is_read and not is_undone:
+            written.update(plan.keys)
+        found.append(is_undone)
+    return found[::-1]
 
 
 def _is_refused(link: AsyncLink, answer: Any) -> bool:
