@@ -246,8 +246,9 @@ class MappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
             is_transaction = own.get("is_transaction", own.get("transaction")) or self.explicit_transaction
             if is_transaction and any(plans):
                 link.commands.note_transaction([plan for plan in plans if plan is not None])
-            reads_only = all(plan is None or plan.is_read for plan in plans)
-            if not any(plans) or (reads_only and link.commands.surely_in_store):
+            reads = [plan for plan in plans if plan is not None and plan.is_read]
+            reads_only = len(reads) == len(plans) - plans.count(None)
+            if not any(plans) or (reads_only and not link.commands.reads_tables(reads[0])):
                 plain: list[Any] = super().execute(raise_on_error)
                 return plain
             if self.scripts:
@@ -304,6 +305,10 @@ class MappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
     def _mapped_pipeline(self, stack: list[Any], plans: Sequence[Plan | None]) -> list[Any]:
         link, mapped = self._kvmigrate, [plan for plan in plans if plan is not None]
         fence = link.commands.known(mapped)
+        # Who writes is checked; where to read is as old as what this process heard last.
+        read = next((plan for plan in mapped if plan.is_read), None)
+        if read is not None and link.commands.reads_tables(read):
+            fence = None
         answers: list[Any] = []
         if fence is not None and all(plan.is_read or link.calls.keeps_order(plan) for plan in mapped):
             answers = self._at_once(stack, plans, fence.epoch)

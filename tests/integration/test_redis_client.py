@@ -342,6 +342,22 @@ def test_the_authority_moves_under_a_client(world: RealWorld, client: Any) -> No
     assert ["client:1"] == marked(world)
 
 
+def test_a_pipeline_reads_where_the_authority_is(
+    world: RealWorld, migration: Migration, plain: Any, client: Any
+) -> None:
+    """What this process heard long ago is confirmed first, as for a read alone."""
+    client.set("client:1", b'{"n":1}')
+    view = migration.store.way().view
+    old = view.known
+    world.move(Stage.RAMPDOWN)
+    plain.set("client:1", "not read")
+
+    view.known, view._confirmed = old, 0.0
+    assert [b'{"n":1}', None] == client.pipeline(transaction=False).get("client:1").get("other").execute()
+    view.known, view._confirmed = old, 0.0
+    assert [b'{"n":1}', True] == client.pipeline(transaction=False).get("client:1").set("client:2", "{}").execute()
+
+
 AFTER: dict[str, Act] = {
     "APPEND": lambda c: c.append("client:1", "x"),
     "STRLEN": lambda c: c.strlen("client:1"),
