@@ -28,7 +28,7 @@ from kvmigrate.stores.redis_change import fence_in, to_bytes
 from kvmigrate.stores.redis_clients import place_at
 from kvmigrate.stores.redis_refusal import is_unknown, is_without_functions, refusal
 from kvmigrate.stores.redis_script import Script, script
-from kvmigrate.stores.redis_shards import AloneKeys, is_own
+from kvmigrate.stores.redis_shards import AloneKeys, is_own, rollback_key
 
 _FENCE, _TOUCH = script("fence"), script("touch")
 _WRITE, _WRITE_FREEING, _WRITE_MANY = script("write"), script("write_freeing"), script("write_many")
@@ -66,6 +66,7 @@ class ClientCalls:
         self._place = place_at(client)
         self._caller = RedisCaller(self._place)
         self._keys = AloneKeys(scope).of(b"")
+        self._rollbacks = rollback_key(scope)
         # Without an event loop the driver packs in C, which knows UTF-8 alone.
         always_utf8 = not iscoroutinefunction(unwrap(untyped.connection_pool.get_connection))
         self.encoder = ClientEncoder(untyped.get_encoder(), always_utf8=always_utf8)
@@ -74,7 +75,7 @@ class ClientCalls:
     @property
     def own_keys(self) -> Sequence[bytes]:
         """The tool's own keys."""
-        return self._keys
+        return (*self._keys, self._rollbacks)
 
     def is_own(self, key: Any) -> bool:
         """Return whether a key, as the client gives it, is one of the tool itself."""

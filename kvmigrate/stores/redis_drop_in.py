@@ -16,6 +16,7 @@ from redis import Redis
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE, Pipeline
 from redis.exceptions import (
     ConnectionError,  # noqa: A004 - the driver's own
+    NoPermissionError,
     OutOfMemoryError,
     ResponseError,
     TimeoutError,  # noqa: A004 - the driver's own
@@ -36,11 +37,13 @@ from kvmigrate.stores.client_base import Commands
 from kvmigrate.stores.client_errors import is_of_scripts, lost, out_of_script, raise_as_client
 from kvmigrate.stores.client_plan import DeclinedError, Plan, runs_of
 from kvmigrate.stores.redis_client_calls import LISTING, Aborted, ClientCalls, Words, answer_in, answers_in
+from kvmigrate.stores.redis_refusal import is_passing
 
 C = TypeVar("C")
 
 _NOT_FOR_CALLBACKS = frozenset({"keys", EMPTY_RESPONSE, NEVER_DECODE})
 _POLL_S = 0.02
+_MOST_TRIES = 100
 
 _ANSWERS = (ResponseError, CommandRefusedError, WriteRefusedError, BadValueError)
 """What one command of a pipeline may raise while the others go on."""
@@ -105,10 +108,8 @@ class Link(NamedTuple):
 
     def without_own(self, args: Sequence[Any], options: dict[str, Any], answer: Any) -> Any:
         """Return what a command says of all keys, without those of the tool itself."""
-        while args[0] == "RANDOMKEY" and self.calls.is_own(answer):
-            if not self.without_own(("DBSIZE",), {}, self.plain.execute_command("DBSIZE")):
-                return None
-            answer = self.plain.execute_command(*args, **options)
+        if args[0] == "RANDOMKEY":
+            return self._random_key(answer)
         if args[0] == "DBSIZE":
             own: int = self.plain.execute_command("EXISTS", *self.calls.own_keys)
             return answer - own
@@ -117,6 +118,21 @@ class Link(NamedTuple):
         if args[0] == "SCAN" and len(answer) == 2:
             return (answer[0], [key for key in answer[1] if not self.calls.is_own(key)])
         return answer
+
+    def _random_key(self, key: Any) -> Any:
+        for _ in range(_MOST_TRIES):
+            if not self.calls.is_own(key):
+                return key
+            key = self.plain.execute_command("RANDOMKEY")
+        # There are hardly others, or none.
+        position = 0
+        while True:
+            position, page = self.plain.execute_command("SCAN", position, "COUNT", 1000)
+            for found in page:
+                if not self.calls.is_own(found):
+                    return found
+            if not position:
+                return None
 
     def _in_script(self, plan: Plan) -> Any:
         def send(fence: Fence) -> Any:
@@ -315,6 +331,7 @@ class MappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
         refused = _undone(link, plans, answers)
         if any(refused):
             link.commands.forget()
+            self._give_back()
         first = refused.index(True) if any(refused) else len(answers)
         for number in range(first, len(stack)):
             (args, options), plan = stack[number], plans[number]
@@ -323,6 +340,12 @@ class MappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
                 continue
             answers[number : number + 1] = [self._one(plan, args, options)]
         return answers
+
+    def _give_back(self) -> None:
+        """Let go of the connection, as what comes now takes its own, and the pool may have no other."""
+        if not self.watching and self.connection is not None:
+            connection, self.connection = self.connection, None
+            self.connection_pool.release(connection)
 
     def _one(self, plan: Plan | None, args: Sequence[Any], options: dict[str, Any]) -> Any:
         link = self._kvmigrate
@@ -371,7 +394,7 @@ class MappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
         try:
             reply = connection.read_response(disable_decoding=True)
         except ResponseError as exc:
-            if _is_refused(link, exc):
+            if _is_refused(link, exc) or is_passing(exc) or isinstance(exc, NoPermissionError):
                 return [exc] * len(writes)
             # It says of all of them that something went wrong, and not where.
             raise lost(exc) from exc

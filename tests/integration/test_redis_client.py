@@ -358,6 +358,38 @@ def test_a_pipeline_reads_where_the_authority_is(
     assert [b'{"n":1}', True] == client.pipeline(transaction=False).get("client:1").set("client:2", "{}").execute()
 
 
+def test_writes_that_are_refused_together_are_not_lost(plain: Any, client: Any) -> None:
+    """Each has the server's own error, where it says that nothing was done."""
+    plain.config_set("min-replicas-to-write", 1)
+    try:
+        pipe = client.pipeline(transaction=False).set("client:1", 1).incr("client:1")
+        answers = pipe.execute(raise_on_error=False)
+    finally:
+        plain.config_set("min-replicas-to-write", 0)
+
+    assert ["NOREPLICAS Not enough good replicas to write."] * 2 == [str(each) for each in answers]
+    assert [redis.ResponseError] * 2 == [type(each) for each in answers]
+
+
+def test_one_connection_is_enough(world: RealWorld, migration: Migration) -> None:
+    """Also where a pipeline has to be done again."""
+    with redis.Redis.from_url(world.settings.source, max_connections=1) as own:
+        client: Any = migration.redis(own)
+        client.set("client:1", 1)
+        seal(world, Authority.STORE, 2)
+        assert [2, 3] == client.pipeline(transaction=False).incr("client:1").incr("client:1").execute()
+
+
+def test_keys_of_the_tool_are_not_told(plain: Any, client: Any) -> None:
+    """Neither the number of them nor one by chance, those of another migration neither."""
+    plain.hset("kvm:k:{kvm}:shop", "orders", "{}")
+    assert (0, None) == (client.dbsize(), client.randomkey())
+    plain.hset("kvm:f:{kvm}:other", "e", 1)
+    assert client.randomkey() is None
+    plain.set("other", 1)
+    assert b"other" == client.randomkey()
+
+
 AFTER: dict[str, Act] = {
     "APPEND": lambda c: c.append("client:1", "x"),
     "STRLEN": lambda c: c.strlen("client:1"),
