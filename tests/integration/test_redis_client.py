@@ -647,16 +647,24 @@ def test_commands_that_will_not_work_are_counted(migration: Migration, client: A
     client.incr("other")
     client.rename("client:1", "client:2")
     client.strlen("client:1")
+    client.mget("client:1", "client:2")
+    client.mget("client:1", "other")
     client.pipeline().append("client:1", " ").strlen("client:1").execute()
     with migration.stages() as stages:
         migration.store.close()
         seen = {(each.command, each.entity, each.uses) for each in stages.show().commands}
         report = stages.gate(Stage.RAMPDOWN, {"commands": "known"})
 
-    assert {("RENAME", "client", 2), ("STRLEN", "client", 2), ("APPEND", "client", 1), ("MULTI", "client", 1)} == seen
+    assert {
+        ("RENAME", "client", 2),
+        ("STRLEN", "client", 2),
+        ("MGET", "client", 1),
+        ("APPEND", "client", 1),
+        ("MULTI", "client", 1),
+    } == seen
     assert report is not None
     [check] = [check for check in report.checks if check.name == "commands"]
-    assert (Verdict.FAIL, 4) == (check.verdict, check.value)
+    assert (Verdict.FAIL, 5) == (check.verdict, check.value)
     assert "RENAME of client" in check.reason
 
 
