@@ -106,7 +106,7 @@ class Link(NamedTuple):
         made = self.callbacks[args[0]](raw, **options)
         return made if isawaitable(made) else made
 
-    def without_own(self, args: Sequence[Any], options: dict[str, Any], answer: Any) -> Any:
+    def without_own(self, args: Sequence[Any], answer: Any) -> Any:
         """Return what a command says of all keys, without those of the tool itself."""
         if args[0] == "RANDOMKEY":
             return self._random_key(answer)
@@ -202,7 +202,7 @@ class MappedRedis(_Client):  # type: ignore[misc]  # see above
         plan = link.commands.plan(args, link.calls.encoder)
         if plan is None:
             answer = super().execute_command(*args, **options)
-            return answer if args[0] not in LISTING else link.without_own(args, options, answer)
+            return answer if args[0] not in LISTING else link.without_own(args, answer)
         return link.done(plan, args, options)
 
     def pipeline(self, *args: Any, **options: Any) -> Any:

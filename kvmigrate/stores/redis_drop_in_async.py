@@ -105,7 +105,7 @@ class AsyncLink(NamedTuple):
         made = self.callbacks[args[0]](raw, **options)
         return await made if isawaitable(made) else made
 
-    async def without_own(self, args: Sequence[Any], options: dict[str, Any], answer: Any) -> Any:
+    async def without_own(self, args: Sequence[Any], answer: Any) -> Any:
         """Return what a command says of all keys, without those of the tool itself."""
         if args[0] == "RANDOMKEY":
             return await self._random_key(answer)
@@ -201,7 +201,7 @@ class AsyncMappedRedis(_Client):  # type: ignore[misc]  # see above
         plan = link.commands.plan(args, link.calls.encoder)
         if plan is None:
             answer = await super().execute_command(*args, **options)
-            return answer if args[0] not in LISTING else await link.without_own(args, options, answer)
+            return answer if args[0] not in LISTING else await link.without_own(args, answer)
         return await link.done(plan, args, options)
 
     def pipeline(self, *args: Any, **options: Any) -> Any:

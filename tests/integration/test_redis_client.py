@@ -529,27 +529,30 @@ def test_a_pipeline_keeps_its_order(
     fixture: str, request: pytest.FixtureRequest, database: str, tmp_path: Path
 ) -> None:
     """Whatever the server does not do at the first attempt: no write comes behind a later one of its key."""
-    with closing(RealWorld(MAPPING, tmp_path, request.getfixturevalue(fixture), database)) as world:
-        with Migration.open(world.settings) as migration, redis.Redis.from_url(world.settings.source) as plain:
-            client: Any = migration.redis(plain)
-            client.set("client:1", 1)
-            plain.script_flush()
-            pipe = client.pipeline(transaction=False)
-            pipe.delete("client:1").get("other").set("client:1", 2).expire("client:1", 100)
-            assert [1, None, True, True] == pipe.execute()
-            assert b"2" == plain.get("client:1")
-            pipe = client.pipeline(transaction=False).incrbyfloat("client:1", 1.5).set("client:1", 0)
-            assert [3.5, True] == pipe.execute()
-            assert b"0" == plain.get("client:1")
-            plain.set("client:1", bytes(8_000_000))
-            plain.config_set("maxmemory", plain.info("memory")["used_memory"] - 4_000_000)
-            try:
-                pipe = client.pipeline(transaction=False).set("client:1", 3).get("other").delete("client:1")
-                refused, *done = pipe.execute(raise_on_error=False)
-            finally:
-                plain.config_set("maxmemory", 0)
-            assert isinstance(refused, redis.exceptions.OutOfMemoryError)
-            assert [None, 1, 0] == [*done, plain.exists("client:1")]
+    with (
+        closing(RealWorld(MAPPING, tmp_path, request.getfixturevalue(fixture), database)) as world,
+        Migration.open(world.settings) as migration,
+        redis.Redis.from_url(world.settings.source) as plain,
+    ):
+        client: Any = migration.redis(plain)
+        client.set("client:1", 1)
+        plain.script_flush()
+        pipe = client.pipeline(transaction=False)
+        pipe.delete("client:1").get("other").set("client:1", 2).expire("client:1", 100)
+        assert [1, None, True, True] == pipe.execute()
+        assert b"2" == plain.get("client:1")
+        pipe = client.pipeline(transaction=False).incrbyfloat("client:1", 1.5).set("client:1", 0)
+        assert [3.5, True] == pipe.execute()
+        assert b"0" == plain.get("client:1")
+        plain.set("client:1", bytes(8_000_000))
+        plain.config_set("maxmemory", plain.info("memory")["used_memory"] - 4_000_000)
+        try:
+            pipe = client.pipeline(transaction=False).set("client:1", 3).get("other").delete("client:1")
+            refused, *done = pipe.execute(raise_on_error=False)
+        finally:
+            plain.config_set("maxmemory", 0)
+        assert isinstance(refused, redis.exceptions.OutOfMemoryError)
+        assert [None, 1, 0] == [*done, plain.exists("client:1")]
 
 
 def test_a_fence_of_a_later_protocol_is_told(plain: Any, client: Any) -> None:

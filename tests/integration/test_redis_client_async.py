@@ -135,7 +135,8 @@ def test_every_reply_is_the_bare_clients(
             assert await client.expire("client:1", 0) == 1
             assert await client.mset({"client:2": '{"n":3}'}) is True
             assert [None, b'{"n":3}'] == await client.mget("client:1", "client:2")
-            assert [True] == await client.pipeline(transaction=False).set("client:1", '{"n":4}').execute()
+            pipe: Any = client.pipeline(transaction=False)
+            assert [True] == await pipe.set("client:1", '{"n":4}').execute()
 
     asyncio.run(run())
     world.close()
