@@ -19,7 +19,7 @@ _log = structlog.get_logger("kvmigrate")
 _MOST_ENDPOINTS = 1000
 """Endpoints that are told apart; there are far fewer, unless names come from outside."""
 
-_NUMBERED = re.compile(r"[^/]*\d[^/]*")
+_DIGIT = re.compile(r"\d")
 
 Request = MutableMapping[str, Any]
 """The scope of a request as ASGI has it, or its environment as WSGI has it."""
@@ -81,7 +81,8 @@ class ReadHints:
                 await app(scope, receive, send)
             finally:
                 READS.reset(before)
-                self._judge(self._name(scope), reads)
+                if reads.total > self._most:
+                    self._judge(self._named(scope), reads)
 
         return counted
 
@@ -94,7 +95,7 @@ class ReadHints:
 
             def started(*args: Any, **options: Any) -> Any:
                 # Flask forgets the route at the end.
-                names.append(self._name(environ))
+                names.append(self._named(environ))
                 return start_response(*args, **options)
 
             before = READS.set(reads)
@@ -102,9 +103,16 @@ class ReadHints:
                 return app(environ, started)
             finally:
                 READS.reset(before)
-                self._judge(names[-1] if names else self._name(environ), reads)
+                if reads.total > self._most:
+                    self._judge(names[-1] if names else self._named(environ), reads)
 
         return counted
+
+    def _named(self, request: Request) -> str:
+        try:
+            return self._name(request)
+        except Exception:  # noqa: BLE001 - a hint is no reason to fail a request
+            return _name_of(request)
 
     def _judge(self, endpoint: str, reads: RequestReads) -> None:
         if reads.total <= self._most:
@@ -134,4 +142,4 @@ def _name_of(request: Request) -> str:
     else:
         method, path = request.get("method", ""), str(request.get("path", ""))
         route = getattr(request.get("route"), "path", None)
-    return f"{method} {route or _NUMBERED.sub('{}', path)}"
+    return f"{method} {route or '/'.join('{}' if _DIGIT.search(part) else part for part in path.split('/'))}"

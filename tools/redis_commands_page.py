@@ -122,6 +122,8 @@ def _writes() -> Iterator[str]:
 
 
 def _marked(command: Command) -> str:
+    if command.name == "XREADGROUP":
+        return "every stream that it names"
     if not command.changed:
         return "the key that STORE names"
     if command.keys != command.changed:

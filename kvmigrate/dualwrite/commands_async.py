@@ -67,7 +67,9 @@ class AsyncCommands:
             if not mapped:
                 return None
         is_read = kind is _READ
-        if not command.served or (self._has_parts and any(map(self._is_in_parts, mapped))):
+        # The tables answer for no other keys beside their own.
+        is_mixed = len(mapped) != len(keys)
+        if not command.served or is_mixed or (self._has_parts and any(map(self._is_in_parts, mapped))):
             self._use.count(command.name or str(args[0])[:50], [self._name_of(text) or "" for text in mapped])
         if is_read and not is_piped:
             count_read(mapped[0], self._lens)

@@ -157,6 +157,8 @@ def _get_and_expire(found: Found) -> Left:
         return _persist(found)._replace(reply=text)
     if len(options) != 2 or options[0] not in _UNITS:
         raise UnservedError("the tables do not know its options")
+    if _integer(options[1]) <= 0:
+        raise DeclinedError("invalid expire time in 'getex' command")
     until = _moment(found, options[1], options[0])
     return Left(text, found.item._replace(expires_at_ms=until) if until > found.now_ms else None, is_changed=True)
 
@@ -188,8 +190,8 @@ def _set_new_field(found: Found) -> Left:
 
 
 def _delete_fields(found: Found) -> Left:
-    before = _fields(found)
-    after = {name: value for name, value in before.items() if name not in set(found.args)}
+    before, named = _fields(found), set(found.args)
+    after = {name: value for name, value in before.items() if name not in named}
     gone = len(before) - len(after)
     return Left(gone, _kept(found, after, ItemKind.HASH) if after else None, is_changed=gone > 0)
 
@@ -231,6 +233,9 @@ AT_ONE_KEY: dict[str, tuple[int, Callable[[Found], Left]]] = {
 }
 """How many words each wants at least behind its key, and what it does."""
 
+_MORE = frozenset("EXPIRE PEXPIRE EXPIREAT PEXPIREAT GETEX HSET HMSET HDEL HMGET".split())
+"""Those that take more words than that."""
+
 OF_HASHES = frozenset(name for name in AT_ONE_KEY if name.startswith("H"))
 """Commands of hashes, which want an entity that is one."""
 
@@ -244,6 +249,6 @@ def left_by(found: Found) -> Left:
         UnservedError: only the store can do it.
     """
     least, act = AT_ONE_KEY[found.name]
-    if len(found.args) < least:
+    if len(found.args) < least or (len(found.args) > least and found.name not in _MORE):
         raise DeclinedError(f"wrong number of arguments for '{found.name.lower()}' command")
     return act(found)

@@ -77,6 +77,7 @@ class AsyncStore:
         found: dict[str, Any] = {}
         for first in range(0, len(wanted), _MANY):
             page = wanted[first : first + _MANY]
+            count_read(page[0], self._lens)
             items = await self._read_many(page)
             found |= {key: value_of(item) for key, item in zip(page, items, strict=True) if item is not None}
         return found

@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from redis.exceptions import (
     ConnectionError,  # noqa: A004 - the driver's own
+    OutOfMemoryError,
     RedisError,
     ResponseError,
     TimeoutError,  # noqa: A004 - the driver's own
@@ -38,6 +39,12 @@ def lost(exc: BaseException) -> AmbiguousWriteError:
 def is_of_scripts(exc: object) -> bool:
     """Whether a server refuses to run a command inside of a script, before anything ran, in words of scripts."""
     return isinstance(exc, ResponseError) and any(word in str(exc).lower() for word in _OF_SCRIPTS)
+
+
+def out_of_script(exc: ResponseError) -> ResponseError:
+    """Return what an older server without memory says inside of a script as it says it outside."""
+    _, is_found, told = str(exc).partition(": -OOM ")
+    return OutOfMemoryError(told) if is_found else exc
 
 
 def raise_as_client(exc: SourceError | AmbiguousWriteError) -> NoReturn:

@@ -28,7 +28,7 @@ from kvmigrate.stores.redis_change import fence_in, to_bytes
 from kvmigrate.stores.redis_clients import place_at
 from kvmigrate.stores.redis_refusal import is_unknown, is_without_functions, refusal
 from kvmigrate.stores.redis_script import Script, script
-from kvmigrate.stores.redis_shards import AloneKeys, is_own
+from kvmigrate.stores.redis_shards import AloneKeys, is_own, rollback_key
 
 _FENCE, _TOUCH = script("fence"), script("touch")
 _WRITE, _WRITE_FREEING, _WRITE_MANY = script("write"), script("write_freeing"), script("write_many")
@@ -66,6 +66,7 @@ class ClientCalls:
         self._place = place_at(client)
         self._caller = RedisCaller(self._place)
         self._keys = AloneKeys(scope).of(b"")
+        self._rollbacks = rollback_key(scope)
         # Without an event loop the driver packs in C, which knows UTF-8 alone.
         always_utf8 = not iscoroutinefunction(unwrap(untyped.connection_pool.get_connection))
         self.encoder = ClientEncoder(untyped.get_encoder(), always_utf8=always_utf8)
@@ -74,7 +75,7 @@ class ClientCalls:
     @property
     def own_keys(self) -> Sequence[bytes]:
         """The tool's own keys."""
-        return self._keys
+        return (*self._keys, self._rollbacks)
 
     def is_own(self, key: Any) -> bool:
         """Return whether a key, as the client gives it, is one of the tool itself."""
@@ -87,7 +88,11 @@ class ClientCalls:
 
     def write_call(self, plan: Plan, epoch: int) -> Words:
         """Return the call that `write` makes; `answer_in` finds the answer in its reply."""
-        return (*self._caller.head(_called(plan)), *self._rest(plan, epoch))
+        return (*self._text_head(_called(plan)), *self._rest(plan, epoch))
+
+    def keeps_order(self, plan: Plan) -> bool:
+        """Whether `write_call` does a command where it stands in a pipeline: scripts of older servers add no floats."""
+        return plan.in_script and (plan.name != "INCRBYFLOAT" or self._caller.head(_WRITE)[0] == b"FCALL")
 
     def write_many_call(self, plans: Sequence[Plan], epoch: int) -> Words:
         """Return the call that does several in one step; `answers_in` finds the answers in its reply."""
@@ -199,7 +204,7 @@ class ClientCalls:
         return (3 + len(keys), *self._keys[:3], *keys, epoch, resp, len(members), *members, *plan.args)
 
     def _text_head(self, called: Script) -> Words:
-        """As `RedisCaller.head`, but a script goes as its text: in a transaction nobody could send it anew."""
+        """As `RedisCaller.head`, but a script goes as its text: nobody could send it anew in its place."""
         head = self._caller.head(called)
         return head if head[0] == b"FCALL" else (b"EVAL", called.text)
 

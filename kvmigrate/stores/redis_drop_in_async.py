@@ -15,6 +15,7 @@ from redis.asyncio.client import Pipeline
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 from redis.exceptions import (
     ConnectionError,  # noqa: A004 - the driver's own
+    NoPermissionError,
     OutOfMemoryError,
     ResponseError,
     TimeoutError,  # noqa: A004 - the driver's own
@@ -32,14 +33,16 @@ from kvmigrate.errors import (
 )
 from kvmigrate.model import Fence
 from kvmigrate.stores.client_base_async import AsyncCommands
-from kvmigrate.stores.client_errors import is_of_scripts, lost, raise_as_client
+from kvmigrate.stores.client_errors import is_of_scripts, lost, out_of_script, raise_as_client
 from kvmigrate.stores.client_plan import DeclinedError, Plan, runs_of
 from kvmigrate.stores.redis_client_calls_async import LISTING, Aborted, AsyncClientCalls, Words, answer_in, answers_in
+from kvmigrate.stores.redis_refusal import is_passing
 
 C = TypeVar("C")
 
 _NOT_FOR_CALLBACKS = frozenset({"keys", EMPTY_RESPONSE, NEVER_DECODE})
 _POLL_S = 0.02
+_MOST_TRIES = 100
 
 _ANSWERS = (ResponseError, CommandRefusedError, WriteRefusedError, BadValueError)
 """What one command of a pipeline may raise while the others go on."""
@@ -102,12 +105,10 @@ class AsyncLink(NamedTuple):
         made = self.callbacks[args[0]](raw, **options)
         return await made if isawaitable(made) else made
 
-    async def without_own(self, args: Sequence[Any], options: dict[str, Any], answer: Any) -> Any:
+    async def without_own(self, args: Sequence[Any], answer: Any) -> Any:
         """Return what a command says of all keys, without those of the tool itself."""
-        while args[0] == "RANDOMKEY" and self.calls.is_own(answer):
-            if not await self.without_own(("DBSIZE",), {}, await self.plain.execute_command("DBSIZE")):
-                return None
-            answer = await self.plain.execute_command(*args, **options)
+        if args[0] == "RANDOMKEY":
+            return await self._random_key(answer)
         if args[0] == "DBSIZE":
             own: int = await self.plain.execute_command("EXISTS", *self.calls.own_keys)
             return answer - own
@@ -116,6 +117,21 @@ class AsyncLink(NamedTuple):
         if args[0] == "SCAN" and len(answer) == 2:
             return (answer[0], [key for key in answer[1] if not self.calls.is_own(key)])
         return answer
+
+    async def _random_key(self, key: Any) -> Any:
+        for _ in range(_MOST_TRIES):
+            if not self.calls.is_own(key):
+                return key
+            key = await self.plain.execute_command("RANDOMKEY")
+        # There are hardly others, or none.
+        position = 0
+        while True:
+            position, page = await self.plain.execute_command("SCAN", position, "COUNT", 1000)
+            for found in page:
+                if not self.calls.is_own(found):
+                    return found
+            if not position:
+                return None
 
     async def _in_script(self, plan: Plan) -> Any:
         async def send(fence: Fence) -> Any:
@@ -185,7 +201,7 @@ class AsyncMappedRedis(_Client):  # type: ignore[misc]  # see above
         plan = link.commands.plan(args, link.calls.encoder)
         if plan is None:
             answer = await super().execute_command(*args, **options)
-            return answer if args[0] not in LISTING else await link.without_own(args, options, answer)
+            return answer if args[0] not in LISTING else await link.without_own(args, answer)
         return await link.done(plan, args, options)
 
     def pipeline(self, *args: Any, **options: Any) -> Any:
@@ -240,11 +256,14 @@ class AsyncMappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
         link = self._kvmigrate
         try:
             plans = [link.commands.plan(args, link.calls.encoder, is_piped=True) for args, _ in stack]
-            is_transaction = self.transaction or self.explicit_transaction
+            # With an event loop `transaction` is a method, and the flag has another name.
+            own = vars(self)
+            is_transaction = own.get("is_transaction", own.get("transaction")) or self.explicit_transaction
             if is_transaction and any(plans):
                 link.commands.note_transaction([plan for plan in plans if plan is not None])
-            reads_only = all(plan is None or plan.is_read for plan in plans)
-            if not any(plans) or (reads_only and link.commands.surely_in_store):
+            reads = [plan for plan in plans if plan is not None and plan.is_read]
+            reads_only = len(reads) == len(plans) - plans.count(None)
+            if not any(plans) or (reads_only and not await link.commands.reads_tables(reads[0])):
                 plain: list[Any] = await super().execute(raise_on_error)
                 return plain
             if self.scripts:
@@ -301,12 +320,17 @@ class AsyncMappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
     async def _mapped_pipeline(self, stack: list[Any], plans: Sequence[Plan | None]) -> list[Any]:
         link, mapped = self._kvmigrate, [plan for plan in plans if plan is not None]
         fence = await link.commands.known(mapped)
+        # Who writes is checked; where to read is as old as what this process heard last.
+        read = next((plan for plan in mapped if plan.is_read), None)
+        if read is not None and await link.commands.reads_tables(read):
+            fence = None
         answers: list[Any] = []
-        if fence is not None and all(plan.is_read or plan.in_script for plan in mapped):
+        if fence is not None and all(plan.is_read or link.calls.keeps_order(plan) for plan in mapped):
             answers = await self._at_once(stack, plans, fence.epoch)
-        refused = [plan is not None and _is_refused(link, each) for plan, each in zip(plans, answers, strict=False)]
+        refused = _undone(link, plans, answers)
         if any(refused):
             link.commands.forget()
+            await self._give_back()
         first = refused.index(True) if any(refused) else len(answers)
         for number in range(first, len(stack)):
             (args, options), plan = stack[number], plans[number]
@@ -315,6 +339,12 @@ class AsyncMappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
                 continue
             answers[number : number + 1] = [await self._one(plan, args, options)]
         return answers
+
+    async def _give_back(self) -> None:
+        """Let go of the connection, as what comes now takes its own, and the pool may have no other."""
+        if not self.watching and self.connection is not None:
+            connection, self.connection = self.connection, None
+            await self.connection_pool.release(connection)
 
     async def _one(self, plan: Plan | None, args: Sequence[Any], options: dict[str, Any]) -> Any:
         link = self._kvmigrate
@@ -363,7 +393,7 @@ class AsyncMappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
         try:
             reply = await connection.read_response(disable_decoding=True)
         except ResponseError as exc:
-            if _is_refused(link, exc):
+            if _is_refused(link, exc) or is_passing(exc) or isinstance(exc, NoPermissionError):
                 return [exc] * len(writes)
             # It says of all of them that something went wrong, and not where.
             raise lost(exc) from exc
@@ -380,7 +410,7 @@ class AsyncMappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
             raw = answer_in(await connection.read_response(disable_decoding=True), plan)
             return await self._kvmigrate.finished(raw, args, options)
         except ResponseError as exc:
-            return exc
+            return out_of_script(exc)
 
 
 def mapped(client: C, commands: AsyncCommands, *, scope: str) -> C:
@@ -432,6 +462,18 @@ def _with_pipelines(module: Any, link: AsyncLink) -> Any:
 def _below(mixin: Any, kind: Any) -> Any:
     bases = (mixin,) if issubclass(mixin, kind) else (mixin, kind)
     return type(kind.__name__, bases, {"__module__": kind.__module__})
+
+
+def _undone(link: AsyncLink, plans: Sequence[Plan | None], answers: Sequence[Any]) -> list[bool]:
+    """Return which commands were refused and may still be done: none behind which a key of theirs was written."""
+    written: set[str] = set()
+    found = []
+    for plan, each in zip(reversed(plans[: len(answers)]), reversed(answers), strict=True):
+        is_undone = plan is not None and _is_refused(link, each) and written.isdisjoint(plan.keys)
+        if plan is not None and not plan.is_read and not is_undone:
+            written.update(plan.keys)
+        found.append(is_undone)
+    return found[::-1]
 
 
 def _is_refused(link: AsyncLink, answer: Any) -> bool:

@@ -70,6 +70,7 @@ class MemoryMigration:
         self._patience = patience
         self._flags: dict[str, ReadIntent] = {}
         self._routers: list[Router] = []
+        self._companions: list[Companion] = []
         self.tables.install()
         self.tables.change({"epoch": 1, "stage": stage, "authority": PLANS[stage].authority, "backfilled_epoch": 0})
         self.memory.create([SHARD], _fence_of(stage, epoch=1))
@@ -105,6 +106,8 @@ class MemoryMigration:
         for made in ("store", "reads"):
             if made in self.__dict__:
                 getattr(self, made).close()
+        for companion in self._companions:
+            companion.close()
 
     def __enter__(self) -> Self:
         return self
@@ -208,7 +211,9 @@ class MemoryMigration:
             router.life.until = math.inf
 
     def _companion(self) -> Companion:
-        return Companion(lambda: self.memory, lambda: self.tables)
+        companion = Companion(lambda: self.memory, lambda: self.tables)
+        self._companions.append(companion)
+        return companion
 
     def _swap(self, fence: Fence, *, clears: bool = False) -> None:
         now = self.memory.fences()[SHARD]

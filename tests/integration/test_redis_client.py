@@ -342,6 +342,54 @@ def test_the_authority_moves_under_a_client(world: RealWorld, client: Any) -> No
     assert ["client:1"] == marked(world)
 
 
+def test_a_pipeline_reads_where_the_authority_is(
+    world: RealWorld, migration: Migration, plain: Any, client: Any
+) -> None:
+    """What this process heard long ago is confirmed first, as for a read alone."""
+    client.set("client:1", b'{"n":1}')
+    view = migration.store.way().view
+    old = view.known
+    world.move(Stage.RAMPDOWN)
+    plain.set("client:1", "not read")
+
+    view.known, view._confirmed = old, 0.0
+    assert [b'{"n":1}', None] == client.pipeline(transaction=False).get("client:1").get("other").execute()
+    view.known, view._confirmed = old, 0.0
+    assert [b'{"n":1}', True] == client.pipeline(transaction=False).get("client:1").set("client:2", "{}").execute()
+
+
+def test_writes_that_are_refused_together_are_not_lost(plain: Any, client: Any) -> None:
+    """Each has the server's own error, where it says that nothing was done."""
+    plain.config_set("min-replicas-to-write", 1)
+    try:
+        pipe = client.pipeline(transaction=False).set("client:1", 1).incr("client:1")
+        answers = pipe.execute(raise_on_error=False)
+    finally:
+        plain.config_set("min-replicas-to-write", 0)
+
+    assert ["NOREPLICAS Not enough good replicas to write."] * 2 == [str(each) for each in answers]
+    assert [redis.ResponseError] * 2 == [type(each) for each in answers]
+
+
+def test_one_connection_is_enough(world: RealWorld, migration: Migration) -> None:
+    """Also where a pipeline has to be done again."""
+    with redis.Redis.from_url(world.settings.source, max_connections=1) as own:
+        client: Any = migration.redis(own)
+        client.set("client:1", 1)
+        seal(world, Authority.STORE, 2)
+        assert [2, 3] == client.pipeline(transaction=False).incr("client:1").incr("client:1").execute()
+
+
+def test_keys_of_the_tool_are_not_told(plain: Any, client: Any) -> None:
+    """Neither the number of them nor one by chance, those of another migration neither."""
+    plain.hset("kvm:k:{kvm}:shop", "orders", "{}")
+    assert (0, None) == (client.dbsize(), client.randomkey())
+    plain.hset("kvm:f:{kvm}:other", "e", 1)
+    assert client.randomkey() is None
+    plain.set("other", 1)
+    assert b"other" == client.randomkey()
+
+
 AFTER: dict[str, Act] = {
     "APPEND": lambda c: c.append("client:1", "x"),
     "STRLEN": lambda c: c.strlen("client:1"),
@@ -476,6 +524,37 @@ def test_a_pipeline_may_be_the_first_that_meets_a_server_without_functions(
         assert ["client:1"] == marked(world)
 
 
+@pytest.mark.parametrize("fixture", ["redis_url", "redis6_url"])
+def test_a_pipeline_keeps_its_order(
+    fixture: str, request: pytest.FixtureRequest, database: str, tmp_path: Path
+) -> None:
+    """Whatever the server does not do at the first attempt: no write comes behind a later one of its key."""
+    with (
+        closing(RealWorld(MAPPING, tmp_path, request.getfixturevalue(fixture), database)) as world,
+        Migration.open(world.settings) as migration,
+        redis.Redis.from_url(world.settings.source) as plain,
+    ):
+        client: Any = migration.redis(plain)
+        client.set("client:1", 1)
+        plain.script_flush()
+        pipe = client.pipeline(transaction=False)
+        pipe.delete("client:1").get("other").set("client:1", 2).expire("client:1", 100)
+        assert [1, None, True, True] == pipe.execute()
+        assert b"2" == plain.get("client:1")
+        pipe = client.pipeline(transaction=False).incrbyfloat("client:1", 1.5).set("client:1", 0)
+        assert [3.5, True] == pipe.execute()
+        assert b"0" == plain.get("client:1")
+        plain.set("client:1", bytes(8_000_000))
+        plain.config_set("maxmemory", plain.info("memory")["used_memory"] - 4_000_000)
+        try:
+            pipe = client.pipeline(transaction=False).set("client:1", 3).get("other").delete("client:1")
+            refused, *done = pipe.execute(raise_on_error=False)
+        finally:
+            plain.config_set("maxmemory", 0)
+        assert isinstance(refused, redis.exceptions.OutOfMemoryError)
+        assert [None, 1, 0] == [*done, plain.exists("client:1")]
+
+
 def test_a_fence_of_a_later_protocol_is_told(plain: Any, client: Any) -> None:
     """With what to do about it, whatever way the command goes."""
     client.set("client:1", 1)
@@ -571,16 +650,24 @@ def test_commands_that_will_not_work_are_counted(migration: Migration, client: A
     client.incr("other")
     client.rename("client:1", "client:2")
     client.strlen("client:1")
+    client.mget("client:1", "client:2")
+    client.mget("client:1", "other")
     client.pipeline().append("client:1", " ").strlen("client:1").execute()
     with migration.stages() as stages:
         migration.store.close()
         seen = {(each.command, each.entity, each.uses) for each in stages.show().commands}
         report = stages.gate(Stage.RAMPDOWN, {"commands": "known"})
 
-    assert {("RENAME", "client", 2), ("STRLEN", "client", 2), ("APPEND", "client", 1), ("MULTI", "client", 1)} == seen
+    assert {
+        ("RENAME", "client", 2),
+        ("STRLEN", "client", 2),
+        ("MGET", "client", 1),
+        ("APPEND", "client", 1),
+        ("MULTI", "client", 1),
+    } == seen
     assert report is not None
     [check] = [check for check in report.checks if check.name == "commands"]
-    assert (Verdict.FAIL, 4) == (check.verdict, check.value)
+    assert (Verdict.FAIL, 5) == (check.verdict, check.value)
     assert "RENAME of client" in check.reason
 
 

@@ -135,6 +135,8 @@ def test_every_reply_is_the_bare_clients(
             assert await client.expire("client:1", 0) == 1
             assert await client.mset({"client:2": '{"n":3}'}) is True
             assert [None, b'{"n":3}'] == await client.mget("client:1", "client:2")
+            pipe: Any = client.pipeline(transaction=False)
+            assert [True] == await pipe.set("client:1", '{"n":4}').execute()
 
     asyncio.run(run())
     world.close()
@@ -157,4 +159,34 @@ def test_texts_go_as_those_of_the_bare_client(redis_url: str, database: str, tmp
     asyncio.run(run())
     [shard] = world.fenced.shards()
     assert ["client:2"] == [mark.key for mark in world.fenced.marked(shard, limit=9)]
+    world.close()
+
+
+def test_a_pipeline_finds_the_authority_on_one_connection(redis_url: str, database: str, tmp_path: Path) -> None:
+    """What it knew long ago is confirmed before it reads, and what is refused is done again without another one."""
+    world = RealWorld(MAPPING, tmp_path, redis_url, database)
+
+    async def run() -> None:
+        async with (
+            AsyncMigration.open(world.settings) as migration,
+            redis.asyncio.Redis.from_url(redis_url, max_connections=1) as plain,
+        ):
+            client: Any = migration.redis(plain)
+            await client.set("client:1", '{"n":1}')
+            view = migration.store.way().view
+            old = view.known
+            await asyncio.to_thread(world.move, Stage.LIVE)
+            view.known = old
+            pipe = client.pipeline(transaction=False).set("client:1", '{"n":0}').set("client:1", '{"n":1}')
+            assert [True, True] == await pipe.execute()
+            await asyncio.to_thread(world.move, Stage.RAMPDOWN)
+            await plain.set("client:1", "not read")
+            view.known, view._confirmed = old, 0.0
+            assert [b'{"n":1}'] == await client.pipeline(transaction=False).get("client:1").execute()
+            view.known, view._confirmed = old, 0.0
+            pipe = client.pipeline(transaction=False).set("client:1", '{"n":2}').set("client:2", '{"n":3}')
+            assert [True, True] == await pipe.execute()
+            assert [b'{"n":2}', b'{"n":3}'] == await client.mget("client:1", "client:2")
+
+    asyncio.run(run())
     world.close()

@@ -135,6 +135,36 @@ def test_flask(read: Read, logged: Logged) -> None:
     assert ["GET /clients/<int:number>", "GET /clients/{}"] == [endpoint for _, endpoint, _, _ in told(logged)]
 
 
+def test_a_name_that_fails_fails_no_request(read: Read, logged: Logged) -> None:
+    """The endpoint is named as by default then, however long its path is."""
+
+    def act(_: Any, start_response: Any) -> list[bytes]:
+        read(2)
+        start_response("200 OK", [])
+        return [b"served"]
+
+    def name(_: Any) -> str:
+        raise KeyError
+
+    client = Client(ReadHints(most=1, name=name).wsgi(act))
+    assert b"served" == client.get("/" + "x" * 100_000).data
+    assert ["GET /" + "x" * 100_000] == [endpoint for _, endpoint, _, _ in told(logged)]
+
+
+def test_many_keys_at_once_are_one_read() -> None:
+    """Of both stores, and closing the migration ends what ran beside either."""
+    with MemoryMigration(MAPPING, Stage.DUALWRITE) as migration:
+
+        async def get() -> None:
+            await migration.async_store.get_many(["client:1", "client:2"])
+
+        with ReadHints().request() as reads:
+            migration.store.get_many(["client:1", "client:2"])
+            asyncio.run(get())
+
+    assert {"client:{id}": 2} == reads.counts
+
+
 def test_fastapi(read: Read, logged: Logged) -> None:
     """By the route that it found, also where the reader runs in a thread; what is no request is not judged."""
     app, sent = FastAPI(), []
