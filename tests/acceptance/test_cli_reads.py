@@ -272,3 +272,16 @@ def test_explain_says_where_a_key_stands(live: CommandLine, reads_world: ReadsWo
     assert "client:1: both sides differ" in live("explain", "client:1", *sides[:-1]).out
     assert [2, 2] == [live("explain", *typed, *sides).code for typed in ([], ["client:1", "--endpoint", GET])]
     assert 0 != live("explain", "other:1", *sides).code
+
+
+def test_explain_tells_of_an_item_without_rows(live: CommandLine, reads_world: ReadsWorld) -> None:
+    """Why it is in quarantine; a text that is no JSON differs as a whole."""
+    reads_world.write("client:2", {"n": "x"})
+    assert 0 == live("relay", "--once", *live.sides).code
+    found = live("explain", "client:2", *live.sides, "--json").json
+
+    assert (True, False, None) == tuple(found[name] for name in ("in_store", "in_tables", "different_at")), found["why"]
+    assert str(found["why"]).startswith("quarantined: ")
+    assert "at $.n" in found["why"]
+    reads_world.redis.set("client:1", b"{")
+    assert "." == live("explain", "client:1", *live.sides, "--json").json["different_at"]
