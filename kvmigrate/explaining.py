@@ -7,25 +7,27 @@ from typing import Any, NamedTuple
 
 from kvmigrate.config import Settings
 from kvmigrate.dualwrite.value import need_entity, value_of
-from kvmigrate.errors import OnlyInStoreError
-from kvmigrate.model import Authority, Item, Version
+from kvmigrate.errors import BadValueError, OnlyInStoreError
+from kvmigrate.model import Authority, Item, LedgerStatus, Version
 from kvmigrate.reads.compare import difference
 from kvmigrate.stores.fence_base import Seen
 from kvmigrate.stores.open import open_fenced
 from kvmigrate.target.live_base import Control
 from kvmigrate.target.live_writer import LiveWriter
+from kvmigrate.target.read_row import PostgresReadRow
 from kvmigrate.transform.lens import Lens
 
 DEADLINE_S = 5.0
 
 
 class _InTables(NamedTuple):
-    """What the tables say; *refused* is why they do not hold the item, or ""."""
+    """What the tables say; *refused* is why they do not hold the item, or "", *whole* why they have no rows of it."""
 
     control: Control | None
     version: Version | None
     item: Item | None
     refused: str
+    whole: str
 
 
 def explain_key(settings: Settings, lens: Lens, key: str) -> dict[str, Any]:
@@ -39,7 +41,8 @@ def explain_key(settings: Settings, lens: Lens, key: str) -> dict[str, Any]:
         [shard] = store.by_shard([key])
         seen = store.observe(shard, [key])
     with closing(LiveWriter(settings.need_target(), lens)) as writer:
-        tables = _in_tables(writer, key)
+        whole = _whole_because(settings.need_target(), lens.mapping.name, key)
+        tables = _in_tables(writer, key)._replace(whole=whole)
     leads = seen.fence.authority in {Authority.TABLES, Authority.RETIRED}
     differs = _difference(seen.items[0], tables.item)
     return {
@@ -49,7 +52,7 @@ def explain_key(settings: Settings, lens: Lens, key: str) -> dict[str, Any]:
         "epoch": seen.fence.epoch,
         "stage": tables.control.stage.value if tables.control else None,
         "in_store": seen.items[0] is not None,
-        "in_tables": tables.item is not None,
+        "in_tables": tables.item is not None and not tables.whole,
         "tables_version": None if tables.version is None else f"{tables.version.epoch}.{tables.version.n}",
         "marked": seen.marks[0] is not None,
         "different_at": differs,
@@ -62,15 +65,28 @@ def _in_tables(writer: LiveWriter, key: str) -> _InTables:
     try:
         [item] = writer.get([key], deadline_s=DEADLINE_S)
     except OnlyInStoreError as exc:
-        return _InTables(control, version, None, str(exc))
-    return _InTables(control, version, item, "")
+        return _InTables(control, version, None, str(exc), "")
+    return _InTables(control, version, item, "", "")
 
 
 def _difference(one: Item | None, other: Item | None) -> str | None:
     """Return the path of the first difference; ``None`` where there is none."""
     if one is None or other is None:
         return None if one is other else "."
-    return difference(value_of(one), value_of(other))
+    try:
+        return difference(value_of(one), value_of(other))
+    except BadValueError:
+        # Its text is no JSON: it has no paths.
+        return None if one.value == other.value else "."
+
+
+def _whole_because(target: str, scope: str, key: str) -> str:
+    """Return why an item is kept without rows, or ""."""
+    with closing(PostgresReadRow(target, scope, role="explain", seconds=DEADLINE_S)) as row:
+        found = row.standing(key)
+    if found is not None and found.status is LedgerStatus.QUARANTINED:
+        return f"quarantined: {found.reason} at {found.path or '$'}"
+    return "kept whole" if found is not None and found.status is LedgerStatus.KEPT else ""
 
 
 def _why(seen: Seen, tables: _InTables, differs: str | None, *, leads: bool) -> str:
@@ -79,6 +95,8 @@ def _why(seen: Seen, tables: _InTables, differs: str | None, *, leads: bool) -> 
         return "the target does not know this mapping: its reads and writes are the store's"
     if tables.refused:
         return f"the tables do not hold it: {tables.refused}"
+    if tables.whole and differs is None:
+        return f"{tables.whole}; it has no rows, and what is kept says the same as the store"
     if differs is None:
         return "both sides say the same" if seen.items[0] is not None else "it is on neither side"
     if seen.marks[0] is not None:

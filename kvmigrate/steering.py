@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from time import monotonic
 from typing import Any, NamedTuple, Self
 
 from kvmigrate.config import Settings
 from kvmigrate.errors import ConfigError, KVMigrateError, TargetError
-from kvmigrate.flags.base import FlagSource, RollbackPlace
+from kvmigrate.flags.base import FlagSource
 from kvmigrate.intent import EVERY, NOTHING, FlagChange, FlagState, ReadIntent, Rollback, slug_of
 from kvmigrate.model import Stage
-from kvmigrate.reading import open_flags, rollback_places
-from kvmigrate.reads.bounds import Known, Plan, closed_because, plan_of
+from kvmigrate.reading import open_flags
+from kvmigrate.reads.bounds import Known, Plan, closed_because, plan_of, rolled_back_text
 from kvmigrate.reads.explain import explained
 from kvmigrate.reads.totals import Totals, totals
+from kvmigrate.reads.verdict import clearing
+from kvmigrate.rollbacks import PlaceDone, Rollbacks, tables_lead
+from kvmigrate.target.live_base import Control
 from kvmigrate.target.read_row import Looked, PostgresReadRow
-
-ROLLBACK_S = 0.9
-"""So long a rollback waits for places that do not answer, where another one has it already."""
-
-CLEAR_S = 5.0
-"""So long the end of a rollback waits: it must be gone everywhere."""
 
 
 class EndpointView(NamedTuple):
@@ -36,13 +31,13 @@ class EndpointView(NamedTuple):
 
         plan: What is done of it, by what is known here.
 
-        rollback: That holds for it, if one does.
+        back: What is rolled back: the endpoint, `EVERY`, or "" where nothing is.
     """
 
     slug: str
     intent: ReadIntent
     plan: Plan
-    rollback: Rollback | None
+    back: str
 
 
 class ReadsView(NamedTuple):
@@ -51,13 +46,45 @@ class ReadsView(NamedTuple):
     Attributes:
         source: Where they are.
 
-        unread: Why the target was not read, or "".
+        unread: What could not be asked, and why.
     """
 
     source: str
     stage: Stage | None
     endpoints: Sequence[EndpointView]
-    unread: str
+    unread: Sequence[str]
+
+
+class _Here(NamedTuple):
+    """What is known of the reads of a mapping.
+
+    Attributes:
+        control: ``None`` where it is not known; *closed* then says why, if it could not be asked.
+
+        rollbacks: Of all places that answered; *kept_by* names those places.
+
+        unread: Every place that did not answer, and why.
+    """
+
+    control: Control | None
+    closed: str
+    rollbacks: Mapping[str, Rollback]
+    kept_by: Mapping[str, Sequence[str]]
+    unread: Sequence[str]
+
+    def back(self, slug: str) -> str:
+        """Return under which name an endpoint is rolled back, or ""."""
+        return next((name for name in (EVERY, slug) if name in self.rollbacks), "")
+
+    def plan(self, slug: str, intent: ReadIntent, scope: str) -> Plan:
+        """Return what is done with an endpoint's reads, as far as it is known here."""
+        back = self.back(slug)
+        rollback = self.rollbacks.get(back)
+        plan = plan_of(intent, Known(self.control), rollback, scope=scope, has_tables=True)
+        if rollback is not None and not plan.leads:
+            # Also where the stage allows nothing: that may change, and the rollback stays.
+            return plan._replace(why=f"{rolled_back_text(rollback)} (kept by {', '.join(self.kept_by[back])})")
+        return plan._replace(why=self.closed) if self.closed else plan
 
 
 class Finding(NamedTuple):
@@ -69,26 +96,13 @@ class Finding(NamedTuple):
     hint: str
 
 
-class PlaceDone(NamedTuple):
-    """What became of a rollback at one place.
-
-    Attributes:
-        done: Whether it is kept there, or gone.
-
-        why: Why not, or "".
-    """
-
-    name: str
-    done: bool
-    why: str
-
-
 class Steering:
     """What `kvmigrate flags`, `rollback` and `explain` do. A context manager; it connects where it must."""
 
     def __init__(self, settings: Settings, scope: str, who: str) -> None:
         """Connect to nothing yet; *scope* is the mapping's name, *who* stands in histories."""
         self._settings, self._scope, self._who = settings, scope, who
+        self._rollbacks = Rollbacks(settings, scope, who)
         self._stack = ExitStack()
         self._source: FlagSource | None = None
 
@@ -106,15 +120,12 @@ class Steering:
         Raises as `FlagSource.read`.
         """
         state = self.source.read()
-        looked, unread = self._look()
-        known = Known(looked.control)
+        here = self._look()
         views = []
         for slug in dict.fromkeys((*state.endpoints, *also)):
             intent = state.of(slug)
-            rollback = looked.rollbacks.get(EVERY) or looked.rollbacks.get(slug)
-            plan = plan_of(intent, known, rollback, scope=self._scope, has_tables=True)
-            views.append(EndpointView(slug, intent, plan, rollback))
-        return ReadsView(self.source.name, looked.control.stage if looked.control else None, views, unread)
+            views.append(EndpointView(slug, intent, here.plan(slug, intent, self._scope), here.back(slug)))
+        return ReadsView(self.source.name, here.control.stage if here.control else None, views, here.unread)
 
     def status(self) -> tuple[ReadsView, Mapping[str, Totals]]:
         """Return how all flags stand, and what all processes counted of each endpoint.
@@ -134,16 +145,16 @@ class Steering:
             ConfigError: the flags cannot be read at all.
         """
         state = self.source.read()
-        looked, unread = self._look()
+        here = self._look()
         found = list(_lint_alone(state, self._scope))
-        closed = unread or closed_because(Known(looked.control))
+        closed = here.closed or closed_because(Known(here.control))
         wanted = [slug for slug, intent in state.endpoints.items() if intent.share or intent.allow]
         if closed:
             found += [
                 Finding("error", slug, f"it asks for tables that may not be read: {closed}", "kvmigrate stage show")
                 for slug in wanted
             ]
-        elif looked.control is not None and looked.control.stage is Stage.SHADOW:
+        elif here.control is not None and here.control.stage is Stage.SHADOW:
             found += [
                 Finding(
                     "warning", slug, "it asks for tables, and stage shadow only compares", "kvmigrate stage advance"
@@ -151,9 +162,16 @@ class Steering:
                 for slug in wanted
             ]
         found += [
-            Finding("warning", slug, f"reads are rolled back by {each.who} at {each.at}", "kvmigrate rollback --clear")
-            for slug, each in looked.rollbacks.items()
+            Finding(
+                "warning",
+                slug,
+                f"reads are {rolled_back_text(each)} (kept by {', '.join(here.kept_by[slug])})",
+                f"kvmigrate {clearing(slug)}",
+            )
+            for slug, each in here.rollbacks.items()
         ]
+        # The target is told of with the flags that ask for it.
+        found += [Finding("warning", EVERY, each, "kvmigrate doctor") for each in here.unread if each != here.closed]
         return found
 
     def set(self, name: str, changes: Mapping[str, Any], *, why: str) -> FlagChange:
@@ -187,12 +205,7 @@ class Steering:
         """Return which side a request reads, and why. Raises as `show`."""
         slug = checked_slug(name)
         intent = self.source.read().of(slug)
-        looked, unread = self._look()
-        rollback = looked.rollbacks.get(EVERY) or looked.rollbacks.get(slug)
-        plan = plan_of(intent, Known(looked.control), rollback, scope=self._scope, has_tables=True)
-        if unread:
-            plan = plan._replace(why=unread)
-        return {"endpoint": slug, **explained(plan, intent, values)}
+        return {"endpoint": slug, **explained(self._look().plan(slug, intent, self._scope), intent, values)}
 
     def roll_back(self, name: str, *, why: str) -> list[PlaceDone]:
         """Send reads back to the store, everywhere: of one endpoint, or of all (`EVERY`). No gate; one place suffices.
@@ -202,16 +215,22 @@ class Steering:
         """
         slug = EVERY if name == EVERY else checked_slug(name)
         rollback = Rollback(dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), self._who, why)
-        done = self._everywhere(lambda place: place.roll_back(slug, rollback), ROLLBACK_S)
+        done = self._rollbacks.keep(slug, rollback)
         if not any(each.done for each in done):
             said = "; ".join(f"{each.name}: {each.why}" for each in done) or "no store, target or state folder is named"
             raise TargetError(f"no place has the rollback: {said}", hint="check --source, --target and `state`")
         return done
 
+    def tables_lead(self) -> bool:
+        """Whether the tables lead, so that reads stay there whatever is rolled back; False where nobody can tell."""
+        return tables_lead(self._settings, self._scope)
+
     def clear(self, name: str) -> list[PlaceDone]:
-        """Let flags decide again. A place that does not answer may still hold the rollback: then it stays in force."""
-        slug = EVERY if name == EVERY else checked_slug(name)
-        return self._everywhere(lambda place: place.clear(slug), CLEAR_S)
+        """Let flags decide again; of `EVERY` also where single endpoints were rolled back.
+
+        A place that does not answer may still hold the rollback: then it stays in force.
+        """
+        return self._rollbacks.clear(EVERY if name == EVERY else checked_slug(name))
 
     def close(self) -> None:
         """Release connections. Safe to call twice."""
@@ -228,7 +247,18 @@ class Steering:
         named = self._settings.flags
         return not named or "://" in named or Path(named).exists()
 
-    def _look(self) -> tuple[Looked, str]:
+    def _look(self) -> _Here:
+        looked, closed = self._look_at_target()
+        elsewhere = self._rollbacks.outside_target()
+        found = {**elsewhere.found, "the target": looked.rollbacks}
+        kept_by: dict[str, list[str]] = {}
+        for place, rollbacks in found.items():
+            for slug in rollbacks:
+                kept_by.setdefault(slug, []).append(place)
+        merged = {slug: each for rollbacks in found.values() for slug, each in rollbacks.items()}
+        return _Here(looked.control, closed, merged, kept_by, [*([closed] if closed else []), *elsewhere.unread])
+
+    def _look_at_target(self) -> tuple[Looked, str]:
         nothing = Looked(None, None, {})
         if not self._settings.target:
             return nothing, "no target is named, so that the control row was not read"
@@ -239,30 +269,6 @@ class Steering:
             return nothing, f"the target was not read: {exc}"
         finally:
             row.close()
-
-    def _everywhere(self, work: Callable[[RollbackPlace], object], seconds: float) -> list[PlaceDone]:
-        """Do it at every place at once; whoever does not answer in time is not waited for."""
-        places = rollback_places(self._settings, self._scope, who=self._who, seconds=seconds)
-        said: dict[str, PlaceDone] = {}
-
-        def do(name: str, open_place: Callable[[], RollbackPlace]) -> None:
-            named, why = name, ""
-            try:
-                with closing(open_place()) as place:
-                    named = place.name
-                    work(place)
-            except Exception as exc:  # noqa: BLE001 - told, beside what the others say
-                why = str(exc)
-            said[name] = PlaceDone(named, done=not why, why=why)
-
-        threads = [threading.Thread(target=do, args=each, daemon=True) for each in places.items()]
-        for thread in threads:
-            thread.start()
-        end = monotonic() + seconds
-        for thread in threads:
-            thread.join(max(end - monotonic(), 0.0))
-        late = f"no answer in {seconds:g} s"
-        return [said.get(name) or PlaceDone(name, done=False, why=late) for name in places]
 
 
 def checked_slug(name: str) -> str:

@@ -45,9 +45,7 @@ class ReadsWorld:
         self.settings: Settings = replace(self._real.settings, flags=str(folder / "flags.json"), state=folder / "state")
         self.redis = redis.Redis.from_url(redis_url)
         self.row = PostgresControlRow(database, "shop")
-        store = self._real.open_store()
-        store.put("client:1", {"n": 1})
-        store.close()
+        self.write("client:1", {"n": 1})
         self.move(Stage.LIVE)
         self.row.note({"backfilled_epoch": 0})
         self.flag(percent=0)
@@ -55,6 +53,12 @@ class ReadsWorld:
     def move(self, stage: Stage) -> None:
         """Go to a stage."""
         self._real.move(stage)
+
+    def write(self, key: str, value: Any) -> None:
+        """Write through both sides."""
+        store = self._real.open_store()
+        store.put(key, value)
+        store.close()
 
     def flag(self, name: str = GET, **members: Any) -> None:
         """Set the one flag."""

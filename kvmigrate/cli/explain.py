@@ -14,6 +14,7 @@ from kvmigrate.cli.options import (
     JsonOption,
     MappingOption,
     SourceOption,
+    StateOption,
     TargetOption,
     example,
     settings_of,
@@ -43,6 +44,7 @@ def explain(
     target: TargetOption = None,
     config: ConfigOption = None,
     flags_at: FlagsOption = None,
+    state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say which side a request reads, or where a key stands, and why.
@@ -55,7 +57,7 @@ def explain(
         raise ConfigError("explain wants a key, or --endpoint", hint="explain client:42")
     call = Call("explain", as_json=as_json)
     values = dict(_pair(each) for each in context or [])
-    settings = settings_of(mapping=mapping, source=source, target=target, config=config, flags=flags_at)
+    settings = settings_of(mapping=mapping, source=source, target=target, config=config, flags=flags_at, state=state)
     with Steered(call, settings) as steered:
         if key:
             found = steered.explain_key(key)

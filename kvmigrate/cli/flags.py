@@ -15,6 +15,8 @@ from kvmigrate.cli.options import (
     JsonOption,
     MappingOption,
     OutputOption,
+    SourceOption,
+    StateOption,
     TargetOption,
     example,
     settings_of,
@@ -103,14 +105,16 @@ def init(
 def lint(
     *,
     mapping: MappingOption = None,
+    source: SourceOption = None,
     target: TargetOption = None,
     config: ConfigOption = None,
     flags_at: FlagsOption = None,
+    state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Prove that whoever is to read the tables finds them written and backfilled. Ends with 3 where not."""
     call = Call("flags lint", as_json=as_json)
-    with _steering(call, mapping, target, config, flags_at) as steered:
+    with _steering(call, mapping, target, config, flags_at, source=source, state=state) as steered:
         found = steered.desk.lint()
         failed = any(each.level == "error" for each in found)
         fields = {"source": steered.desk.source.name, "findings": [each._asdict() for each in found]}
@@ -121,14 +125,16 @@ def lint(
 def show(
     *,
     mapping: MappingOption = None,
+    source: SourceOption = None,
     target: TargetOption = None,
     config: ConfigOption = None,
     flags_at: FlagsOption = None,
+    state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show each flag: what it asks for, what is done of it, and why."""
     call = Call("flags show", as_json=as_json)
-    with _steering(call, mapping, target, config, flags_at) as steered:
+    with _steering(call, mapping, target, config, flags_at, source=source, state=state) as steered:
         view = steered.desk.show()
         fields = {
             "source": view.source,
@@ -143,13 +149,13 @@ def show(
                     "group": each.plan.group,
                     "allow": sorted(each.intent.allow),
                     "block": sorted(each.intent.block),
-                    "rolled_back": each.rollback is not None,
+                    "rolled_back": bool(each.back),
                     "why": each.plan.why,
                 }
                 for each in view.endpoints
             ],
         }
-        steered.finish(fields, steered.typed("flags lint"), warnings=[view.unread] if view.unread else [])
+        steered.finish(fields, steered.typed("flags lint"), warnings=view.unread)
 
 
 @app.command("set", epilog=example(f"kvmigrate flags set get.clients.id --percent 10 --why canary {_TARGET}"))
@@ -207,8 +213,13 @@ def history(
 
 
 def _steering(
-    call: Call, mapping: Path | None, target: str | None, config: Path | None, flags_at: str | None
+    call: Call,
+    mapping: Path | None,
+    target: str | None,
+    config: Path | None,
+    flags_at: str | None,
+    **places: Any,
 ) -> Steered:
     from kvmigrate.cli.steered import Steered
 
-    return Steered(call, settings_of(mapping=mapping, target=target, config=config, flags=flags_at))
+    return Steered(call, settings_of(mapping=mapping, target=target, config=config, flags=flags_at, **places))

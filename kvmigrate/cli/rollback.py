@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,12 +23,13 @@ EPILOG = example(
     " --target postgresql://localhost/shop"
 )
 LEFT = 1
+HAS_NO_EFFECT = 4
 
 _EndpointOption = Annotated[
     str, typer.Option("--endpoint", metavar="NAME", help="Only this endpoint; without it, all of them.")
 ]
 _WhyOption = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for the history.")]
-_ClearOption = Annotated[bool, typer.Option("--clear", help="Let flags decide again.")]
+_ClearOption = Annotated[bool, typer.Option("--clear", help="Let flags decide again; without --endpoint, everywhere.")]
 
 
 def rollback(
@@ -46,9 +47,12 @@ def rollback(
     """Send reads back to the store, in every process and at once. No gate, and no flag is touched.
 
     It is kept in the store, in the target and in the state folder; any one of them suffices, so that it works while
-    PostgreSQL does not. Who writes stays as it is: once the tables lead, `kvmigrate stage rollback` is meant.
+    PostgreSQL does not. Who writes stays as it is: once the tables lead, reads stay there, the command ends with 4, and
+    `kvmigrate stage rollback` is meant.
     """
     from kvmigrate.cli.steered import Steered
+    from kvmigrate.intent import EVERY, slug_of
+    from kvmigrate.reads.verdict import clearing
 
     call = Call("rollback", as_json=as_json)
     settings = settings_of(mapping=mapping, source=source, target=target, config=config, state=state)
@@ -56,7 +60,12 @@ def rollback(
         done = steered.desk.clear(endpoint) if clear else steered.desk.roll_back(endpoint, why=why)
         left = [each for each in done if not each.done]
         said = "may still hold it" if clear else "does not have it"
-        fields = {"endpoint": endpoint, "cleared": clear, "places": [each._asdict() for each in done]}
-        again = steered.typed("rollback --clear" if left or not clear else "flags show")
+        fields: dict[str, Any] = {"endpoint": endpoint, "cleared": clear, "places": [each._asdict() for each in done]}
         warnings = [f"{each.name} {said}: {each.why}" for each in left]
+        fields["tables_lead"] = leads = not clear and steered.desk.tables_lead()
+        if leads:
+            steered.finish(fields, steered.typed("stage rollback --yes"), warnings=warnings, exit_code=HAS_NO_EFFECT)
+        again = steered.typed(
+            clearing(endpoint if endpoint == EVERY else slug_of(endpoint)) if left or not clear else "flags show"
+        )
         steered.finish(fields, again, warnings=warnings, exit_code=LEFT if clear and left else 0)

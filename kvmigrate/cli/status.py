@@ -10,6 +10,8 @@ from kvmigrate.cli.options import (
     FlagsOption,
     JsonOption,
     MappingOption,
+    SourceOption,
+    StateOption,
     TargetOption,
     example,
     settings_of,
@@ -27,9 +29,11 @@ EPILOG = example("kvmigrate status --mapping mapping.yaml --target postgresql://
 def status(
     *,
     mapping: MappingOption = None,
+    source: SourceOption = None,
     target: TargetOption = None,
     config: ConfigOption = None,
     flags_at: FlagsOption = None,
+    state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show for each endpoint what its flag asks for, what is given, and what all processes counted.
@@ -40,7 +44,8 @@ def status(
     from kvmigrate.reads.totals import Totals
 
     call = Call("status", as_json=as_json)
-    with Steered(call, settings_of(mapping=mapping, target=target, config=config, flags=flags_at)) as steered:
+    settings = settings_of(mapping=mapping, source=source, target=target, config=config, flags=flags_at, state=state)
+    with Steered(call, settings) as steered:
         view, counted = steered.desk.status()
         every = list(counted.values())
         requests = sum(each.requests for each in every)
@@ -53,13 +58,13 @@ def status(
             ],
         }
         again = [each["next"] for each in fields["endpoints"] if each["next"]] or [steered.typed("flags show")]
-        steered.finish(fields, *dict.fromkeys(again), warnings=[view.unread] if view.unread else [])
+        steered.finish(fields, *dict.fromkeys(again), warnings=view.unread)
 
 
 def _endpoint(view: EndpointView, counted: Totals, typed: Callable[[str], str]) -> dict[str, Any]:
     from kvmigrate.reads.verdict import verdict_of
 
-    found = verdict_of(view.slug, view.intent, view.plan, counted, is_rolled_back=view.rollback is not None)
+    found = verdict_of(view.slug, view.intent, view.plan, counted, back=view.back)
     return {
         "endpoint": view.slug,
         "intent_pct": view.intent.share / 100,
@@ -74,7 +79,7 @@ def _endpoint(view: EndpointView, counted: Totals, typed: Callable[[str], str]) 
         "compared": sum(counted.compared.values()) - counted.compared.get("shed", 0),
         "different": counted.compared.get("different", 0),
         "demoted_in": sum(counted.demoted.values()),
-        "rolled_back": view.rollback is not None,
+        "rolled_back": bool(view.back),
         "why": view.plan.why,
         "verdict": found.word,
         "reason": found.reason,

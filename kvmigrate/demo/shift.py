@@ -101,7 +101,7 @@ def _status(steering: Steering) -> list[Mapping[str, Any]]:
         sums = counted.get(each.slug)
         if sums is None:
             continue
-        verdict = verdict_of(each.slug, each.intent, each.plan, sums, is_rolled_back=False)
+        verdict = verdict_of(each.slug, each.intent, each.plan, sums, back="")
         told = {"requests": sums.requests, "served_pct": sums.served_pct, "fallbacks": sums.fallbacks}
         found.append({"endpoint": each.slug, **told, "verdict": verdict.word, "reason": verdict.reason})
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]

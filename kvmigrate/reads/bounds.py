@@ -76,7 +76,7 @@ def plan_of(intent: ReadIntent, known: Known, rollback: Rollback | None, *, scop
         has_tables: Whether the endpoint has a way to read the tables.
     """
     group = intent.group or scope
-    if _tables_lead(known):
+    if leads(known):
         control = known.control
         back = control is None or control.stage is not Stage.COMPLETE
         return Plan(FULL, group, may=True, leads=True, falls_back=back, why="" if has_tables else _NO_TABLES)
@@ -85,7 +85,7 @@ def plan_of(intent: ReadIntent, known: Known, rollback: Rollback | None, *, scop
     if held:
         return Plan(0, group, intent.sticky, why=held)
     if rollback is not None:
-        return Plan(0, group, intent.sticky, why=f"rolled back by {rollback.who} at {rollback.at}")
+        return Plan(0, group, intent.sticky, why=rolled_back_text(rollback))
     assert known.control is not None  # noqa: S101 - or it would be closed
     if known.control.stage is Stage.SHADOW:
         why = f"stage shadow: {percent_text(intent.share)} is for stage live" if intent.share else ""
@@ -112,7 +112,13 @@ def closed_because(known: Known) -> str:
     return ""
 
 
-def _tables_lead(known: Known) -> bool:
+def rolled_back_text(rollback: Rollback) -> str:
+    """Return who took reads back, when and why."""
+    why = f": {rollback.why}" if rollback.why else ""
+    return f"rolled back by {rollback.who} at {rollback.at}{why}"
+
+
+def leads(known: Known) -> bool:
     """Whether the newest accepted write is in the tables, by whichever side says so at the later epoch."""
     control = known.control
     opened = {Authority.TABLES, Authority.RETIRED}

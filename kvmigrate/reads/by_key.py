@@ -83,6 +83,16 @@ def by_key(
     return read
 
 
+def by_call(make_key: Callable[[Arguments, dict[str, Any]], str], reached: Reached) -> Callable[..., bool]:
+    """Return *reached* for calls in place of keys."""
+
+    def has_reached(*args: Any, **kwargs: Any) -> bool:
+        """Ask for the key of a call."""
+        return reached(make_key(args, kwargs))
+
+    return has_reached
+
+
 def in_session(reader: Callable[..., Any], wrote: Wrote) -> Callable[..., Any]:
     """Return a reader that leaves what this session wrote to the store: a query does not tell what it saw."""
 

@@ -81,6 +81,16 @@ def by_key(
     return read
 
 
+def by_call(make_key: Callable[[Arguments, dict[str, Any]], str], reached: Reached) -> Callable[..., Awaitable[bool]]:
+    """Return *reached* for calls in place of keys."""
+
+    async def has_reached(*args: Any, **kwargs: Any) -> bool:
+        """Ask for the key of a call."""
+        return await reached(make_key(args, kwargs))
+
+    return has_reached
+
+
 def in_session(reader: Callable[..., Awaitable[Any]], wrote: Wrote) -> Callable[..., Awaitable[Any]]:
     """Return a reader that leaves what this session wrote to the store: a query does not tell what it saw."""
 

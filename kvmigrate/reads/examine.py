@@ -31,8 +31,8 @@ class _Failed:
 def examine(state: EndpointState, args: Arguments, kwargs: dict[str, Any]) -> str:
     """Read both sides, compare, count; return the result. Never raises.
 
-    matched, late (only at first different), moving (the store changed meanwhile), different, missing_both,
-    kv_failed, tables_failed, tables_timeout, tables_stale, compare_failed.
+    matched, late (only at first different, or the tables lack a write of the key), moving (the store changed
+    meanwhile), different, missing_both, kv_failed, tables_failed, tables_timeout, tables_stale, compare_failed.
     """
     try:
         result = _result(state, args, kwargs)
@@ -44,7 +44,11 @@ def examine(state: EndpointState, args: Arguments, kwargs: dict[str, Any]) -> st
 
 def _result(state: EndpointState, args: Arguments, kwargs: dict[str, Any]) -> str:
     before: Any = None
+    reached: Any = True
     for number in range(len(PAUSES_S) + 1):
+        if number == len(PAUSES_S) and state.reached is not None:
+            # Before the last look: what it sees in the tables is then not older than what was written.
+            reached = _read(state.reached, args, kwargs)
         kv = _read(state.kv, args, kwargs)
         tables = _read(state.tables, args, kwargs)
         if isinstance(kv, _Failed):
@@ -60,6 +64,10 @@ def _result(state: EndpointState, args: Arguments, kwargs: dict[str, Any]) -> st
         time.sleep(PAUSES_S[number])
     if (before is MISS) != (kv is MISS) or (kv is not MISS and not state.compare(before, kv)):
         return "moving"
+    if isinstance(reached, _Failed):
+        return "kv_failed"
+    if not reached:
+        return "late"
     state.has_differed("." if tables is MISS else difference(kv, tables) or ".")
     return "different"
 

@@ -29,8 +29,8 @@ class _Failed:
 async def examine(state: EndpointState, args: Arguments, kwargs: dict[str, Any]) -> str:
     """Read both sides, compare, count; return the result. Never raises.
 
-    matched, late (only at first different), moving (the store changed meanwhile), different, missing_both,
-    kv_failed, tables_failed, tables_timeout, tables_stale, compare_failed.
+    matched, late (only at first different, or the tables lack a write of the key), moving (the store changed
+    meanwhile), different, missing_both, kv_failed, tables_failed, tables_timeout, tables_stale, compare_failed.
     """
     try:
         result = await _result(state, args, kwargs)
@@ -42,7 +42,11 @@ async def examine(state: EndpointState, args: Arguments, kwargs: dict[str, Any])
 
 async def _result(state: EndpointState, args: Arguments, kwargs: dict[str, Any]) -> str:
     before: Any = None
+    reached: Any = True
     for number in range(len(PAUSES_S) + 1):
+        if number == len(PAUSES_S) and state.reached is not None:
+            # Before the last look: what it sees in the tables is then not older than what was written.
+            reached = await _read(state.reached, args, kwargs)
         kv = await _read(state.kv, args, kwargs)
         tables = await _read(state.tables, args, kwargs)
         if isinstance(kv, _Failed):
@@ -58,6 +62,10 @@ async def _result(state: EndpointState, args: Arguments, kwargs: dict[str, Any])
         await asyncio.sleep(PAUSES_S[number])
     if (before is MISS) != (kv is MISS) or (kv is not MISS and not state.compare(before, kv)):
         return "moving"
+    if isinstance(reached, _Failed):
+        return "kv_failed"
+    if not reached:
+        return "late"
     state.has_differed("." if tables is MISS else difference(kv, tables) or ".")
     return "different"
 

@@ -15,6 +15,7 @@ from kvmigrate.reads.by_key_async import (
     Load,
     Reached,
     Wrote,
+    by_call,
     by_key,
     in_session,
     key_maker,
@@ -120,9 +121,9 @@ class AsyncReads:
         def decorate(kv: Callable[P, Awaitable[T]]) -> AsyncRead[P, T]:
             state.kv, state.find = kv, _finds(kv)
             if key:
-                state.tables = by_key(
-                    key_maker(key, kv), self._tables, load, deadline_s=deadline_s, wrote=wrote, reached=asks_first
-                )
+                make = key_maker(key, kv)
+                state.tables = by_key(make, self._tables, load, deadline_s=deadline_s, wrote=wrote, reached=asks_first)
+                state.reached = by_call(make, reached)
             self.router.add(state)
             made = routed(state, kv)
             made.state = state

@@ -48,6 +48,9 @@ class EndpointState:
 
         tables: The reader of the tables, where `has_tables`.
 
+        reached: Whether the tables have every accepted write of what a call reads, asked of the store; ``None`` where
+            that cannot be told, as of queries.
+
         compare: Whether both sides said the same.
 
         plan, choose, sample: Made by `Router`: what holds, what says of a call whether it reads the tables, and how
@@ -62,6 +65,7 @@ class EndpointState:
         self.counts, self.demotion = Counts(), demotion
         self.kv: Callable[..., Any] = _no_reader
         self.tables: Callable[..., Any] = _no_reader
+        self.reached: Callable[..., Any] | None = None
         self.find: Callable[[str], Finder] = _no_finder
         self.plan = Plan(0, "", why="the control row was not seen yet")
         self.choose: Choice = _not_yet

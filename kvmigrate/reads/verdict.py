@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from kvmigrate.intent import ReadIntent, percent_text
+from kvmigrate.intent import EVERY, ReadIntent, percent_text
 from kvmigrate.reads.bounds import Plan
 from kvmigrate.reads.totals import Totals
 
@@ -24,10 +24,13 @@ class Verdict(NamedTuple):
     next: str
 
 
-def verdict_of(slug: str, intent: ReadIntent, plan: Plan, counted: Totals, *, is_rolled_back: bool) -> Verdict:
-    """Return the verdict: of several that hold, the one that explains the others."""
-    if is_rolled_back:
-        return Verdict("rolled_back", plan.why, "rollback --clear")
+def verdict_of(slug: str, intent: ReadIntent, plan: Plan, counted: Totals, *, back: str) -> Verdict:
+    """Return the verdict: of several that hold, the one that explains the others.
+
+    *back* is what a person rolled back: this endpoint, `EVERY`, or ""; it holds nothing back once the tables lead.
+    """
+    if back and not plan.leads:
+        return Verdict("rolled_back", plan.why, clearing(back))
     if counted.demoted:
         processes, why = sum(counted.demoted.values()), max(counted.demoted, key=lambda each: counted.demoted[each])
         who = (
@@ -42,3 +45,8 @@ def verdict_of(slug: str, intent: ReadIntent, plan: Plan, counted: Totals, *, is
     if different := counted.compared.get("different", 0):
         return Verdict("different", f"{different:,} confirmed differences between both sides", "verify")
     return Verdict("ok", f"{percent_text(plan.share)} may read the tables" if not plan.leads else "the tables lead", "")
+
+
+def clearing(back: str) -> str:
+    """Return the command, without its options, that ends the rollback of an endpoint, or of all (`EVERY`)."""
+    return "rollback --clear" if back == EVERY else f"rollback --clear --endpoint {back}"

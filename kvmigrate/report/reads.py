@@ -65,6 +65,8 @@ def _history(report: Mapping[str, Any]) -> Document:
 def _rollback(report: Mapping[str, Any]) -> Document:
     what = "every endpoint" if report["endpoint"] == "*" else report["endpoint"]
     said = "flags decide again" if report["cleared"] else "reads go to the store"
+    if report["tables_lead"]:
+        said = "the rollback is kept, but the tables lead: reads stay there"
     document = Document(f"{report['scope']}: {said}, of {what}")
     rows = [[each["name"], "done" if each["done"] else "not done", each["why"]] for each in report["places"]]
     document.add(Grid(["place", "", "why"], rows, [_DONE[each["done"]] for each in report["places"]]))

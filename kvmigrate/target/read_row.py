@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 
 from kvmigrate.errors import DeadlineError, SchemaError, TargetError
 from kvmigrate.intent import FlagChange, Rollback
+from kvmigrate.model import LedgerStatus
 from kvmigrate.target.address import safe_name
 from kvmigrate.target.live_base import Control
 from kvmigrate.target.live_control import SELECT_CONTROL, control_of
@@ -65,6 +66,20 @@ SELECT s.endpoint, CASE WHEN s.updated_at > now() - interval '15 s' THEN s.count
 FROM kvmigrate.endpoint_stat AS s JOIN kvmigrate.control AS c ON c.id = s.scope
 WHERE c.scope = %s ORDER BY s.endpoint, s.process
 """
+_STANDING = """
+SELECT l.status, coalesce(q.reason, ''), coalesce(q.path, '')
+FROM kvmigrate.control AS c JOIN kvmigrate.ledger AS l ON l.scope = c.id
+LEFT JOIN kvmigrate.quarantine AS q ON q.scope = l.scope AND q.key = l.key
+WHERE c.scope = %s AND l.key = %s AND NOT l.deleted
+"""
+
+
+class Standing(NamedTuple):
+    """How an item stands in the ledger; *reason* and *path* say why it is quarantined, or are ""."""
+
+    status: LedgerStatus
+    reason: str
+    path: str
 
 
 class Looked(NamedTuple):
@@ -182,6 +197,11 @@ class PostgresReadRow:
         What a process does just now, ``demoted``, is left out of rows that are older than 15 s.
         """
         return [(endpoint, counts) for endpoint, counts in self._ask(_COUNTS, [self._scope])]
+
+    def standing(self, key: str) -> Standing | None:
+        """Return how an item stands; ``None`` where the ledger does not know it, or knows it as deleted."""
+        found = self._ask(_STANDING, [self._scope, key])
+        return Standing(LedgerStatus(found[0][0]), *found[0][1:]) if found else None
 
     def close(self) -> None:
         """Release the connection. Safe to call twice; the next use opens it again."""

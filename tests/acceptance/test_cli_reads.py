@@ -89,6 +89,22 @@ def test_a_rollback_needs_one_place(live: CommandLine, repository: Path, side: s
     assert 1 == live("rollback", "--source", gone["source"]).code
 
 
+def test_a_rollback_while_the_tables_lead_says_that_it_has_no_effect(
+    live: CommandLine, reads_world: ReadsWorld, repository: Path
+) -> None:
+    """It is kept for later, what is meant is named, and no other command calls the endpoint rolled back."""
+    live("flags", "set", SLUG, "--percent", "10", "--sticky", "id", "--target", live.target)
+    reads_world.move(Stage.RAMPDOWN)
+    done = told(repository, "rollback", live("rollback", *live.sides, "--json"), 4)
+    assert (True, True) == (done["tables_lead"], all(each["done"] for each in done["places"]))
+    assert ["stage rollback --yes" in each for each in done["next"]] == [True]
+    assert "but the tables lead: reads stay there" in live("rollback", *live.sides).out
+
+    [endpoint] = told(repository, "status", live("status", *live.sides, "--json"))["endpoints"]
+    assert ("ok", "the tables lead") == (endpoint["verdict"], endpoint["reason"])
+    told(repository, "rollback", live("rollback", "--clear", *live.sides, "--json"))
+
+
 def test_explain_says_why(live: CommandLine, repository: Path) -> None:
     """The place of the request, the lists, the missing property, the rollback: one reason each."""
     target = ["--target", live.target, "--json"]
@@ -102,10 +118,13 @@ def test_explain_says_why(live: CommandLine, repository: Path) -> None:
     assert ("tables", "its place 91.16 is below 95") == why("id=42")
     assert ("kv", "blocked by name") == why("id=9")
     assert ("kv", "the request has no 'id'") == why()
-    assert 0 == live("rollback", *live.sides).code
+    assert (
+        f"rollback --clear --endpoint {SLUG}" in live("rollback", "--why", "slow", "--endpoint", GET, *live.sides).out
+    )
     side, reason = why("id=42")
     assert "kv" == side
     assert str(reason).startswith("rolled back by ")
+    assert ": slow (kept by " in str(reason)
 
 
 @pytest.mark.parametrize(
@@ -253,3 +272,16 @@ def test_explain_says_where_a_key_stands(live: CommandLine, reads_world: ReadsWo
     assert "client:1: both sides differ" in live("explain", "client:1", *sides[:-1]).out
     assert [2, 2] == [live("explain", *typed, *sides).code for typed in ([], ["client:1", "--endpoint", GET])]
     assert 0 != live("explain", "other:1", *sides).code
+
+
+def test_explain_tells_of_an_item_without_rows(live: CommandLine, reads_world: ReadsWorld) -> None:
+    """Why it is in quarantine; a text that is no JSON differs as a whole."""
+    reads_world.write("client:2", {"n": "x"})
+    assert 0 == live("relay", "--once", *live.sides).code
+    found = live("explain", "client:2", *live.sides, "--json").json
+
+    assert (True, False, None) == tuple(found[name] for name in ("in_store", "in_tables", "different_at")), found["why"]
+    assert str(found["why"]).startswith("quarantined: ")
+    assert "at $.n" in found["why"]
+    reads_world.redis.set("client:1", b"{")
+    assert "." == live("explain", "client:1", *live.sides, "--json").json["different_at"]

@@ -115,3 +115,37 @@ def test_a_place_that_cannot_be_opened_does_not_stop_the_others(redis_url: str, 
     stored = RedisRollbacks(redis_url, scope="shop")
     assert EVERY in stored.rollbacks()
     stored.close()
+
+
+def test_what_one_place_holds_is_seen(redis_url: str, tmp_path: Path) -> None:
+    """Also where no target is asked: with its reason and its place; a place that cannot be asked is named."""
+    flags = tmp_path / "flags.yaml"
+    flags.write_text("{version: 1, scope: shop, endpoints: {get.a: {percent: 5}, get.b: {percent: 5}}}")
+    settings = Settings(redis_url, "", tmp_path / "mapping.yaml", flags=str(flags), state=tmp_path / "state")
+    with Steering(settings, "shop", "ada") as steering:
+        steering.source.read()
+        (tmp_path / "state").write_text("")
+        steering.roll_back("get.a", why="slow")
+        view = steering.show()
+        found = [each.what for each in steering.lint() if each.endpoint == "get.a"]
+
+        assert ["get.a", ""] == [each.back for each in view.endpoints]
+        assert view.endpoints[0].plan.why.endswith(": slow (kept by the store)")
+        assert any("slow (kept by the store)" in each for each in found)
+        assert any("the state folder" in each for each in view.unread)
+        assert steering.explain("get.a", {})["why"] == view.endpoints[0].plan.why
+
+
+def test_to_clear_all_clears_each(redis_url: str, tmp_path: Path) -> None:
+    """Those of single endpoints, too, at every place; to clear one leaves the others."""
+    settings = Settings(redis_url, "", tmp_path / "mapping.yaml", state=tmp_path / "state")
+    folder, stored = StateFolder(tmp_path / "state", "shop"), RedisRollbacks(redis_url, scope="shop")
+    with Steering(settings, "shop", "ada") as steering:
+        for slug in ("get.a", "get.b"):
+            steering.roll_back(slug, why="")
+        steering.clear("get.b")
+        assert ["get.a"] == list(stored.rollbacks()) == list(folder.rollbacks())
+        assert [True, True] == [each.done for each in steering.clear(EVERY)]
+
+    assert {} == stored.rollbacks() == folder.rollbacks()
+    stored.close()

@@ -13,6 +13,8 @@ import pytest
 
 from kvmigrate.errors import ConfigError, OnlyInStoreError, TargetError
 from kvmigrate.model import Item, Stage, Version
+from kvmigrate.reads.examine import examine
+from kvmigrate.reads.examine_async import examine as examine_async
 from kvmigrate.reads.request import request
 from kvmigrate.testing import MemoryMigration
 from tests.reads_world import GET, MAPPING, until
@@ -131,6 +133,45 @@ def test_a_difference_that_goes_away_is_late(shop: Shop, monkeypatch: pytest.Mon
     client("1")
     assert {"late": 1} == compared(client)
     assert [0.05] == looked
+
+
+def lag(made: MemoryMigration) -> None:
+    """Let a write stay marked, as while the relay is behind."""
+
+    def down(operation: str, _: float) -> None:
+        if operation == "mirror":
+            message = "down"
+            raise TargetError(message)
+
+    made.tables.before = down
+    made.store.put("client:1", {"n": 2})
+
+
+def test_what_is_marked_is_late_and_no_difference(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the relay is behind, reads do not go back for it; with and without an event loop."""
+    for module in ("examine", "examine_async"):
+        monkeypatch.setattr(f"kvmigrate.reads.{module}.PAUSES_S", (0.0, 0.0))
+    made = shop(Stage.SHADOW)
+    client = endpoint(made)
+    lag(made)
+    assert "late" == examine(client.state, ("1",), {})
+
+    @made.async_reads.endpoint(GET, key="client:{id}")
+    async def in_loop(id: str) -> Any:  # noqa: A002 - as the route has it
+        return await made.async_store.get(f"client:{id}")
+
+    async def run() -> str:
+        found = await examine_async(in_loop.state, ("1",), {})
+        await made.async_reads.close()
+        await made.async_store.close()
+        return found
+
+    assert "late" == asyncio.run(run())
+    assert not client.state.demotion.is_open
+    made.tables.before = lambda *_: None
+    made.settle()
+    spoil(made, 3)
+    assert "different" == examine(client.state, ("1",), {})
 
 
 @pytest.mark.parametrize(

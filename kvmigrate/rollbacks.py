@@ -1,0 +1,152 @@
+"""Rollbacks of reads at all of their places at once: kept, ended, told. No place waits for another one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from time import monotonic
+from typing import NamedTuple, TypeVar
+
+from kvmigrate.config import Settings
+from kvmigrate.flags.base import RollbackPlace
+from kvmigrate.intent import EVERY, Rollback
+from kvmigrate.reading import rollback_places
+from kvmigrate.reads.bounds import Known, leads
+from kvmigrate.stores.open import open_fenced
+from kvmigrate.target.read_row import PostgresReadRow
+
+T = TypeVar("T")
+
+ROLLBACK_S = 0.9
+"""So long a rollback waits for places that do not answer, where another one has it already; so long one looks."""
+
+CLEAR_S = 5.0
+"""So long the end of a rollback waits: it must be gone everywhere."""
+
+_TARGET = "the target"
+
+
+class PlaceDone(NamedTuple):
+    """What became of a rollback at one place.
+
+    Attributes:
+        done: Whether it is kept there, or gone.
+
+        why: Why not, or "".
+    """
+
+    name: str
+    done: bool
+    why: str
+
+
+class Elsewhere(NamedTuple):
+    """What places say, by their names.
+
+    Attributes:
+        unread: Each that could not be asked, and why.
+    """
+
+    found: Mapping[str, Mapping[str, Rollback]]
+    unread: Sequence[str]
+
+
+class Rollbacks:
+    """All places that *settings* name, of the mapping *scope*. Connects anew for each question."""
+
+    def __init__(self, settings: Settings, scope: str, who: str) -> None:
+        """Connect to nothing yet; *who* stands in the change log where a rollback ends."""
+        self._settings, self._scope, self._who = settings, scope, who
+
+    def keep(self, slug: str, rollback: Rollback) -> list[PlaceDone]:
+        """Keep a rollback wherever that can be done in `ROLLBACK_S`."""
+        return self._everywhere(lambda place: place.roll_back(slug, rollback), ROLLBACK_S)
+
+    def clear(self, slug: str) -> list[PlaceDone]:
+        """End the rollback of an endpoint; of `EVERY` all rollbacks that there are."""
+
+        def work(place: RollbackPlace) -> None:
+            for each in place.rollbacks() if slug == EVERY else [slug]:
+                place.clear(each)
+
+        return self._everywhere(work, CLEAR_S)
+
+    def outside_target(self) -> Elsewhere:
+        """Return what the store and the state folder hold, as far as they say so in `ROLLBACK_S`."""
+        places = rollback_places(self._settings, self._scope, who=self._who)
+        places.pop(_TARGET, None)
+
+        def looks(open_place: Callable[[], RollbackPlace]) -> Callable[[], Mapping[str, Rollback]]:
+            def look() -> Mapping[str, Rollback]:
+                with closing(open_place()) as place:
+                    return place.rollbacks()
+
+            return look
+
+        said = ask_all({name: looks(open_place) for name, open_place in places.items()}, ROLLBACK_S)
+        return Elsewhere(
+            {name: each for name, each in said.items() if not isinstance(each, Exception)},
+            [
+                f"{name} was not asked for rollbacks: {each}"
+                for name, each in said.items()
+                if isinstance(each, Exception)
+            ],
+        )
+
+    def _everywhere(self, work: Callable[[RollbackPlace], object], seconds: float) -> list[PlaceDone]:
+        places = rollback_places(self._settings, self._scope, who=self._who, seconds=seconds)
+        names = {name: name for name in places}
+
+        def does(name: str, open_place: Callable[[], RollbackPlace]) -> Callable[[], object]:
+            def do() -> object:
+                with closing(open_place()) as place:
+                    names[name] = place.name
+                    return work(place)
+
+            return do
+
+        said = ask_all({name: does(name, open_place) for name, open_place in places.items()}, seconds)
+        failed = {name: str(each) for name, each in said.items() if isinstance(each, Exception)}
+        return [PlaceDone(names[name], done=name not in failed, why=failed.get(name, "")) for name in places]
+
+
+def tables_lead(settings: Settings, scope: str) -> bool:
+    """Whether the tables lead, by the store's fence or the control row; False where nobody says so in `ROLLBACK_S`."""
+
+    def fence() -> Known:
+        with closing(open_fenced(settings.source, scope=scope)) as store:
+            # A flip moves all shards.
+            found = [each for each in store.fences(store.shards()[:1]).values() if each]
+        return Known(None, found[0].epoch, found[0].authority) if found else Known()
+
+    def row() -> Known:
+        with closing(PostgresReadRow(settings.target, scope, role="rollback", seconds=ROLLBACK_S)) as found:
+            return Known(found.look().control)
+
+    works = {name: ask for name, ask, url in (("fence", fence, settings.source), ("row", row, settings.target)) if url}
+    said = [each for each in ask_all(works, ROLLBACK_S).values() if isinstance(each, Known)]
+    known = Known()
+    for each in said:
+        known = known._replace(**{name: value for name, value in each._asdict().items() if value})
+    return leads(known)
+
+
+def ask_all(works: Mapping[str, Callable[[], T]], seconds: float) -> dict[str, T | Exception]:
+    """Do all at once, in threads; whoever does not answer in time is not waited for, and answers a `TimeoutError`."""
+    said: dict[str, T | Exception] = {}
+
+    def do(name: str, work: Callable[[], T]) -> None:
+        try:
+            said[name] = work()
+        except Exception as exc:  # noqa: BLE001 - told, beside what the others say
+            said[name] = exc
+
+    threads = [threading.Thread(target=do, args=each, daemon=True) for each in works.items()]
+    for thread in threads:
+        thread.start()
+    end = monotonic() + seconds
+    for thread in threads:
+        thread.join(max(end - monotonic(), 0.0))
+    late = TimeoutError(f"no answer in {seconds:g} s")
+    return {name: said.get(name, late) for name in works}
