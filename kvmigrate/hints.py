@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
-import structlog
-
 from kvmigrate.dualwrite.request_reads import READS, RequestReads
+from kvmigrate.log import get_log
 
 __all__ = ["ReadHints", "RequestReads"]
 
-_log = structlog.get_logger("kvmigrate")
+_log = get_log()
 
 _MOST_ENDPOINTS = 1000
 """Endpoints that are told apart; there are far fewer, unless names come from outside."""

@@ -11,8 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, ParamSpec, Self, TypeVar, Unpack
 
-import structlog
-
 from kvmigrate.backfill.budget import Budget
 from kvmigrate.backfill.pace import Knobs
 from kvmigrate.backfill.preview import preview_backfill
@@ -43,6 +41,7 @@ from kvmigrate.errors import CheckFailedError, ConfigError, SchemaError, TargetE
 from kvmigrate.export.report import ExportReport, Lines, type_name
 from kvmigrate.export.source import export_source
 from kvmigrate.export.target import TargetExport
+from kvmigrate.log import get_log
 from kvmigrate.model import Authority, Item, ItemKind, Version
 from kvmigrate.processes.crew import Crew
 from kvmigrate.reading import router_of
@@ -75,7 +74,7 @@ from kvmigrate.transform.tables.difference import Difference
 from kvmigrate.transform.values.json_text import load_jsonb
 
 _LINES = Lines(write_item, write_unreadable)
-_log = structlog.get_logger("kvmigrate")
+_log = get_log()
 
 C = TypeVar("C")
 P = ParamSpec("P")

@@ -8,8 +8,6 @@ from pathlib import Path
 from random import SystemRandom
 from time import monotonic
 
-import structlog
-
 from kvmigrate.config import Settings
 from kvmigrate.errors import ConfigError, KVMigrateError
 from kvmigrate.flags.base import FlagSource, RollbackPlace
@@ -19,6 +17,7 @@ from kvmigrate.flags.row import RowFlags
 from kvmigrate.flags.state_folder import StateFolder
 from kvmigrate.flags.unleash import SCHEMES, UnleashFlags
 from kvmigrate.intent import FlagState
+from kvmigrate.log import get_log
 from kvmigrate.reads.poll import Poller
 from kvmigrate.reads.router import Router
 from kvmigrate.stores.open import open_fenced
@@ -30,7 +29,7 @@ _CHANCE = SystemRandom()
 """Not the program's own, whose numbers it may want to have again."""
 
 
-_log = structlog.get_logger("kvmigrate")
+_log = get_log()
 
 LOOK_S = 0.2
 """Between two looks at whatever can take reads back."""

@@ -11,8 +11,6 @@ from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 from uuid import uuid4
 
-import structlog
-
 from kvmigrate.backfill.findings import Findings
 from kvmigrate.backfill.live import Left
 from kvmigrate.backfill.progress import Meter
@@ -31,6 +29,7 @@ from kvmigrate.errors import (
     FenceMissingError,
     StaleError,
 )
+from kvmigrate.log import get_log
 from kvmigrate.model import Authority, Fence, Logging, Version
 from kvmigrate.stores.base import KVSource
 from kvmigrate.stores.fence_base import FencedStore, Swap
@@ -53,7 +52,7 @@ class _Closable(Protocol):
 
 C = TypeVar("C", bound=_Closable)
 
-_log = structlog.get_logger("kvmigrate")
+_log = get_log()
 
 _REDIS = frozenset({"redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"})
 _LOADS = frozenset({"", "first load", "first load, keys"})

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple, Self
 
-import structlog
-
 from kvmigrate.config import who_asks
 from kvmigrate.cutover.controller import Controller, Moved
 from kvmigrate.cutover.divergence import Measurement, Verified, Wish
@@ -22,6 +20,7 @@ from kvmigrate.dualwrite.applier import Applier
 from kvmigrate.dualwrite.reverse import ReverseApplier
 from kvmigrate.dualwrite.tasks import at_leisure
 from kvmigrate.errors import ConfigError, SchemaError, SourceError, TargetError
+from kvmigrate.log import get_log
 from kvmigrate.model import Fence, Item, Stage
 from kvmigrate.relaying import Opener
 from kvmigrate.target.evidence import Evidence
@@ -33,7 +32,7 @@ from kvmigrate.target.waiver import Waived, Waiver
 from kvmigrate.transform.lens import Lens
 from kvmigrate.transform.mapping import Expires
 
-_log = structlog.get_logger("kvmigrate")
+_log = get_log()
 
 WATCH_S = 1.0
 """Between two looks of the relay's leader."""

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
-import structlog
 
 from kvmigrate.backfill.pace import Knobs, State
 from kvmigrate.errors import KVMigrateError
+from kvmigrate.log import get_log
 from kvmigrate.target.base import Beside, Signals
 
 EVERY_S = 1.0
@@ -21,7 +21,7 @@ SILENT_BEATS = 5
 
 _END_S = 2.0
 
-_log = structlog.get_logger("kvmigrate")
+_log = get_log()
 
 
 class Standing(NamedTuple):

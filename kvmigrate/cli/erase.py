@@ -26,7 +26,7 @@ EPILOG = example(f"kvmigrate erase client:2 --why request-17 --yes {_SIDES}")
 INCONCLUSIVE = 4
 
 _KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="Which item.", show_default=False)]
-_WhyOption = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for the change log.")]
+_WhyOption = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for the change log; needed.")]
 
 
 def erase(

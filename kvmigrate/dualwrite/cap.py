@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import structlog
-
+from kvmigrate.log import get_log
 from kvmigrate.model import Authority, Logging
 from kvmigrate.stores.fence_base import FencedStore
 
-_log = structlog.get_logger("kvmigrate")
+_log = get_log()
 
 MOST_MARKS = 2_000_000
 """So many marks take about 290 MB of a Redis. To compare everything costs less than to keep more of them."""

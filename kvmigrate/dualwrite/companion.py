@@ -12,11 +12,10 @@ from random import SystemRandom
 from time import monotonic, sleep, time
 from typing import NamedTuple, Protocol, TypeVar
 
-import structlog
-
 from kvmigrate.dualwrite.command_use import CommandUse
 from kvmigrate.dualwrite.unforeseen import told
 from kvmigrate.errors import KVMigrateError
+from kvmigrate.log import get_log
 from kvmigrate.model import Fence, Item, MarkedKey, Stage, Version
 from kvmigrate.stores.fence_base import FencedStore
 from kvmigrate.target.live_base import ProcessRow
@@ -25,7 +24,7 @@ _CHANCE = SystemRandom()
 """Not the program's own, whose numbers it may want to have again."""
 
 
-_log = structlog.get_logger("kvmigrate")
+_log = get_log()
 
 T = TypeVar("T")
 

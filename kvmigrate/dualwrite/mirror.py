@@ -7,15 +7,14 @@ from __future__ import annotations
 import enum
 from time import monotonic
 
-import structlog
-
 from kvmigrate.dualwrite.breaker import Breaker
 from kvmigrate.dualwrite.unforeseen import told
 from kvmigrate.errors import DeadlineError, FenceError, TargetError
+from kvmigrate.log import get_log
 from kvmigrate.model import Authority, Item, Version
 from kvmigrate.target.writer_base import LiveWriter
 
-_log = structlog.get_logger("kvmigrate")
+_log = get_log()
 
 
 class Mirrored(enum.Enum):

@@ -7,20 +7,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from time import monotonic
 
-import structlog
-
 from kvmigrate.dualwrite.breaker import Breaker
 from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.mirror import Mirror, Mirrored
 from kvmigrate.dualwrite.unforeseen import told
 from kvmigrate.dualwrite.write import Overtaken, Write
 from kvmigrate.errors import KVMigrateError, StaleError
+from kvmigrate.log import get_log
 from kvmigrate.model import Authority, Fence, Item, Logging, Version, WriteResult
 from kvmigrate.stores.fence_base import Put
 from kvmigrate.stores.writer_base import FencedWriter
 from kvmigrate.target.writer_base import LiveWriter
 
-_log = structlog.get_logger("kvmigrate")
+_log = get_log()
 
 # A member of an enum is looked up as slowly as a function is called, and every write passes here.
 _STORE, _MIRROR, _DONE, _OVERTAKEN = Authority.STORE, Logging.MIRROR, Mirrored.DONE, Mirrored.OVERTAKEN

@@ -6,20 +6,19 @@ import asyncio
 from collections.abc import Callable, Sequence
 from time import monotonic
 
-import structlog
-
 from kvmigrate.dualwrite.breaker import Breaker
 from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.mirror_async import AsyncMirror, Mirrored
 from kvmigrate.dualwrite.unforeseen import told
 from kvmigrate.dualwrite.write import Overtaken, Write
 from kvmigrate.errors import KVMigrateError, StaleError
+from kvmigrate.log import get_log
 from kvmigrate.model import Authority, Fence, Item, Logging, Version, WriteResult
 from kvmigrate.stores.fence_base import Put
 from kvmigrate.stores.writer_base_async import AsyncFencedWriter
 from kvmigrate.target.writer_base_async import AsyncLiveWriter
 
-_log = structlog.get_logger("kvmigrate")
+_log = get_log()
 
 # A member of an enum is looked up as slowly as a function is called, and every write passes here.
 _STORE, _MIRROR, _DONE, _OVERTAKEN = Authority.STORE, Logging.MIRROR, Mirrored.DONE, Mirrored.OVERTAKEN

@@ -8,16 +8,15 @@ from collections.abc import Callable
 from random import SystemRandom
 from typing import Protocol
 
-import structlog
-
 from kvmigrate.dualwrite.unforeseen import told
 from kvmigrate.errors import AbsentItemsError, FenceError, FenceMissingError, KVMigrateError, StaleError
+from kvmigrate.log import get_log
 
 _CHANCE = SystemRandom()
 """Not the program's own, whose numbers it may want to have again."""
 
 
-_log = structlog.get_logger("kvmigrate")
+_log = get_log()
 
 PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Waits after failures in a row; the last one stays."""

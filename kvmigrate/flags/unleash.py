@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import parse_qs, urlsplit
 
-import structlog
-
 from kvmigrate.errors import ConfigError, FlagsError
 from kvmigrate.intent import NOTHING, FlagChange, FlagState, ReadIntent, flag_name
+from kvmigrate.log import get_log
 
 SCHEMES = ("unleash+http", "unleash+https")
 _OPTIONS = ("token_file", "interval")
@@ -25,7 +24,7 @@ _MOST_BYTES = 32 << 20
 _OK, _NOT_MODIFIED = 200, 304
 _UNSTICKY = frozenset({"", "default", "random", "sessionId"})
 
-_log = structlog.get_logger("kvmigrate")
+_log = get_log()
 
 
 class UnleashFlags:

@@ -8,11 +8,10 @@ from contextlib import suppress
 from time import monotonic
 from typing import Protocol
 
-import structlog
-
 from kvmigrate.errors import KVMigrateError
+from kvmigrate.log import get_log
 
-_log = structlog.get_logger("kvmigrate")
+_log = get_log()
 
 
 class Look(Protocol):

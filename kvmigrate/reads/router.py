@@ -10,10 +10,9 @@ from threading import Event, Lock, RLock
 from time import monotonic
 from typing import Any
 
-import structlog
-
 from kvmigrate.errors import ConfigError
 from kvmigrate.intent import EVERY, FlagState, ReadIntent, Rollback
+from kvmigrate.log import get_log
 from kvmigrate.model import Fence
 from kvmigrate.reads.bounds import FRESH_S, Known, plan_of
 from kvmigrate.reads.choice import Life, choice_of
@@ -23,7 +22,7 @@ from kvmigrate.reads.state import EndpointState
 from kvmigrate.reads.sticky import Arguments
 from kvmigrate.target.live_base import Control
 
-_log = structlog.get_logger("kvmigrate")
+_log = get_log()
 
 END_S = 0.5
 

@@ -7,9 +7,8 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any, Literal
 
-import structlog
-
 from kvmigrate.intent import FULL
+from kvmigrate.log import get_log
 from kvmigrate.reads.bounds import Plan
 from kvmigrate.reads.choice import Choice
 from kvmigrate.reads.compare import Comparator
@@ -19,7 +18,7 @@ from kvmigrate.reads.sticky import Arguments, Finder
 
 Consistency = Literal["eventual", "session", "strong"]
 
-_log = structlog.get_logger("kvmigrate")
+_log = get_log()
 
 
 class StaleReadError(Exception):

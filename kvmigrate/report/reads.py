@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kvmigrate.report.document import Document, Facts, Grid, Line, Tone, number
+from kvmigrate.report.document import Document, Facts, Grid, Line, Tone, counted, number
 from kvmigrate.report.ending import ending
 
 _DONE = {True: Tone.GOOD, False: Tone.BAD}
@@ -21,7 +21,7 @@ def describe_reads(report: Mapping[str, Any]) -> Document:
 
 
 def _init(report: Mapping[str, Any]) -> Document:
-    document = Document(f"{report['scope']}: {len(report['made'])} flags made at 0 %")
+    document = Document(f"{report['scope']}: {counted(len(report['made']), 'flag')} made at 0 %")
     document.add(*(Line(slug) for slug in report["made"]))
     return document
 
@@ -29,7 +29,7 @@ def _init(report: Mapping[str, Any]) -> Document:
 def _lint(report: Mapping[str, Any]) -> Document:
     findings = report["findings"]
     document = Document(
-        f"{report['scope']}: {len(findings)} findings in {report['source']}" if findings else "all well"
+        f"{report['scope']}: {counted(len(findings), 'finding')} in {report['source']}" if findings else "all well"
     )
     if findings:
         rows = [[each["level"], each["endpoint"], each["what"], each["hint"]] for each in findings]
