@@ -8,6 +8,7 @@ from typing import Any
 
 from kvmigrate.consistency.rounds import Rounds
 from kvmigrate.consistency.sample_report import SampleReport
+from kvmigrate.exposition import Family, Sample, page_of
 
 EVERY_S = 1.0
 """The numbers are made anew so often at most: a bound costs a millisecond."""
@@ -56,12 +57,8 @@ class SampleMetrics:
             "rounds": rounds.ended,
             "waits": rounds.waits,
         }
-        lines: list[str] = []
-        for name, samples in _samples(report, rounds).items():
-            full = f"kvmigrate_{name}"
-            lines += [f"# HELP {full} {_TOLD[name]}", f"# TYPE {full} gauge"]
-            lines += [f"{full}{{{self._labels(labels)}}} {value:.6g}" for labels, value in samples]
-        self._page = "\n".join(lines) + "\n"
+        samples = _samples(report, rounds, self._scope)
+        self._page = page_of(Family(f"kvmigrate_{name}", "gauge", told, samples[name]) for name, told in _TOLD.items())
 
     def prometheus(self) -> str:
         """Return the page of metrics."""
@@ -71,17 +68,11 @@ class SampleMetrics:
         """Return what a probe wants to know."""
         return self._facts
 
-    def _labels(self, labels: dict[str, str]) -> str:
-        return ",".join(f'{name}="{_escaped(text)}"' for name, text in {"scope": self._scope, **labels}.items())
 
-
-_Samples = list[tuple[dict[str, str], float]]
-
-
-def _samples(report: SampleReport, rounds: Rounds) -> dict[str, _Samples]:
-    found: dict[str, _Samples] = {name: [] for name in _TOLD}
+def _samples(report: SampleReport, rounds: Rounds, scope: str) -> dict[str, list[Sample]]:
+    found: dict[str, list[Sample]] = {name: [] for name in _TOLD}
     for labels, name, value in _values(report):
-        found[name].append((labels, value))
+        found[name].append(("", {"scope": scope, **labels}, value))
     for name, value in (
         ("divergence_confidence", report.confidence),
         ("unmended_keys", rounds.unmended),
@@ -89,7 +80,7 @@ def _samples(report: SampleReport, rounds: Rounds) -> dict[str, _Samples]:
         ("sampler_budget_ratio", rounds.share),
         ("sampler_waits", int(bool(rounds.waits))),
     ):
-        found[name].append(({}, value))
+        found[name].append(("", {"scope": scope}, value))
     return found
 
 
@@ -105,7 +96,3 @@ def _values(report: SampleReport) -> Iterator[tuple[dict[str, str], str, float]]
             ("population_keys", stratum.population),
         ):
             yield {"entity": entity}, name, value
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

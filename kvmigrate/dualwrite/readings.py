@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kvmigrate.exposition import Family, page_of
 from kvmigrate.model import MarkedKey
 
 _US = 1_000_000
@@ -92,7 +93,7 @@ def lag_s(oldest: Iterable[MarkedKey], now_s: float) -> float:
 
 def prometheus(readings: Readings, scope: str) -> str:
     """Return the readings as Prometheus text. Keys and tenants are no labels."""
-    gauges = [
+    told: list[tuple[str, str, float]] = [
         ("mirror_lag_seconds", "Age of the oldest mark.", readings.lag_s),
         ("dirty_keys", "Keys whose newest write the tables do not have yet.", readings.marks),
         ("owed_keys", "Keys whose newest write the store does not have yet.", readings.owed),
@@ -101,8 +102,6 @@ def prometheus(readings: Readings, scope: str) -> str:
         ("stuck_keys", "Keys that fail by themselves.", len(readings.stuck)),
         ("relay_leader", "Whether this relay holds the lease.", int(readings.leader)),
         ("relay_healthy", "Whether marks get on.", int(readings.health is Health.OK)),
-    ]
-    counters = [
         ("relay_applied_items_total", "Items brought to the tables.", readings.applied),
         ("relay_removed_items_total", "Items taken out of the tables.", readings.removed),
         ("relay_acked_marks_total", "Marks taken away.", readings.acked),
@@ -110,13 +109,8 @@ def prometheus(readings: Readings, scope: str) -> str:
         ("relay_given_keys_total", "Keys given back to the store.", readings.given),
         ("relay_swept_items_total", "Expired items taken out.", readings.swept),
     ]
-    lines = []
-    for kind, values in (("gauge", gauges), ("counter", counters)):
-        for name, told, value in values:
-            full = f"kvmigrate_{name}"
-            lines += [f"# HELP {full} {told}", f"# TYPE {full} {kind}", f'{full}{{scope="{_label(scope)}"}} {value}']
-    return "\n".join(lines) + "\n"
-
-
-def _label(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    labels = {"scope": scope}
+    return page_of(
+        Family(f"kvmigrate_{name}", "counter" if name.endswith("_total") else "gauge", words, [("", labels, value)])
+        for name, words, value in told
+    )

@@ -3,29 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
 
+from kvmigrate.exposition import Family, Kind, Sample, page_of
 from kvmigrate.reads.counts import BUCKETS, Outcome, Side
 from kvmigrate.reads.router import Router
 from kvmigrate.reads.state import EndpointState
-
-Kind = Literal["counter", "gauge", "histogram"]
-
-Sample = tuple[str, dict[str, str], float]
-"""What stands behind the name, labels, value."""
-
-
-class Family(NamedTuple):
-    """One metric.
-
-    Attributes:
-        name: A counter's ends with ``_total``.
-    """
-
-    name: str
-    kind: Kind
-    told: str
-    samples: list[Sample]
 
 
 def families(router: Router) -> list[Family]:
@@ -39,13 +21,7 @@ def families(router: Router) -> list[Family]:
 
 def prometheus(router: Router) -> str:
     """Return them as text, for a page of metrics."""
-    lines: list[str] = []
-    for family in families(router):
-        if not family.samples:
-            continue
-        lines += [f"# HELP {family.name} {family.told}", f"# TYPE {family.name} {family.kind}"]
-        lines += [f"{family.name}{end}{_labels(labels)} {value!r}" for end, labels, value in family.samples]
-    return "\n".join(lines) + "\n"
+    return page_of(families(router))
 
 
 def _reads(states: Iterable[EndpointState]) -> Iterator[Sample]:
@@ -145,11 +121,3 @@ _SAMPLED: Sequence[tuple[Family, _Sampled]] = (
 
 FAMILIES: Sequence[Family] = [family for family, _ in _SAMPLED]
 """All of them, without samples."""
-
-
-def _labels(labels: dict[str, str]) -> str:
-    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items()) + "}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
