@@ -9,7 +9,7 @@ from typing import Any
 
 from kvmigrate.config import Settings
 from kvmigrate.errors import SchemaError
-from kvmigrate.reads.totals import Totals, totals
+from kvmigrate.reads.totals import totals
 from kvmigrate.relaying import read_control
 from kvmigrate.report.divergence import describe_divergence
 from kvmigrate.report.html import render_html
@@ -22,7 +22,7 @@ from kvmigrate.report.migration import (
     trial_results,
 )
 from kvmigrate.report.write import check_folder, write_texts
-from kvmigrate.sampling import MOST_DOUBTFUL, evidence_of
+from kvmigrate.sampling import evidence_of
 from kvmigrate.target.read_row import PostgresReadRow
 from kvmigrate.target.recorded import read_recorded
 from kvmigrate.transform.lens import Lens
@@ -46,7 +46,7 @@ def recorded(settings: Settings, lens: Lens) -> dict[str, Any]:
     with closing(PostgresReadRow(url, scope, role="flags")) as row:
         counted = totals(row.counts())
     with evidence_of(settings, lens.mapping) as evidence:
-        last, named = evidence.latest(), evidence.unmended(MOST_DOUBTFUL)
+        last, named = evidence.latest(), evidence.unmended()
     return {
         "stage": control.stage.value,
         "authority": control.authority.value,
@@ -57,7 +57,7 @@ def recorded(settings: Settings, lens: Lens) -> dict[str, Any]:
         "changes": found.changes,
         "measurements": found.measurements,
         "repairs": dict(found.repairs),
-        "endpoints": [_endpoint(name, each) for name, each in sorted(counted.items())],
+        "endpoints": [{"endpoint": name, **each.to_json()} for name, each in sorted(counted.items())],
     }
 
 
@@ -77,18 +77,3 @@ def write_documents(folder: Path, report: Mapping[str, Any], lens: Lens) -> list
     }
     texts = {name: render_markdown(document) for name, document in documents.items()}
     return write_texts(folder, {**texts, PICTURES: render_html(describe_divergence(report))})
-
-
-def _endpoint(name: str, counted: Totals) -> dict[str, Any]:
-    return {
-        "endpoint": name,
-        "served_pct": counted.served_pct,
-        "requests": counted.requests,
-        "p50_ms": counted.within_ms(50),
-        "p95_ms": counted.within_ms(95),
-        "p99_ms": counted.within_ms(99),
-        "errors": counted.errors,
-        "fallbacks": counted.fallbacks,
-        "compared": sum(counted.compared.values()) - counted.compared.get("shed", 0),
-        "different": counted.compared.get("different", 0),
-    }

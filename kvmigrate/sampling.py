@@ -28,9 +28,6 @@ from kvmigrate.target.rows_postgres import PostgresRowReader
 from kvmigrate.transform.lens import Lens
 from kvmigrate.transform.mapping import Mapping as MappingFile
 
-MOST_DOUBTFUL = 1_000
-"""Keys that were found divergent and are looked at again before a round, at most."""
-
 
 class EvidenceKeeper:
     """Keeps rounds as evidence. Implements `Keeper`."""
@@ -57,7 +54,7 @@ class EvidenceKeeper:
 
     def doubtful(self) -> Sequence[str]:
         """Return keys that were found divergent, and that nothing has mended since."""
-        return self._evidence.unmended(MOST_DOUBTFUL)
+        return self._evidence.unmended()
 
     def equal(self, keys: Sequence[str]) -> None:
         """Keep that these agree again."""

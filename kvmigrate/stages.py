@@ -251,10 +251,6 @@ class Stages:
             target.ensure_tables()
 
 
-MOST_DOUBTFUL = 1_000
-"""Divergent keys that are told apart by their entity, at most."""
-
-
 class LastMeasured:
     """Reads the last measurement, and what is known to diverge. Raises `TargetError`: what is not read is not green."""
 
@@ -266,7 +262,7 @@ class LastMeasured:
         try:
             found = self._evidence.latest()
             verified = self._evidence.verified(mapping=self._fingerprint)
-            doubtful = self._evidence.unmended(MOST_DOUBTFUL)
+            doubtful = self._evidence.unmended()
         except SchemaError as exc:
             # A control schema that keeps no evidence yet.
             _log.warning("the evidence was not read", why=str(exc))

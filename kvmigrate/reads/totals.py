@@ -48,6 +48,20 @@ class Totals:
         """How much the tables answered; ``None`` before the first read."""
         return round(100 * self.on_tables / self.requests, 2) if self.requests else None
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what reports tell of them."""
+        return {
+            "served_pct": self.served_pct,
+            "requests": self.requests,
+            "p50_ms": self.within_ms(50),
+            "p95_ms": self.within_ms(95),
+            "p99_ms": self.within_ms(99),
+            "errors": self.errors,
+            "fallbacks": self.fallbacks,
+            "compared": sum(self.compared.values()) - self.compared.get("shed", 0),
+            "different": self.compared.get("different", 0),
+        }
+
     def within_ms(self, percent: float) -> dict[str, float | None]:
         """Return by side how long so many percent of its reads took at most; ``None`` where there was none."""
         return {side: _within(times, percent) for side, times in self.times.items()}

@@ -19,6 +19,9 @@ SAMPLE, VERIFY, FOUND, REPAIR = "sample", "verify", "found", "repair"
 
 KEEP_DAYS = 30
 
+MOST_UNMENDED = 1_000
+"""Divergent keys that are named, at most."""
+
 _APPLICATION = "kvmigrate:verify"
 
 _BEGIN = """
@@ -253,9 +256,9 @@ class Evidence:
 
         return self._session.run(work)
 
-    def unmended(self, limit: int) -> list[str]:
-        """Return keys that samples found and that nothing has mended since, in order."""
-        values = {"scope": self._scope, "limit": limit}
+    def unmended(self) -> list[str]:
+        """Return keys that samples found and that nothing has mended since, in order; the first `MOST_UNMENDED`."""
+        values = {"scope": self._scope, "limit": MOST_UNMENDED}
         return [key for (key,) in self._session.run(lambda connection: connection.execute(_NAMED, values).fetchall())]
 
     def try_add(self, kind: str, facts: Mapping[str, Any], *, mapping: str) -> str:
