@@ -41,8 +41,7 @@ def explain_key(settings: Settings, lens: Lens, key: str) -> dict[str, Any]:
         [shard] = store.by_shard([key])
         seen = store.observe(shard, [key])
     with closing(LiveWriter(settings.need_target(), lens)) as writer:
-        whole = _whole_because(settings.need_target(), lens.mapping.name, key)
-        tables = _in_tables(writer, key)._replace(whole=whole)
+        tables = _in_tables(writer, key, _whole_because(settings.need_target(), lens.mapping.name, key))
     leads = seen.fence.authority in {Authority.TABLES, Authority.RETIRED}
     differs = _difference(seen.items[0], tables.item)
     return {
@@ -60,13 +59,13 @@ def explain_key(settings: Settings, lens: Lens, key: str) -> dict[str, Any]:
     }
 
 
-def _in_tables(writer: LiveWriter, key: str) -> _InTables:
+def _in_tables(writer: LiveWriter, key: str, whole: str) -> _InTables:
     control, version = writer.control(), writer.version(key, deadline_s=DEADLINE_S)
     try:
         [item] = writer.get([key], deadline_s=DEADLINE_S)
     except OnlyInStoreError as exc:
-        return _InTables(control, version, None, str(exc), "")
-    return _InTables(control, version, item, "", "")
+        return _InTables(control, version, None, str(exc), whole)
+    return _InTables(control, version, item, "", whole)
 
 
 def _difference(one: Item | None, other: Item | None) -> str | None:

@@ -24,14 +24,19 @@ def get_log() -> Any:
     return _Log()
 
 
+def processors(*, as_json: bool = False) -> list[structlog.typing.Processor]:
+    """Return what makes lines for people, or JSON: level, time, words."""
+    return [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+    ]
+
+
 def _unasked() -> Any:
     # A library says nothing on a stdout that may be data, and nothing of what only its developers want to know.
     return structlog.wrap_logger(
         structlog.PrintLogger(sys.stderr),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
-        ],
+        processors=processors(),
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
     )

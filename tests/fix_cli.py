@@ -14,8 +14,7 @@ import redis
 from referencing import Registry, Resource
 
 from kvmigrate.cli.main import run
-from kvmigrate.model import Stage
-from kvmigrate.target.process_row import PostgresProcessRow
+from tests.application import say_it_writes
 
 MAPPING = """\
 version: 1
@@ -121,9 +120,7 @@ class CommandLine:
 
     def application(self, scope: str = "shop") -> None:
         """Say that a process writes through kvmigrate, and that it follows the stages."""
-        row = PostgresProcessRow(self.target, scope, kind="adapter", name="application")
-        row.beat(epoch=1, stage=Stage.LIVE, live_seen=True)
-        row.close()
+        say_it_writes(self.target, scope)
 
 
 def program(*arguments: str | Path) -> list[str]:

@@ -25,8 +25,8 @@ from kvmigrate.target.live_install import install_live
 from kvmigrate.target.live_postgres import PostgresLiveTarget
 from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.postgres import PostgresTarget
-from kvmigrate.target.process_row import PostgresProcessRow
 from kvmigrate.transform.lens import Lens
+from tests.application import say_it_writes
 
 LIMITS = Limits(drain_s=10.0, back_s=10.0, before_s=10.0, low=3)
 """Longer than on a machine of one's own."""
@@ -97,9 +97,7 @@ class Moving:
 
     def application(self) -> None:
         """Say that a process writes, and that it follows the stages."""
-        row = PostgresProcessRow(self.url, self.lens.mapping.name, kind="adapter", name="application")
-        row.beat(epoch=1, stage=Stage.LIVE, live_seen=True)
-        row.close()
+        say_it_writes(self.url, self.lens.mapping.name)
 
     def both(self, **more: Any) -> Sides:
         """Open both sides once more."""

@@ -147,26 +147,23 @@ class SampleReport:
         self.divergent_keys.update(facts["keys"])
         self.oldest_s = max(self.oldest_s, facts["oldest_s"])
 
-    def _brief(self, stratum: Stratum) -> Mapping[str, Any]:
+    def _share(self, stratum: Stratum) -> Mapping[str, Any]:
         bounds = self.bounds(stratum)
         return {
             "n": stratum.n,
             "divergent": stratum.divergent,
-            "undecided": stratum.undecided,
             "divergence_pct": _percent(stratum.divergent / stratum.n) if stratum.n else None,
             "lower_pct": _percent(bounds.lower),
             "upper_pct": _percent(bounds.upper),
         }
 
+    def _brief(self, stratum: Stratum) -> Mapping[str, Any]:
+        return {**self._share(stratum), "undecided": stratum.undecided}
+
     def _shown(self, stratum: Stratum) -> Mapping[str, Any]:
-        bounds = self.bounds(stratum)
         return {
-            "n": stratum.n,
+            **self._share(stratum),
             "population": stratum.population,
-            "divergent": stratum.divergent,
-            "divergence_pct": _percent(stratum.divergent / stratum.n) if stratum.n else None,
-            "lower_pct": _percent(bounds.lower),
-            "upper_pct": _percent(bounds.upper),
             "worst_pct": _percent(self.bounds(stratum, undecided_diverge=True).upper),
             "needed_samples": self.needed(stratum),
             **{name: stratum.counts[name] for name in (*EQUAL, *DIVERGENT, *UNDECIDED)},
