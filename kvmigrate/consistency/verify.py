@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from kvmigrate.consistency.ahead import Ahead
+from kvmigrate.ahead import Ahead
 from kvmigrate.consistency.judge import MATCHED, OUTSIDE, Judge, Verdict, leaves_in_kv
 from kvmigrate.consistency.page_read import PageRead, Planned, QuickRead, Sides, TableSide
 from kvmigrate.consistency.plan import EntityPlan

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from kvmigrate.dualwrite.ahead import Ahead
+from kvmigrate.ahead import Ahead
 from kvmigrate.dualwrite.looker import SHARDS_AT_ONCE, Looker, batched
 from kvmigrate.dualwrite.observation import TABLES_LEAD, Work, why_held
 from kvmigrate.dualwrite.ripeness import GRACE_S, StuckKeys

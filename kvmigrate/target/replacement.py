@@ -28,6 +28,8 @@ class _Writing(NamedTuple):
         update: Of rows that stand, where any can.
 
         staged: Asks how many rows are staged: with so many updated nothing is left to insert.
+
+        insert: Of those that did not stand.
     """
 
     update: sql.Composed | None
@@ -59,7 +61,7 @@ class Replacement:
         writing = self._writing[name]
         if writing.update is not None:
             updated = connection.execute(writing.update).rowcount
-            if writing.staged is not None and (updated,) == connection.execute(writing.staged).fetchone():
+            if updated and writing.staged is not None and (updated,) == connection.execute(writing.staged).fetchone():
                 return
         connection.execute(writing.insert)
 
@@ -85,12 +87,13 @@ class Replacement:
             )
             return _Writing(
                 self._update_sql(plan, columns) if columns else None,
-                sql.SQL("SELECT count(*) FROM {}").format(plan.staging),
+                _staged_sql(plan),
                 _insert_sql(plan) + rest,
             )
         if _stays(plan):
             columns = [column.name for column in plan.table.columns if column.name not in plan.table.primary_key]
-            return _Writing(_change_sql(plan, columns) if columns else None, None, _insert_sql(plan) + _not_there(plan))
+            change = _change_sql(plan, columns) if columns else None
+            return _Writing(change, _staged_sql(plan), _insert_sql(plan) + _not_there(plan))
         return _Writing(None, None, _insert_sql(plan))
 
     def _delete_sql(self, plan: TablePlan, only: sql.Composed | None = None) -> sql.Composed:
@@ -167,6 +170,10 @@ def _insert_sql(plan: TablePlan) -> sql.Composed:
         )
         + rule
     )
+
+
+def _staged_sql(plan: TablePlan) -> sql.Composed:
+    return sql.SQL("SELECT count(*) FROM {}").format(plan.staging)
 
 
 def _stays(plan: TablePlan) -> bool:

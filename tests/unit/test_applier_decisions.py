@@ -1,10 +1,7 @@
 """What an applier decides without a server: what is held, divided, ripe, stuck, and how much it looks at."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from kvmigrate.dualwrite.ahead import Ahead
 from kvmigrate.dualwrite.batch_size import FIRST_KEYS, MOST_BYTES, MOST_KEYS, BatchSize
 from kvmigrate.dualwrite.looker import InHand
 from kvmigrate.dualwrite.observation import divide, halves, why_held
@@ -162,29 +159,3 @@ def test_a_key_in_hand_twice_is_given_back_twice() -> None:
     assert (True, False, 1) == ("a" in hand, "b" in hand, len(hand))
     hand.give(["a"])
     assert 0 == len(hand)
-
-
-def test_what_is_made_ahead_and_not_taken_is_known() -> None:
-    """The thread is at its end when the block is left."""
-    taken: list[int] = []
-    with Ahead(iter(range(100)), most=2) as ahead:
-        for each in ahead:
-            taken.append(each)
-            if each == 3:
-                break
-
-    assert [0, 1, 2, 3] == taken
-    assert list(range(4, 4 + max(len(ahead.unused), 1))) == sorted(ahead.unused)
-
-
-def test_a_failure_ahead_comes_behind_what_was_made() -> None:
-    """It is raised where the things are taken."""
-
-    def source() -> Iterator[int]:
-        yield 1
-        raise ValueError("lost")
-
-    taken: list[int] = []
-    with pytest.raises(ValueError, match="lost"), Ahead(source(), most=2) as ahead:
-        taken.extend(ahead)
-    assert [1] == taken
