@@ -289,7 +289,13 @@ class Live:
     def _companion(self) -> Companion:
         return Companion(
             lambda: open_fenced(self.source, scope=self.scope),
-            lambda: PostgresProcessRow(self.target, self.scope, kind="adapter", name=process_id("adapter")),
+            lambda: PostgresProcessRow(
+                self.target,
+                self.scope,
+                kind="adapter",
+                name=process_id("adapter"),
+                mapping=self.lens.mapping.fingerprint,
+            ),
         )
 
     def _async_connections(self) -> AsyncConnections:

@@ -146,7 +146,9 @@ class Migration:
         def connect() -> Connections:
             companion = Companion(
                 lambda: open_fenced(source, scope=scope),
-                lambda: PostgresProcessRow(target, scope, kind="adapter", name=process_id("adapter")),
+                lambda: PostgresProcessRow(
+                    target, scope, kind="adapter", name=process_id("adapter"), mapping=self.mapping.fingerprint
+                ),
                 use=self._use,
             )
             return Connections(open_writer(source, scope=scope), LiveWriter(target, self.lens), companion)

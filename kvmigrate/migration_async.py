@@ -68,7 +68,9 @@ class AsyncMigration:
         def connect() -> AsyncConnections:
             companion = Companion(
                 lambda: open_fenced(source, scope=scope),
-                lambda: PostgresProcessRow(target, scope, kind="adapter", name=process_id("adapter")),
+                lambda: PostgresProcessRow(
+                    target, scope, kind="adapter", name=process_id("adapter"), mapping=self.mapping.fingerprint
+                ),
                 use=self._use,
             )
             return AsyncConnections(

@@ -110,7 +110,9 @@ class Opener:
     def leadership(self) -> Leadership:
         """Return what makes one of several relays the leader."""
         name = process_id("relay")
-        process = PostgresProcessRow(self._target, self.scope, kind="relay", name=name)
+        process = PostgresProcessRow(
+            self._target, self.scope, kind="relay", name=name, mapping=self.lens.mapping.fingerprint
+        )
         return Leadership(self.row(), process, name=f"relay:{self.scope}", holder=name)
 
     def scanned(self) -> KVSource:

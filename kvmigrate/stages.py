@@ -325,8 +325,18 @@ def open_sides(opener: Opener, stack: ExitStack, *, replicas: int) -> Sides:
     for close in (store.close, row.close, target.close):
         stack.callback(close)
     drain = RelayDrain(opener, stack)
-    left = [entity.name for entity in opener.lens.mapping.entities if entity.expires is Expires.LEAVE_IN_KV]
-    return Sides(store, row, target, drain=drain, replicas=replicas, left=left, unbuilt=drain.unbuilt)
+    mapping = opener.lens.mapping
+    left = [entity.name for entity in mapping.entities if entity.expires is Expires.LEAVE_IN_KV]
+    return Sides(
+        store,
+        row,
+        target,
+        drain=drain,
+        replicas=replicas,
+        left=left,
+        mapping=mapping.fingerprint,
+        unbuilt=drain.unbuilt,
+    )
 
 
 def overrides_of(names: Sequence[str], why: str) -> dict[str, str]:

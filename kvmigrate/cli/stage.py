@@ -88,7 +88,10 @@ def show(
             warnings.append(f"everything stays owed: {state.refusal}")
             commands = [_typed(migration, "backfill --accept-deletes")]
         envelope = call.envelope(
-            _state_fields(state), mapping=migration.mapping, warnings=warnings, next_commands=commands
+            _state_fields(state, migration.mapping.fingerprint),
+            mapping=migration.mapping,
+            warnings=warnings,
+            next_commands=commands,
         )
     call.finish(envelope, describe_stage(envelope))
 
@@ -278,7 +281,7 @@ def _alike(fences: Mapping[str, Fence | None]) -> dict[Fence | None, tuple[str, 
     return found
 
 
-def _state_fields(state: StageState) -> Mapping[str, Any]:
+def _state_fields(state: StageState, mapping: str) -> Mapping[str, Any]:
     control = state.control
     return {
         "stage": control.stage.value,
@@ -312,6 +315,7 @@ def _state_fields(state: StageState) -> Mapping[str, Any]:
                 "stage_seen": each.stage_seen,
                 "live_seen": each.live_seen,
                 "heartbeat_age_s": round(each.age_s, 1),
+                "same_mapping": each.mapping == mapping if each.mapping else None,
             }
             for each in state.processes
         ],

@@ -36,6 +36,7 @@ def gather(sides: Sides, to: Stage) -> Facts:
         marks=sides.store.marks() if has_fences else 0,
         owed=sides.target.owes(),
         processes=sides.row.processes(),
+        mapping=sides.mapping,
         tells_failovers=not sides.row.incarnation().endswith(_HIDDEN),
         left=sides.left,
         measured=sides.measured(control) if to in {Stage.LIVE, Stage.RAMPDOWN} else None,

@@ -65,6 +65,8 @@ class Facts(NamedTuple):
 
         processes: That were heard of within a day.
 
+        mapping: Fingerprint of the mapping at work.
+
         tells_failovers: The role may read the database's timeline, so that a failover is noticed.
 
         left: Names of entities that leave items in the store, by declaration, when they expire.
@@ -92,6 +94,7 @@ class Facts(NamedTuple):
     marks: int = 0
     owed: int = 0
     processes: Sequence[ProcessSeen] = ()
+    mapping: str = ""
     tells_failovers: bool = True
     left: Sequence[str] = ()
     pointers: Sequence[str] | None = None
@@ -214,7 +217,7 @@ def _flip(facts: Facts) -> Iterator[Check]:
     yield _none("waiting", facts.waiting, "items", f"{facts.waiting} items wait for others: {ways}")
     why = f"{facts.outdated} items stand in the tables as an earlier mapping had them: `kvmigrate backfill`"
     yield _none("mapping", facts.outdated, "items", why)
-    yield _processes(facts.processes)
+    yield _processes(facts.processes, facts.mapping)
     verdict = Verdict.PASS if facts.tells_failovers else Verdict.INCONCLUSIVE
     why = "the role may not see the database's timeline, so a failover would not be noticed: grant pg_monitor"
     yield Check("failover", verdict, None, "", None, "", 0, 0, _unless(verdict, why))
@@ -227,17 +230,21 @@ def _flip(facts: Facts) -> Iterator[Check]:
             yield _none(name, len(found), name, f"{', '.join(found)} {what}")
 
 
-def _processes(processes: Sequence[ProcessSeen]) -> Check:
+def _processes(processes: Sequence[ProcessSeen], mapping: str) -> Check:
     alive = [each for each in processes if each.age_s < HOLD_S]
     blind = [each.id for each in alive if not each.live_seen]
+    others = [each.id for each in alive if each.mapping not in {"", mapping}]
     writers = sum(each.kind != RELAY for each in alive)
     verdict, why = Verdict.PASS, ""
     if blind:
         verdict, why = Verdict.FAIL, f"{', '.join(blind[:5])}: alive, and did not see the stage live yet"
+    elif others:
+        why = f"{', '.join(others[:5])}: alive, and work by another mapping: start them with the file of this command"
+        verdict = Verdict.FAIL
     elif not writers:
         why = "no process writes through kvmigrate, so whoever writes does not follow the move: start the service"
         verdict = Verdict.NO_DATA
-    return Check("processes", verdict, len(blind), "==", 0, "processes", writers, max(1, writers), why)
+    return Check("processes", verdict, len({*blind, *others}), "==", 0, "processes", writers, max(1, writers), why)
 
 
 def _must(name: str, *, is_met: bool, why: str) -> Check:

@@ -83,6 +83,8 @@ class Sides:
 
         left: Entities that leave items in the store by declaration.
 
+        mapping: Fingerprint of the mapping at work.
+
         unbuilt: Tells which indexes kept by hand cannot be maintained while the tables lead, by name, and why; ``None``
             where the mapping maintains none.
 
@@ -101,6 +103,7 @@ class Sides:
     drain: Drain = field(default_factory=NoDrain)
     replicas: int = 0
     left: Sequence[str] = ()
+    mapping: str = ""
     limits: Limits = field(default_factory=Limits)
     unbuilt: Callable[[], Mapping[str, str] | None] = _no_indexes
     measured: Callable[[Control], Measurement | None] = _unmeasured

@@ -11,6 +11,7 @@ from kvmigrate.report.ending import ending
 _WHO = {"K": "the store writes", "S": "nobody writes", "T": "the tables write", "X": "the store is retired"}
 _TONES = {"pass": Tone.GOOD, "fail": Tone.BAD, "inconclusive": Tone.NOTICE, "no_data": Tone.NOTICE}
 _SHOWN = 20
+_MAPPINGS = {True: "this one", False: "another one", None: "not told"}
 
 
 def describe_stage(report: Mapping[str, Any]) -> Document:
@@ -33,10 +34,17 @@ def describe_stage(report: Mapping[str, Any]) -> Document:
     document.add(Facts(pairs))
     if report["processes"]:
         rows = [
-            [each["id"], each["kind"], str(each["epoch_seen"]), each["stage_seen"], f"{each['heartbeat_age_s']:.0f} s"]
+            [
+                each["id"],
+                each["kind"],
+                str(each["epoch_seen"]),
+                each["stage_seen"],
+                f"{each['heartbeat_age_s']:.0f} s",
+                _MAPPINGS[each["same_mapping"]],
+            ]
             for each in report["processes"][:_SHOWN]
         ]
-        document.add(Grid(["process", "kind", "epoch seen>", "stage seen", "heard of>"], rows))
+        document.add(Grid(["process", "kind", "epoch seen>", "stage seen", "heard of>", "mapping"], rows))
     if report["commands"]:
         rows = [
             [each["command"], each["entity"], number(each["uses"]), f"{each['last_use_age_s']:.0f} s ago"]

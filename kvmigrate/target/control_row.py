@@ -50,7 +50,7 @@ FROM kvmigrate.ledger WHERE scope = %s AND status IN ('waiting', 'quarantined') 
 
 _PROCESSES = """
 SELECT p.id, p.kind, p.adapter_version, p.epoch_seen, p.stage_seen, p.live_seen,
-    extract(epoch FROM clock_timestamp() - p.heartbeat)::float8
+    extract(epoch FROM clock_timestamp() - p.heartbeat)::float8, p.mapping
 FROM kvmigrate.process AS p JOIN kvmigrate.control AS c ON c.id = p.scope
 WHERE c.scope = %s AND p.heartbeat > clock_timestamp() - interval '1 day'
 ORDER BY p.id

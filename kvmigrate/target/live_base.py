@@ -226,6 +226,8 @@ class ProcessSeen(NamedTuple):
         live_seen: It knows that the authority may move: it never writes without a fence again.
 
         age_s: Seconds since it was last heard of, by the database's clock.
+
+        mapping: Fingerprint of the mapping that it writes by; "" where it did not tell.
     """
 
     id: str
@@ -235,6 +237,7 @@ class ProcessSeen(NamedTuple):
     stage_seen: str
     live_seen: bool
     age_s: float
+    mapping: str = ""
 
 
 class CommandSeen(NamedTuple):

@@ -24,8 +24,8 @@ DEADLINE_S = 5
 """For connecting, and for each statement: who asks is meant to go on without an answer, also from the network."""
 
 _BEAT = """
-INSERT INTO kvmigrate.process AS p (id, scope, kind, adapter_version, epoch_seen, stage_seen, live_seen)
-SELECT %(id)s, c.id, %(kind)s, %(version)s, %(epoch)s, %(stage)s, %(live)s
+INSERT INTO kvmigrate.process AS p (id, scope, kind, adapter_version, mapping, epoch_seen, stage_seen, live_seen)
+SELECT %(id)s, c.id, %(kind)s, %(version)s, %(mapping)s, %(epoch)s, %(stage)s, %(live)s
 FROM kvmigrate.control AS c WHERE c.scope = %(scope)s
 ON CONFLICT (id) DO UPDATE SET epoch_seen = excluded.epoch_seen, stage_seen = excluded.stage_seen,
     live_seen = p.live_seen OR excluded.live_seen, heartbeat = now()
@@ -56,7 +56,7 @@ def process_id(kind: str) -> str:
 class PostgresProcessRow:
     """Implements `kvmigrate.target.live_base.ProcessRow`. One thread at a time."""
 
-    def __init__(self, url: str, scope: str, *, kind: str, name: str) -> None:
+    def __init__(self, url: str, scope: str, *, kind: str, name: str, mapping: str = "") -> None:
         """Connect to nothing yet.
 
         Args:
@@ -67,8 +67,10 @@ class PostgresProcessRow:
             kind: What the process does, such as ``relay``.
 
             name: Of this process alone; see `process_id`.
+
+            mapping: Fingerprint of the mapping that it writes by.
         """
-        self._url, self._scope, self._kind, self._name = url, scope, kind, name
+        self._url, self._scope, self._kind, self._name, self._mapping = url, scope, kind, name, mapping
         self._connection: TimedConnection | None = None
 
     def control(self) -> Control | None:
@@ -86,6 +88,7 @@ class PostgresProcessRow:
                 "scope": self._scope,
                 "kind": self._kind,
                 "version": version("kvmigrate"),
+                "mapping": self._mapping,
                 "epoch": epoch,
                 "stage": stage.value,
                 "live": live_seen,

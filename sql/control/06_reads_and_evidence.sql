@@ -52,6 +52,9 @@ CREATE INDEX evidence_scope_idx ON kvmigrate.evidence (scope, kind, id);
 CREATE INDEX evidence_keep_until_idx ON kvmigrate.evidence (keep_until);
 CREATE INDEX evidence_key_idx ON kvmigrate.evidence (scope, key, id) WHERE key IS NOT NULL;
 
+ALTER TABLE kvmigrate.process ADD COLUMN mapping text NOT NULL DEFAULT '';
+COMMENT ON COLUMN kvmigrate.process.mapping IS 'fingerprint of the mapping that it writes by; empty for an earlier adapter';
+
 -- Commands of applications' own clients that will not work any more once the tables are the authority.
 
 CREATE TABLE kvmigrate.command_use (

@@ -108,12 +108,12 @@ def test_changes_are_written_down(live: Live, row: PostgresControlRow) -> None:
 
 def test_processes_are_those_of_a_day(live: Live, row: PostgresControlRow) -> None:
     """Each with what it last saw."""
-    process = PostgresProcessRow(live.url, "shop", kind="writer", name="one")
+    process = PostgresProcessRow(live.url, "shop", kind="writer", name="one", mapping="abc")
     process.beat(epoch=1, stage=Stage.LIVE, live_seen=True)
     process.close()
     [found] = row.processes()
     assert ("one", "writer", 1, "live", True) == (found.id, found.kind, found.epoch_seen, found.stage_seen, found[5])
-    assert found.age_s < 60
+    assert (True, "abc") == (found.age_s < 60, found.mapping)
 
     live.pg.execute("UPDATE kvmigrate.process SET heartbeat = now() - interval '2 days'")
 

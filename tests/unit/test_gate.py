@@ -101,6 +101,22 @@ def test_each_stage_has_its_own_checks(to: Stage, names: str) -> None:
     assert names.split() == [each.name for each in evaluate(GOOD._replace(to=to), {}).checks]
 
 
+def test_whoever_works_by_another_mapping_is_named() -> None:
+    """Writers and relays alike; who is of an earlier version does not tell, and who was not heard of is gone."""
+    facts = GOOD._replace(mapping="new", processes=[seen("a", live=True)._replace(mapping="new"), seen("b", live=True)])
+    assert [] == failed(facts)
+
+    other = seen("c", live=True, kind="relay")._replace(mapping="old")
+    [check] = [
+        each
+        for each in evaluate(facts._replace(processes=[*facts.processes, other]), {}).checks
+        if each.name == "processes"
+    ]
+
+    assert (Verdict.FAIL, 1, True) == (check.verdict, check.value, "c: alive, and work by another" in check.reason)
+    assert [] == failed(facts._replace(processes=[*facts.processes, other._replace(age_s=7200.0)]))
+
+
 def test_what_was_not_seen_is_inconclusive() -> None:
     """Where nothing fails, it is told apart from a failure."""
     assert Verdict.INCONCLUSIVE is evaluate(GOOD._replace(tells_failovers=False), {}).verdict
