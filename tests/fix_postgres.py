@@ -4,16 +4,26 @@ import os
 import uuid
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from kvmigrate.embedded.binaries import find_postgres
 from kvmigrate.embedded.postgres import THROWAWAY_SETTINGS, PostgresServer
 from kvmigrate.errors import ServerError
+from kvmigrate.target.live_install import install_live
+from kvmigrate.target.postgres import PostgresTarget
+from kvmigrate.transform.lens import Lens
 from tests.need import need
 
 URL_VARIABLE = "KVMIGRATE_TEST_POSTGRES"
+
+_INSTALLING = {"live", "moving", "shop"}
+
+_COPIES_FILES = 150000
+"""Since this version of the server a database can be copied by file, which is quicker than through the log."""
 
 PgConnection = psycopg.Connection[tuple[Any, ...]]
 """What the fixture `pg` is; for annotations of tests."""
@@ -33,11 +43,31 @@ def postgres_server() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture
-def database(postgres_server: PostgresServer) -> Iterator[str]:
-    """The URL of an empty database of this test's own."""
+@pytest.fixture(scope="session")
+def installed(postgres_server: PostgresServer, shop_lens: Lens) -> Iterator[str]:
+    """The name of a database with the tool's own schema and the shop's tables, to be copied: making both takes long."""
     name = f"kvm_{uuid.uuid4().hex[:12]}"
-    yield postgres_server.create_database(name, template="template0")
+    url = postgres_server.create_database(name, template="template0")
+    with PostgresTarget.connect(url, shop_lens) as target:
+        target.install()
+        target.ensure_tables()
+    install_live(url, shop_lens)
+    yield name
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def database(postgres_server: PostgresServer, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a database of this test's own: empty, but for those fixtures that would install the schema first."""
+    name = f"kvm_{uuid.uuid4().hex[:12]}"
+    installs = _INSTALLING & set(request.fixturenames) and "shop_lens" in request.fixturenames
+    template = request.getfixturevalue("installed") if installs else "template0"
+    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        if connection.info.server_version >= _COPIES_FILES:
+            statement += sql.SQL(" STRATEGY file_copy")
+        connection.execute(statement)
+    yield urlunsplit(urlsplit(postgres_server.url)._replace(path=f"/{name}"))
     postgres_server.drop_database(name)
 
 

@@ -44,6 +44,7 @@ _SETTINGS = {
     "log_timezone": "UTC",
 }
 _PORT_TRIES = 5
+_TELLS_ITERATIONS = 16
 _OWN_FILES = {"data", "password", "server.log"}
 
 
@@ -99,7 +100,7 @@ class PostgresServer:
             if uid is not None:
                 os.chown(folder, uid, uid)
             launch = _Launch(binaries, folder, _init_data(binaries, folder, uid), uid, junk)
-            process, url = launch.run({**_SETTINGS, **(settings or {})}, timeout_s)
+            process, url = launch.run({**_SETTINGS, **_stretched(binaries, 4096), **(settings or {})}, timeout_s)
         except BaseException as exc:
             if junk:
                 shutil.rmtree(junk, ignore_errors=True)
@@ -186,11 +187,13 @@ def _init_data(binaries: PostgresBinaries, folder: Path, uid: int | None) -> str
     secret.write_text(password + "\n")
     if uid is not None:
         os.chown(secret, uid, uid)
+    # Stretching at each connection is for passwords that people think of; this one is random.
+    options = [part for name, value in _stretched(binaries, 1).items() for part in ("-c", f"{name}={value}")]
     # fmt: off
     command = [
         binaries.program("initdb"), "-D", str(folder / "data"), "-U", "postgres", "-E", "UTF8",
         "--locale", "C.UTF-8" if sys.platform == "linux" else "C",
-        "-A", "scram-sha-256", "--pwfile", str(secret), "--no-sync", "--no-instructions",
+        "-A", "scram-sha-256", "--pwfile", str(secret), "--no-sync", "--no-instructions", *options,
     ]
     # fmt: on
     try:
@@ -212,6 +215,11 @@ def _init_data(binaries: PostgresBinaries, folder: Path, uid: int | None) -> str
             hint="check free space and permissions there, or name a running server instead",
         ) from exc
     return password
+
+
+def _stretched(binaries: PostgresBinaries, iterations: int) -> dict[str, str]:
+    """Return the setting of how often a new password is hashed, where the server has it."""
+    return {"scram_iterations": str(iterations)} if int(binaries.version.split(".")[0]) >= _TELLS_ITERATIONS else {}
 
 
 class _Launch(NamedTuple):
