@@ -15,7 +15,8 @@ from kvmigrate.flags.file import FileFlags
 from kvmigrate.flags.openfeature import SCHEME, OpenFeatureFlags
 from kvmigrate.flags.row import RowFlags
 from kvmigrate.flags.state_folder import StateFolder
-from kvmigrate.flags.unleash import SCHEMES, UnleashFlags
+from kvmigrate.flags.unleash import UnleashFlags
+from kvmigrate.flags.unleash_place import SCHEMES
 from kvmigrate.intent import FlagState
 from kvmigrate.log import get_log
 from kvmigrate.reads.poll import Poller

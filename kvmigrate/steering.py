@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from kvmigrate.config import Settings
@@ -181,20 +180,19 @@ class Steering:
             ConfigError: *name* is none, or the source cannot be changed.
         """
         slug = checked_slug(name)
-        state = self.source.read() if self._has_flags() else FlagState({})
-        intent = state.endpoints.get(slug, NOTHING)._replace(**changes)
+        intent = self.source.latest([slug]).endpoints.get(slug, NOTHING)._replace(**changes)
         return self.source.change(slug, intent, who=self._who, why=why)
 
     def init(self, names: Sequence[str], *, sticky: str) -> list[FlagChange]:
         """Make flags at 0 % for those of *names* that have none yet; return what was made."""
-        state = self.source.read() if self._has_flags() else FlagState({})
         intent = ReadIntent(sticky=sticky)
         slugs: dict[str, str] = {}
         for name in names:
             slug = checked_slug(name)
             if slugs.setdefault(slug, name) != name:
                 raise ConfigError(f"{name!r} and {slugs[slug]!r} are one flag, {slug!r}", hint="rename one of them")
-        new = [slug for slug in slugs if slug not in state.endpoints]
+        known = self.source.latest(list(slugs)).endpoints
+        new = [slug for slug in slugs if slug not in known]
         return [self.source.change(slug, intent, who=self._who, why="flags init") for slug in new]
 
     def history(self, *, limit: int) -> Sequence[FlagChange]:
@@ -241,11 +239,6 @@ class Steering:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _has_flags(self) -> bool:
-        """Whether there is something to read; a file that is not there yet is made by the first change."""
-        named = self._settings.flags
-        return not named or "://" in named or Path(named).exists()
 
     def _look(self) -> _Here:
         looked, closed = self._look_at_target()

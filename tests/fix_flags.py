@@ -165,15 +165,18 @@ class StubWorld:
 
 
 class ServerWorld:
-    """A real server, in which the mapping has a name of this test's own."""
+    """A real server, in which the mapping has a name of this test's own; `set` is what others do there."""
 
-    is_writable = False
+    is_writable = True
 
     def __init__(self, server: UnleashServer, folder: Path) -> None:
         self.server, self.scope = server, f"shop{uuid.uuid4().hex[:8]}"
         self.token_file = folder / "token"
         self.token_file.write_text(server.client_token())
-        self.source: FlagSource = UnleashFlags(f"unleash+{server.api}?token_file={self.token_file}", self.scope)
+        admin = folder / "admin"
+        admin.write_text(server.admin_token)
+        self.url = f"unleash+{server.api}?token_file={self.token_file}&admin_token_file={admin}"
+        self.source: FlagSource = UnleashFlags(self.url, self.scope)
 
     def set(self, slug: str, intent: ReadIntent) -> None:
         """As `FlagWorld`."""
