@@ -21,8 +21,10 @@ from kvmigrate.intent import FlagState
 from kvmigrate.log import get_log
 from kvmigrate.reads.poll import Poller
 from kvmigrate.reads.router import Router
+from kvmigrate.reads.standby import Standby, StandbyLook
 from kvmigrate.stores.open import open_fenced
 from kvmigrate.stores.redis_rollback import RedisRollbacks
+from kvmigrate.target.log_position import PostgresLogPosition
 from kvmigrate.target.process_row import process_id
 from kvmigrate.target.read_row import PostgresReadRow
 
@@ -80,8 +82,11 @@ def rollback_places(
     return places
 
 
-def router_of(settings: Settings, scope: str) -> Router:
-    """Return what decides of the reads of a mapping. Connects, with the first read, in threads of its own."""
+def router_of(settings: Settings, scope: str, standby: Standby | None = None) -> Router:
+    """Return what decides of the reads of a mapping. Connects, with the first read, in threads of its own.
+
+    *standby* is told how well `read_target` follows the target.
+    """
     folder = StateFolder(settings.state, scope) if settings.state else None
     source, target, by_row = settings.need_source(), settings.need_target(), not settings.flags
     if not by_row:
@@ -98,6 +103,9 @@ def router_of(settings: Settings, scope: str) -> Router:
         ]
         if folder is not None:
             found.append(Poller("folder", lambda: _FolderLook(router, folder), LOOK_S))
+        if standby is not None:
+            sides = PostgresLogPosition(target), PostgresLogPosition(settings.read_target)
+            found.append(Poller("standby", lambda: StandbyLook(standby, *sides), LOOK_S))
         if not by_row:
             flags = open_flags(settings, scope)
             found.append(Poller("flags", lambda: _FlagsLook(router, flags, folder), flags.interval_s))

@@ -329,7 +329,7 @@ def test_two_endpoints_of_one_flag_are_refused() -> None:
         reads.endpoint("get a b")(lambda: None)
 
 
-@pytest.mark.parametrize("wrong", ["", "5", "a.b", "1.", "-1.2", "1.٣"])
+@pytest.mark.parametrize("wrong", ["", "5", "a.b", "1.", "-1.2", "1.٣", "1.2.", "1.2.3.4", "1.2.-3"])
 def test_a_wrong_token_is_refused(wrong: str) -> None:
     """It comes from a client, who may send anything."""
     with pytest.raises(ConfigError, match="no token"):

@@ -288,6 +288,26 @@ def test_a_session_sees_what_it_wrote(shop: Shop) -> None:
     assert {"stale": 1} == client.state.counts.fallbacks
 
 
+def test_a_session_sees_what_it_wrote_since_its_token(shop: Shop) -> None:
+    """What this process wrote and the tables lack counts beside the token that the request brought."""
+    made = shop()
+    client = endpoint(made, consistency="session")
+    made.flag(GET, 100)
+    token = made.reads.session() or made.store.put("client:1", {"n": 1}).token
+
+    def down(operation: str, _: float) -> None:
+        if operation == "mirror":
+            raise TargetError("down")
+
+    made.tables.before = down
+    made.store.put("client:1", {"n": 2})
+    for session in (token, f"{token}.7"):
+        with request(session=session):
+            assert {"n": 2} == client("1")
+    assert {"stale": 2} == client.state.counts.fallbacks
+    assert token != made.reads.session() != ""
+
+
 def test_a_strong_read_sees_what_anybody_wrote(shop: Shop) -> None:
     """From the tables where no mark is left, else from the store: one that wrote elsewhere counts, too."""
     made = shop()
