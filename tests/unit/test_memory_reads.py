@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kvmigrate.errors import ConfigError, OnlyInStoreError, TargetError
+from kvmigrate.errors import ConfigError, TargetError
 from kvmigrate.model import Item, Stage, Version
 from kvmigrate.reads.examine import examine
 from kvmigrate.reads.examine_async import examine as examine_async
@@ -172,30 +172,6 @@ def test_what_is_marked_is_late_and_no_difference(shop: Shop, monkeypatch: pytes
     made.settle()
     spoil(made, 3)
     assert "different" == examine(client.state, ("1",), {})
-
-
-@pytest.mark.parametrize(
-    ("fault", "result"),
-    [
-        (RuntimeError("broken"), "tables_failed"),
-        (TimeoutError(), "tables_timeout"),
-        (OnlyInStoreError("it waits"), "tables_stale"),
-        (SystemExit(), "tables_failed"),
-    ],
-)
-def test_tables_that_fail_beside_the_request_hurt_nobody(shop: Shop, fault: BaseException, result: str) -> None:
-    """Counted by what happened."""
-    made = shop(Stage.SHADOW)
-    client = endpoint(made)
-
-    def broken(id: str) -> Any:  # noqa: A002 - as the route has it
-        del id
-        raise fault
-
-    client.tables(broken)
-    made.flag(GET, 0, shadow=100)
-    assert {"n": 1} == client("1")
-    assert {result: 1} == compared(client)
 
 
 def test_a_comparator_that_raises_hurts_nobody(shop: Shop) -> None:
