@@ -22,6 +22,8 @@ from kvmigrate.log import get_log
 from kvmigrate.reads.poll import Poller
 from kvmigrate.reads.router import Router
 from kvmigrate.reads.standby import Standby, StandbyLook
+from kvmigrate.reads.summing import plus
+from kvmigrate.reads.telling import Telling
 from kvmigrate.stores.open import open_fenced
 from kvmigrate.stores.redis_rollback import RedisRollbacks
 from kvmigrate.target.log_position import PostgresLogPosition
@@ -39,6 +41,9 @@ LOOK_S = 0.2
 
 COUNT_S = 5.0
 """How often a process says what it counted."""
+
+FOLD_S = 60.0
+"""How often a process looks for the rows of those that ended."""
 
 _SHARDS_LOOKED_AT = 4
 
@@ -137,8 +142,10 @@ class _TargetLook:
         self._row = PostgresReadRow(url, router.scope)
         self._flags = RowFlags(self._row, router.scope) if by_row else None
         self._hear = _Heard(router, folder)
-        self._process = process_id("reads")
+        process = process_id("reads")
+        self._telling = Telling(lambda counts: self._row.keep_counts(process, counts))
         self._count_at = monotonic() + COUNT_S * _CHANCE.uniform(0.2, 1.0)
+        self._fold_at = monotonic() + FOLD_S * _CHANCE.uniform(0.2, 1.0)
 
     def look(self) -> None:
         """Look once; now and then say what was counted."""
@@ -148,15 +155,17 @@ class _TargetLook:
         self._router.hear_control(found.control, begun)
         if begun >= self._count_at:
             self._count_at = begun + COUNT_S
-            self._row.keep_counts(self._process, self._counted())
+            self._telling.tell(self._counted())
         if self._flags is not None:
             self._hear(self._flags.parsed(found.flags))
+        if begun >= self._fold_at:
+            self._fold_at = begun + FOLD_S
+            self._row.fold_counts(plus)
 
     def close(self) -> None:
         """Say what was counted last."""
         with suppress(KVMigrateError):
-            ended = {slug: {**counts, "demoted": ""} for slug, counts in self._counted().items()}
-            self._row.keep_counts(self._process, ended)
+            self._telling.tell({slug: {**counts, "ended": True} for slug, counts in self._counted().items()})
         self._row.close()
 
     def _counted(self) -> dict[str, dict[str, object]]:

@@ -30,7 +30,7 @@ class Totals:
     def add(self, counts: Mapping[str, Any]) -> None:
         """Add what one process counted, `Counts.to_json`; what an earlier version left out counts as nothing."""
         self.requests += counts.get("requests", 0)
-        if why := counts.get("demoted"):
+        if (why := counts.get("demoted")) and not counts.get("ended"):
             _raise(self.demoted, str(why), 1)
         tables = counts.get("tables", {})
         self.on_tables += sum(tables.get(name, 0) for name in _ANSWERS)
