@@ -24,7 +24,6 @@ from kvmigrate.reads.router import Router
 from kvmigrate.reads.standby import Standby, StandbyLook
 from kvmigrate.reads.summing import plus
 from kvmigrate.reads.telling import Telling
-from kvmigrate.stores.open import open_fenced
 from kvmigrate.stores.redis_rollback import RedisRollbacks
 from kvmigrate.target.log_position import PostgresLogPosition
 from kvmigrate.target.process_row import process_id
@@ -170,7 +169,7 @@ class _TargetLook:
 
     def _counted(self) -> dict[str, dict[str, object]]:
         states = list(self._router.endpoints.values())
-        return {state.slug: state.told() for state in states if state.counts.reads}
+        return {state.slug: state.told() for state in states}
 
 
 class _StoreLook:
@@ -178,8 +177,8 @@ class _StoreLook:
 
     def __init__(self, router: Router, url: str) -> None:
         self._router = router
-        self._store = open_fenced(url, scope=router.scope)
         self._rollbacks = RedisRollbacks(url, scope=router.scope)
+        self._store = self._rollbacks.fenced
 
     def look(self) -> None:
         """Look once."""
@@ -191,7 +190,6 @@ class _StoreLook:
 
     def close(self) -> None:
         """Close what is open."""
-        self._store.close()
         self._rollbacks.close()
 
 

@@ -80,7 +80,10 @@ def _explain(report: Mapping[str, Any]) -> Document:
 
 def _key(report: Mapping[str, Any]) -> Document:
     document = Document(f"{report['key']}: {report['why']}")
-    there = {True: "is there", False: "is not there"}
+    there = {True: "is there", False: "is not there", None: "was not asked"}
+    if report["epoch"] is None:
+        document.add(Facts([("entity", report["entity"] or "none"), ("in the store", there[report["in_store"]])]))
+        return document
     document.add(
         Facts(
             [

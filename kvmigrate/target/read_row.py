@@ -81,6 +81,10 @@ SELECT s.endpoint, CASE WHEN s.updated_at > now() - interval '15 s' THEN s.count
 FROM kvmigrate.endpoint_stat AS s JOIN kvmigrate.control AS c ON c.id = s.scope
 WHERE c.scope = %s ORDER BY s.endpoint, s.process
 """
+_ENDPOINTS = """
+SELECT DISTINCT s.endpoint FROM kvmigrate.endpoint_stat AS s JOIN kvmigrate.control AS c ON c.id = s.scope
+WHERE c.scope = %s
+"""
 _STANDING = """
 SELECT l.status, coalesce(q.reason, ''), coalesce(q.path, '')
 FROM kvmigrate.control AS c JOIN kvmigrate.ledger AS l ON l.scope = c.id
@@ -242,6 +246,10 @@ class PostgresReadRow:
         What a process does just now, ``demoted``, is left out of rows that are older than 15 s.
         """
         return [(endpoint, counts) for endpoint, counts in self._ask(_COUNTS, [self._scope])]
+
+    def endpoints(self) -> frozenset[str]:
+        """Return the endpoints that processes told of, by slug."""
+        return frozenset(endpoint for (endpoint,) in self._ask(_ENDPOINTS, [self._scope]))
 
     def standing(self, key: str) -> Standing | None:
         """Return how an item stands; ``None`` where the ledger does not know it, or knows it as deleted."""

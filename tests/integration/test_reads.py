@@ -184,7 +184,7 @@ def test_a_rollback_reaches_every_process(reads_world: ReadsWorld) -> None:
     try:
         first = sorted(told.get(timeout=60)[0] for _ in range(4))
         with Steering(replace(reads_world.settings, target="", state=None), "shop", "ada") as steering:
-            assert [True] == [each.done for each in steering.roll_back("*", why="slow")]
+            assert [True] == [each.done for each in steering.roll_back("*", why="slow").places]
             back = [told.get(timeout=20)[0] for _ in range(2)]
             steering.clear("*")
             again = [told.get(timeout=20)[0] for _ in range(2)]
