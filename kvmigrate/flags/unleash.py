@@ -43,6 +43,7 @@ class UnleashFlags:
         self.name, self.interval_s = self._place.name, self._place.interval_s
         self._etag, self._state = "", FlagState({}, "none")
         self._odd: Mapping[str, str] = {}
+        self._opened: UnleashAdmin | None = None
 
     def read(self) -> FlagState:
         """Return the flags as the server has them now. Raises `FlagsError`, `ConfigError`."""
@@ -87,7 +88,10 @@ class UnleashFlags:
             if flag:
                 raise ConfigError(f"{self.name}: flags are read here, not changed", hint=f"{hint}change {flag} there")
             raise ConfigError(f"{self.name} keeps the history of its flags", hint=f"{hint}look at its event log")
-        return UnleashAdmin(self._place, self._scope)
+        if self._opened is None:
+            # Its token is read once: a file may be a pipe.
+            self._opened = UnleashAdmin(self._place, self._scope)
+        return self._opened
 
     def _intents(self, features: Sequence[Mapping[str, Any]]) -> dict[str, ReadIntent]:
         """Return what the server's flags of this mapping ask for; one that cannot be kept to asks for nothing."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +210,20 @@ def test_a_place_that_is_none_is_told(desk: Desk, options: str, code: int, said:
     done = desk("set", CLIENT, "--percent", "1", "--sticky", "client", flags=url)
 
     assert (code, True) == (done.code, said in done.json["error"]["message"])
+
+
+def test_a_token_may_come_through_a_pipe(desk: Desk) -> None:
+    """As from a program that keeps secrets, which says it once."""
+    pipe = desk.cli.folder / "pipe"
+    os.mkfifo(pipe)
+    teller = threading.Thread(target=lambda: pipe.write_text(desk.world.server.admin_token))
+    teller.start()
+    done = desk(
+        "set", CLIENT, "--percent", "1", "--sticky", "client", flags=f"{desk.world.url}&admin_token_file={pipe}"
+    )
+    teller.join(10)
+
+    assert 0 == done.code, done
 
 
 def test_flags_of_another_environment_are_apart(desk: Desk) -> None:
