@@ -51,7 +51,7 @@ lint: setup
 	$(BIN)/interrogate kvmigrate
 
 test: servers lint
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 ROUNDS ?= 10
 SEEDS  ?= 1 2 3

@@ -9,6 +9,7 @@ mapping        ``KVMIGRATE_MAPPING``        ``mapping``         ``mapping.yaml``
 wait-replicas  ``KVMIGRATE_WAIT_REPLICAS``  ``wait_replicas``   0
 flags          ``KVMIGRATE_FLAGS``          ``flags``           ``flags.yaml``, where it exists
 state          ``KVMIGRATE_STATE``          ``state``           none
+read-target    ``KVMIGRATE_READ_TARGET``    ``read_target``     none
 =============  ===========================  ==================  =================================
 
 ``max_divergence_pct`` and ``min_samples`` (``--max-divergence``, ``--min-samples``), too: what a gate asks of the last
@@ -53,6 +54,7 @@ _KEYS = (
     _ZERO,
     "flags",
     "state",
+    "read_target",
 )
 _OPTIONS = {_MAX_DIVERGENCE: "--max-divergence"}
 _VARIABLES = {key: f"KVMIGRATE_{key.upper()}" for key in _KEYS}
@@ -81,6 +83,8 @@ class Settings:
 
         state: A folder of this machine for what the next start should know, or ``None``.
 
+        read_target: URL of a standby of the target, for reads of endpoints that may be a little late; or "".
+
         max_divergence_pct: A gate lets at most that share of keys diverge, in per cent, and wants a measurement.
 
         min_samples: A gate wants so many keys compared.
@@ -102,6 +106,7 @@ class Settings:
     min_samples: int = 0
     evidence_keep_days: int = 30
     zero_tolerance: tuple[str, ...] = ()
+    read_target: str = field(default="", repr=False)
 
     def __repr__(self) -> str:
         shown = f"source={mask_url(self.source)!r}, target={mask_url(self.target)!r}"
@@ -181,6 +186,7 @@ def read_settings(
         min_samples=samples,
         evidence_keep_days=days,
         zero_tolerance=tuple(name.strip() for name in values.get(_ZERO, "").split(",") if name.strip()),
+        read_target=values.get("read_target", ""),
     )
 
 

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from kvmigrate.config import Settings
 from kvmigrate.dualwrite.value import need_entity, value_of
-from kvmigrate.errors import BadValueError, OnlyInStoreError
+from kvmigrate.errors import BadValueError, OnlyInStoreError, UnmappedKeyError
 from kvmigrate.model import Authority, Item, LedgerStatus, Version
 from kvmigrate.reads.compare import difference
 from kvmigrate.stores.fence_base import Seen
-from kvmigrate.stores.open import open_fenced
+from kvmigrate.stores.open import open_fenced, open_source
 from kvmigrate.target.live_base import Control
 from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.read_row import PostgresReadRow
@@ -34,9 +34,12 @@ def explain_key(settings: Settings, lens: Lens, key: str) -> dict[str, Any]:
     """Return where a key stands, as JSON values; its value is never told.
 
     Raises:
-        UnmappedKeyError: it is of no entity. FenceMissingError, SourceError, TargetError, DeadlineError, ConfigError.
+        FenceMissingError, SourceError, TargetError, DeadlineError, ConfigError.
     """
-    entity = need_entity(key, lens)
+    try:
+        entity = need_entity(key, lens)
+    except UnmappedKeyError as exc:
+        return _outside(settings, lens, key, str(exc))
     with closing(open_fenced(settings.need_source(), scope=lens.mapping.name)) as store:
         [shard] = store.by_shard([key])
         seen = store.observe(shard, [key])
@@ -56,6 +59,27 @@ def explain_key(settings: Settings, lens: Lens, key: str) -> dict[str, Any]:
         "marked": seen.marks[0] is not None,
         "different_at": differs,
         "why": _why(seen, tables, differs, leads=leads),
+    }
+
+
+def _outside(settings: Settings, lens: Lens, key: str, why: str) -> dict[str, Any]:
+    """Return where a key stands that nothing brings into the tables, or not one by one; the tables are not asked."""
+    entity, there = lens.route(key).entity, None
+    if settings.source:
+        with closing(open_source(settings.source)) as source:
+            there = source.get_many([key])[0] is not None
+    return {
+        "key": key,
+        "entity": entity.name if entity is not None else None,
+        "side": "kv",
+        "epoch": None,
+        "stage": None,
+        "in_store": there,
+        "in_tables": False if entity is None else None,
+        "tables_version": None,
+        "marked": False,
+        "different_at": None,
+        "why": f"it is read and written in the store, as before: {why}",
     }
 
 

@@ -48,6 +48,8 @@ from kvmigrate.reading import router_of
 from kvmigrate.reads.endpoint import Read
 from kvmigrate.reads.options import EndpointOptions
 from kvmigrate.reads.reads import Reads
+from kvmigrate.reads.standby import Standby
+from kvmigrate.reads.standby_tables import StandbyTables
 from kvmigrate.relaying import LiveScope, Opener, read_control
 from kvmigrate.repairing import Repair
 from kvmigrate.sampling import Sampling, evidence_of, open_sampling, sight_of, verify_paced
@@ -164,10 +166,16 @@ class Migration:
         Raises:
             ConfigError: no store or target is named, or the flags cannot be read from what is named.
         """
-        router = router_of(self.settings, self.mapping.name)
+        known = Standby() if self.settings.read_target else None
+        router = router_of(self.settings, self.mapping.name, known)
         tables = LiveWriter(self.settings.need_target(), self.lens)
         rows, store = PostgresRowQuery(self.settings.need_target()), self.store
-        reads = Reads(router, tables, rows, store.last_write, reached=store.has_reached_tables)
+        standby = None
+        if known is not None:
+            url, last = self.settings.read_target, store.last_write
+            items = tables, LiveWriter(url, self.lens, is_standby=True)
+            standby = StandbyTables(known, items, (rows, PostgresRowQuery(url, is_standby=True)), last)
+        reads = Reads(router, tables, rows, store.last_write, reached=store.has_reached_tables, standby=standby)
         self._open.callback(reads.close)
         return reads
 

@@ -15,13 +15,17 @@ from kvmigrate.flags.file import FileFlags
 from kvmigrate.flags.openfeature import SCHEME, OpenFeatureFlags
 from kvmigrate.flags.row import RowFlags
 from kvmigrate.flags.state_folder import StateFolder
-from kvmigrate.flags.unleash import SCHEMES, UnleashFlags
+from kvmigrate.flags.unleash import UnleashFlags
+from kvmigrate.flags.unleash_place import SCHEMES
 from kvmigrate.intent import FlagState
 from kvmigrate.log import get_log
 from kvmigrate.reads.poll import Poller
 from kvmigrate.reads.router import Router
-from kvmigrate.stores.open import open_fenced
+from kvmigrate.reads.standby import Standby, StandbyLook
+from kvmigrate.reads.summing import plus
+from kvmigrate.reads.telling import Telling
 from kvmigrate.stores.redis_rollback import RedisRollbacks
+from kvmigrate.target.log_position import PostgresLogPosition
 from kvmigrate.target.process_row import process_id
 from kvmigrate.target.read_row import PostgresReadRow
 
@@ -36,6 +40,9 @@ LOOK_S = 0.2
 
 COUNT_S = 5.0
 """How often a process says what it counted."""
+
+FOLD_S = 60.0
+"""How often a process looks for the rows of those that ended."""
 
 _SHARDS_LOOKED_AT = 4
 
@@ -79,8 +86,11 @@ def rollback_places(
     return places
 
 
-def router_of(settings: Settings, scope: str) -> Router:
-    """Return what decides of the reads of a mapping. Connects, with the first read, in threads of its own."""
+def router_of(settings: Settings, scope: str, standby: Standby | None = None) -> Router:
+    """Return what decides of the reads of a mapping. Connects, with the first read, in threads of its own.
+
+    *standby* is told how well `read_target` follows the target.
+    """
     folder = StateFolder(settings.state, scope) if settings.state else None
     source, target, by_row = settings.need_source(), settings.need_target(), not settings.flags
     if not by_row:
@@ -97,6 +107,9 @@ def router_of(settings: Settings, scope: str) -> Router:
         ]
         if folder is not None:
             found.append(Poller("folder", lambda: _FolderLook(router, folder), LOOK_S))
+        if standby is not None:
+            sides = PostgresLogPosition(target), PostgresLogPosition(settings.read_target)
+            found.append(Poller("standby", lambda: StandbyLook(standby, *sides), LOOK_S))
         if not by_row:
             flags = open_flags(settings, scope)
             found.append(Poller("flags", lambda: _FlagsLook(router, flags, folder), flags.interval_s))
@@ -128,8 +141,10 @@ class _TargetLook:
         self._row = PostgresReadRow(url, router.scope)
         self._flags = RowFlags(self._row, router.scope) if by_row else None
         self._hear = _Heard(router, folder)
-        self._process = process_id("reads")
+        process = process_id("reads")
+        self._telling = Telling(lambda counts: self._row.keep_counts(process, counts))
         self._count_at = monotonic() + COUNT_S * _CHANCE.uniform(0.2, 1.0)
+        self._fold_at = monotonic() + FOLD_S * _CHANCE.uniform(0.2, 1.0)
 
     def look(self) -> None:
         """Look once; now and then say what was counted."""
@@ -139,20 +154,22 @@ class _TargetLook:
         self._router.hear_control(found.control, begun)
         if begun >= self._count_at:
             self._count_at = begun + COUNT_S
-            self._row.keep_counts(self._process, self._counted())
+            self._telling.tell(self._counted())
         if self._flags is not None:
             self._hear(self._flags.parsed(found.flags))
+        if begun >= self._fold_at:
+            self._fold_at = begun + FOLD_S
+            self._row.fold_counts(plus)
 
     def close(self) -> None:
         """Say what was counted last."""
         with suppress(KVMigrateError):
-            ended = {slug: {**counts, "demoted": ""} for slug, counts in self._counted().items()}
-            self._row.keep_counts(self._process, ended)
+            self._telling.tell({slug: {**counts, "ended": True} for slug, counts in self._counted().items()})
         self._row.close()
 
     def _counted(self) -> dict[str, dict[str, object]]:
         states = list(self._router.endpoints.values())
-        return {state.slug: state.told() for state in states if state.counts.reads}
+        return {state.slug: state.told() for state in states}
 
 
 class _StoreLook:
@@ -160,8 +177,8 @@ class _StoreLook:
 
     def __init__(self, router: Router, url: str) -> None:
         self._router = router
-        self._store = open_fenced(url, scope=router.scope)
         self._rollbacks = RedisRollbacks(url, scope=router.scope)
+        self._store = self._rollbacks.fenced
 
     def look(self) -> None:
         """Look once."""
@@ -173,7 +190,6 @@ class _StoreLook:
 
     def close(self) -> None:
         """Close what is open."""
-        self._store.close()
         self._rollbacks.close()
 
 

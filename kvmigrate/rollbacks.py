@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from time import monotonic
 from typing import NamedTuple, TypeVar
 
 from kvmigrate.config import Settings
+from kvmigrate.errors import KVMigrateError
 from kvmigrate.flags.base import RollbackPlace
 from kvmigrate.intent import EVERY, Rollback
 from kvmigrate.reading import rollback_places
 from kvmigrate.reads.bounds import Known, leads
-from kvmigrate.stores.open import open_fenced
+from kvmigrate.stores.redis_rollback import RedisRollbacks
 from kvmigrate.target.read_row import PostgresReadRow
 
 T = TypeVar("T")
@@ -41,6 +42,21 @@ class PlaceDone(NamedTuple):
     why: str
 
 
+class Kept(NamedTuple):
+    """What became of a rollback.
+
+    Attributes:
+        tables_lead: Reads stay with the tables all the same, by the store's fence or the control row; False where
+            nobody can tell.
+
+        endpoints: Those that processes told of, by slug; empty where nobody can tell.
+    """
+
+    places: Sequence[PlaceDone]
+    tables_lead: bool
+    endpoints: frozenset[str]
+
+
 class Elsewhere(NamedTuple):
     """What places say, by their names.
 
@@ -59,9 +75,22 @@ class Rollbacks:
         """Connect to nothing yet; *who* stands in the change log where a rollback ends."""
         self._settings, self._scope, self._who = settings, scope, who
 
-    def keep(self, slug: str, rollback: Rollback) -> list[PlaceDone]:
-        """Keep a rollback wherever that can be done in `ROLLBACK_S`."""
-        return self._everywhere(lambda place: place.roll_back(slug, rollback), ROLLBACK_S)
+    def keep(self, slug: str, rollback: Rollback) -> Kept:
+        """Keep a rollback wherever that can be done in `ROLLBACK_S`; then see what comes of it, on the same way."""
+        known, endpoints = Known(), list[str]()
+
+        def look(place: RollbackPlace) -> None:
+            nonlocal known
+            if isinstance(place, PostgresReadRow):
+                known = known._replace(control=place.look().control)
+                endpoints.extend(place.endpoints())
+            if isinstance(place, RedisRollbacks):
+                # A flip moves all shards.
+                for fence in filter(None, place.fenced.fences(place.fenced.shards()[:1]).values()):
+                    known = known._replace(fence_epoch=fence.epoch, fence_authority=fence.authority)
+
+        places = self._everywhere(lambda place: place.roll_back(slug, rollback), ROLLBACK_S, look)
+        return Kept(places, leads(known), frozenset(endpoints))
 
     def clear(self, slug: str) -> list[PlaceDone]:
         """End the rollback of an endpoint; of `EVERY` all rollbacks that there are."""
@@ -94,42 +123,32 @@ class Rollbacks:
             ],
         )
 
-    def _everywhere(self, work: Callable[[RollbackPlace], object], seconds: float) -> list[PlaceDone]:
+    def _everywhere(
+        self,
+        work: Callable[[RollbackPlace], object],
+        seconds: float,
+        look: Callable[[RollbackPlace], object] = lambda _: None,
+    ) -> list[PlaceDone]:
+        """Do *work* at all places at once, and afterwards *look*, whose errors are no one's."""
         places = rollback_places(self._settings, self._scope, who=self._who, seconds=seconds)
-        names = {name: name for name in places}
+        names, done = {name: name for name in places}, set[str]()
 
         def does(name: str, open_place: Callable[[], RollbackPlace]) -> Callable[[], object]:
-            def do() -> object:
+            def do() -> None:
                 with closing(open_place()) as place:
                     names[name] = place.name
-                    return work(place)
+                    try:
+                        work(place)
+                        done.add(name)
+                    finally:
+                        with suppress(KVMigrateError):
+                            look(place)
 
             return do
 
         said = ask_all({name: does(name, open_place) for name, open_place in places.items()}, seconds)
-        failed = {name: str(each) for name, each in said.items() if isinstance(each, Exception)}
+        failed = {name: str(each) for name, each in said.items() if isinstance(each, Exception) and name not in done}
         return [PlaceDone(names[name], done=name not in failed, why=failed.get(name, "")) for name in places]
-
-
-def tables_lead(settings: Settings, scope: str) -> bool:
-    """Whether the tables lead, by the store's fence or the control row; False where nobody says so in `ROLLBACK_S`."""
-
-    def fence() -> Known:
-        with closing(open_fenced(settings.source, scope=scope)) as store:
-            # A flip moves all shards.
-            found = [each for each in store.fences(store.shards()[:1]).values() if each]
-        return Known(None, found[0].epoch, found[0].authority) if found else Known()
-
-    def row() -> Known:
-        with closing(PostgresReadRow(settings.target, scope, role="rollback", seconds=ROLLBACK_S)) as found:
-            return Known(found.look().control)
-
-    works = {name: ask for name, ask, url in (("fence", fence, settings.source), ("row", row, settings.target)) if url}
-    said = [each for each in ask_all(works, ROLLBACK_S).values() if isinstance(each, Known)]
-    known = Known()
-    for each in said:
-        known = known._replace(**{name: value for name, value in each._asdict().items() if value})
-    return leads(known)
 
 
 def ask_all(works: Mapping[str, Callable[[], T]], seconds: float) -> dict[str, T | Exception]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
-from pathlib import Path
+import difflib
+import fnmatch
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from typing import Any, NamedTuple, Self
 
 from kvmigrate.config import Settings
@@ -18,7 +19,7 @@ from kvmigrate.reads.bounds import Known, Plan, closed_because, plan_of, rolled_
 from kvmigrate.reads.explain import explained
 from kvmigrate.reads.totals import Totals, totals
 from kvmigrate.reads.verdict import clearing
-from kvmigrate.rollbacks import PlaceDone, Rollbacks, tables_lead
+from kvmigrate.rollbacks import Kept, PlaceDone, Rollbacks
 from kvmigrate.target.live_base import Control
 from kvmigrate.target.read_row import Looked, PostgresReadRow
 
@@ -133,9 +134,8 @@ class Steering:
         Raises:
             TargetError: the target does not answer. ConfigError: it is not named, or the flags cannot be read.
         """
-        row = PostgresReadRow(self._settings.need_target(), self._scope, role="flags")
-        self._stack.callback(row.close)
-        counted = totals(row.counts())
+        with closing(self._target_row()) as row:
+            counted = totals(row.counts())
         return self.show(counted), counted
 
     def lint(self) -> list[Finding]:
@@ -181,21 +181,28 @@ class Steering:
             ConfigError: *name* is none, or the source cannot be changed.
         """
         slug = checked_slug(name)
-        state = self.source.read() if self._has_flags() else FlagState({})
-        intent = state.endpoints.get(slug, NOTHING)._replace(**changes)
+        intent = self.source.latest([slug]).endpoints.get(slug, NOTHING)._replace(**changes)
         return self.source.change(slug, intent, who=self._who, why=why)
 
     def init(self, names: Sequence[str], *, sticky: str) -> list[FlagChange]:
         """Make flags at 0 % for those of *names* that have none yet; return what was made."""
-        state = self.source.read() if self._has_flags() else FlagState({})
         intent = ReadIntent(sticky=sticky)
         slugs: dict[str, str] = {}
         for name in names:
             slug = checked_slug(name)
             if slugs.setdefault(slug, name) != name:
                 raise ConfigError(f"{name!r} and {slugs[slug]!r} are one flag, {slug!r}", hint="rename one of them")
-        new = [slug for slug in slugs if slug not in state.endpoints]
+        known = self.source.latest(list(slugs)).endpoints
+        new = [slug for slug in slugs if slug not in known]
         return [self.source.change(slug, intent, who=self._who, why="flags init") for slug in new]
+
+    def endpoints(self) -> frozenset[str]:
+        """Return the endpoints that processes told of, by slug; none where nobody can tell."""
+        if not self._settings.target:
+            return frozenset()
+        with suppress(KVMigrateError), closing(self._target_row()) as row:
+            return row.endpoints()
+        return frozenset()
 
     def history(self, *, limit: int) -> Sequence[FlagChange]:
         """Return the newest changes, the newest first."""
@@ -207,7 +214,7 @@ class Steering:
         intent = self.source.read().of(slug)
         return {"endpoint": slug, **explained(self._look().plan(slug, intent, self._scope), intent, values)}
 
-    def roll_back(self, name: str, *, why: str) -> list[PlaceDone]:
+    def roll_back(self, name: str, *, why: str) -> Kept:
         """Send reads back to the store, everywhere: of one endpoint, or of all (`EVERY`). No gate; one place suffices.
 
         Raises:
@@ -215,15 +222,12 @@ class Steering:
         """
         slug = EVERY if name == EVERY else checked_slug(name)
         rollback = Rollback(dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), self._who, why)
-        done = self._rollbacks.keep(slug, rollback)
-        if not any(each.done for each in done):
-            said = "; ".join(f"{each.name}: {each.why}" for each in done) or "no store, target or state folder is named"
+        kept = self._rollbacks.keep(slug, rollback)
+        if not any(each.done for each in kept.places):
+            told = "; ".join(f"{each.name}: {each.why}" for each in kept.places)
+            said = told or "no store, target or state folder is named"
             raise TargetError(f"no place has the rollback: {said}", hint="check --source, --target and `state`")
-        return done
-
-    def tables_lead(self) -> bool:
-        """Whether the tables lead, so that reads stay there whatever is rolled back; False where nobody can tell."""
-        return tables_lead(self._settings, self._scope)
+        return kept
 
     def clear(self, name: str) -> list[PlaceDone]:
         """Let flags decide again; of `EVERY` also where single endpoints were rolled back.
@@ -242,11 +246,6 @@ class Steering:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _has_flags(self) -> bool:
-        """Whether there is something to read; a file that is not there yet is made by the first change."""
-        named = self._settings.flags
-        return not named or "://" in named or Path(named).exists()
-
     def _look(self) -> _Here:
         looked, closed = self._look_at_target()
         elsewhere = self._rollbacks.outside_target()
@@ -262,13 +261,24 @@ class Steering:
         nothing = Looked(None, None, {})
         if not self._settings.target:
             return nothing, "no target is named, so that the control row was not read"
-        row = PostgresReadRow(self._settings.target, self._scope, role="flags")
         try:
-            return row.look(), ""
+            with closing(self._target_row()) as row:
+                return row.look(), ""
         except KVMigrateError as exc:
             return nothing, f"the target was not read: {exc}"
-        finally:
-            row.close()
+
+    def _target_row(self) -> PostgresReadRow:
+        return PostgresReadRow(self._settings.need_target(), self._scope, role="flags")
+
+
+def unheard_of(name: str, endpoints: Collection[str]) -> list[str]:
+    """Return a warning where no process told of an endpoint, or of none that a pattern fits; also its nearest name."""
+    slug = slug_of(name)
+    if not endpoints or slug == EVERY or any(fnmatch.fnmatchcase(each, slug) for each in endpoints):
+        return []
+    near = difflib.get_close_matches(slug, endpoints, n=1)
+    meant = f"did you mean {near[0]!r}?" if near else f"they told of {', '.join(sorted(endpoints)[:5])}"
+    return [f"no process has told of an endpoint {slug!r} yet: {meant}"]
 
 
 def checked_slug(name: str) -> str:

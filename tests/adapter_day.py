@@ -87,6 +87,9 @@ def _read(url: str, scope: str) -> None:
         assert 1 == len(row.history(limit=5))
         row.keep_counts("a day", {"get": {"requests": 1}})
         assert [("get", {"requests": 1})] == row.counts()
+        row.keep_counts("a day", {"get": {"requests": 1, "ended": True}})
+        assert 1 == row.fold_counts(lambda _, counts: {"requests": counts["requests"]})
+        assert [("get", {"requests": 1})] == row.counts()
     finally:
         row.close()
 

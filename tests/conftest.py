@@ -26,6 +26,8 @@ pytest_plugins = [
     "tests.fix_redis",
     "tests.fix_roles",
     "tests.fix_sentinel",
+    "tests.fix_standby",
+    "tests.fix_unleash",
     # Those that use fixtures of others come after them.
     "tests.fix_cutover",
     "tests.fix_flags",

@@ -9,12 +9,14 @@ from contextvars import copy_context
 from time import monotonic
 from typing import Any
 
+from kvmigrate.errors import DeadlineError, OnlyInStoreError
 from kvmigrate.intent import FlagState, ReadIntent
 from kvmigrate.model import Authority, Stage
 from kvmigrate.reads.demotion import Demotion
 from kvmigrate.reads.reads import Reads
 from kvmigrate.reads.reads_async import AsyncReads
 from kvmigrate.reads.router import Router
+from kvmigrate.reads.state import MISS, StaleReadError
 from kvmigrate.target.live_base import Control
 
 NAME = "GET /clients/{id}"
@@ -39,6 +41,30 @@ def control(stage: Stage, **changes: Any) -> Control:
         updated_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
     )
     return row._replace(**changes)
+
+
+def raising(error: BaseException) -> Callable[[Any], Any]:
+    """A reader that fails."""
+
+    def read(_: Any) -> Any:
+        raise error
+
+    return read
+
+
+FAULTS: dict[str, Callable[[Any], Any]] = {
+    "error": raising(RuntimeError("broken")),
+    "hang": raising(DeadlineError("no answer in time")),
+    "wrong": lambda _: "wrong",
+    "same": lambda _: "same",
+    "null": lambda _: None,
+    "missing": lambda _: MISS,
+    "lookup": raising(KeyError("1")),
+    "stale": raising(StaleReadError()),
+    "waits": raising(OnlyInStoreError("it waits")),
+    "exit": raising(SystemExit()),
+}
+"""What a side may say in place of what it should."""
 
 
 class Closing:

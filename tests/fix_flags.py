@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import os
 import threading
 import uuid
 from collections.abc import Iterator
@@ -12,7 +10,6 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
-from urllib.parse import unquote, urlsplit
 
 import psycopg
 import pytest
@@ -26,10 +23,7 @@ from kvmigrate.flags.unleash import UnleashFlags
 from kvmigrate.intent import FlagState, ReadIntent, flag_name
 from kvmigrate.target.control_schema import install_control
 from kvmigrate.target.read_row import PostgresReadRow
-
-UNLEASH = "KVMIGRATE_TEST_UNLEASH"
-"""Names a running server, as http://ADMIN-TOKEN@127.0.0.1:4242 with the token percent-encoded. Its licence keeps it out
-of what is fetched for tests."""
+from tests.fix_unleash import ENVIRONMENT, ON_ONE_WORKER, UnleashServer
 
 Features = list[dict[str, Any]]
 
@@ -171,50 +165,35 @@ class StubWorld:
 
 
 class ServerWorld:
-    """A real server, in which the mapping has a name of this test's own."""
+    """A real server, in which the mapping has a name of this test's own; `set` is what others do there."""
 
-    is_writable = False
+    is_writable = True
 
-    def __init__(self, url: str, folder: Path) -> None:
-        parts = urlsplit(url)
-        assert parts.hostname
-        self._where, self._token = (parts.hostname, parts.port), unquote(parts.username or "")
-        self._scope = f"shop{uuid.uuid4().hex[:8]}"
-        made = self.admin(
-            "POST", "api-tokens", {"tokenName": self._scope, "type": "client", "environment": "development"}
-        )
-        self._file = folder / "token"
-        self._file.write_text(made["secret"])
-        at = f"unleash+http://{parts.hostname}:{parts.port}/api?token_file={self._file}"
-        self.source = UnleashFlags(at, self._scope)
-
-    def admin(self, method: str, path: str, body: Any = None) -> Any:
-        """Call the Admin API."""
-        connection = http.client.HTTPConnection(*self._where, timeout=30)
-        headers = {"Authorization": self._token, "Content-Type": "application/json"}
-        connection.request(method, f"/api/admin/{path}", json.dumps({} if body is None else body), headers)
-        answer = connection.getresponse()
-        text = answer.read()
-        connection.close()
-        assert answer.status < 300, (answer.status, text)
-        return json.loads(text) if text else None
+    def __init__(self, server: UnleashServer, folder: Path) -> None:
+        self.server, self.scope = server, f"shop{uuid.uuid4().hex[:8]}"
+        self.token_file = folder / "token"
+        self.token_file.write_text(server.client_token())
+        admin = folder / "admin"
+        admin.write_text(server.admin_token)
+        self.url = f"unleash+{server.api}?token_file={self.token_file}&admin_token_file={admin}"
+        self.source: FlagSource = UnleashFlags(self.url, self.scope)
 
     def set(self, slug: str, intent: ReadIntent) -> None:
         """As `FlagWorld`."""
-        made = feature(slug, intent, self._scope)
+        made = feature(slug, intent, self.scope)
         features = "projects/default/features"
         with suppress(AssertionError):
-            self.admin("POST", features, {"name": made["name"], "type": "operational"})
-        place = f"{features}/{made['name']}/environments/development"
+            self.server.admin("POST", features, {"name": made["name"], "type": "operational"})
+        place = f"{features}/{made['name']}/environments/{ENVIRONMENT}"
         [strategy] = made["strategies"]
-        for each in self.admin("GET", f"{place}/strategies"):
-            self.admin("DELETE", f"{place}/strategies/{each['id']}")
-        self.admin("POST", f"{place}/strategies", {**strategy, "segments": []})
-        self.admin("POST", f"{place}/on")
+        for each in self.server.admin("GET", f"{place}/strategies"):
+            self.server.admin("DELETE", f"{place}/strategies/{each['id']}")
+        self.server.admin("POST", f"{place}/strategies", {**strategy, "segments": []})
+        self.server.admin("POST", f"{place}/on")
 
     def lose(self) -> None:
         """As `FlagWorld`."""
-        self._file.write_text("no token")
+        self.token_file.write_text("no token")
 
 
 class ProviderWorld:
@@ -254,7 +233,10 @@ def provider() -> Any:
     return made
 
 
-@pytest.fixture(params=["yaml", "json", "row", "unleash", "unleash-server", "openfeature"])
+_PLACES = ["yaml", "json", "row", "unleash", "openfeature", pytest.param("unleash-server", marks=ON_ONE_WORKER)]
+
+
+@pytest.fixture(params=_PLACES)
 def flag_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FlagWorld]:
     """Each place in turn."""
     world: Any
@@ -266,9 +248,7 @@ def flag_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FlagW
     elif request.param == "unleash":
         world = StubWorld(tmp_path)
     elif request.param == "unleash-server":
-        if not os.environ.get(UNLEASH):
-            pytest.skip(f"{UNLEASH} names no server")
-        world = ServerWorld(os.environ[UNLEASH], tmp_path)
+        world = ServerWorld(request.getfixturevalue("unleash_server"), tmp_path)
     else:
         world = FileWorld(tmp_path / f"flags.{request.param}")
     yield world

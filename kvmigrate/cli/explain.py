@@ -62,7 +62,7 @@ def explain(
         if key:
             found = steered.explain_key(key)
             again = f"repair {shlex.quote(key)}" if found["different_at"] and not found["marked"] else "stage show"
-            steered.finish(found, steered.typed(again))
+            steered.finish(found, *([] if found["epoch"] is None else [steered.typed(again)]))
         steered.finish(steered.desk.explain(endpoint, values), steered.typed("flags show"))
 
 

@@ -176,6 +176,7 @@ def set_flag(
 ) -> None:
     """Change a flag; every process follows within a second. What the stage does not allow waits for it."""
     from kvmigrate.flags.document import share_of
+    from kvmigrate.steering import unheard_of
 
     call = Call("flags set", as_json=as_json)
     changes: dict[str, Any] = {}
@@ -192,7 +193,8 @@ def set_flag(
     with _steering(call, mapping, target, config, flags_at) as steered:
         change = steered.desk.set(endpoint, changes, why=why)
         fields = {"source": steered.desk.source.name, "change": change._asdict()}
-        steered.finish(fields, steered.typed("flags show"))
+        warnings = unheard_of(endpoint, steered.desk.endpoints())
+        steered.finish(fields, steered.typed("flags show"), warnings=warnings)
 
 
 @app.command(epilog=example(f"kvmigrate flags history {_TARGET}"))

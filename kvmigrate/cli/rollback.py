@@ -53,16 +53,22 @@ def rollback(
     from kvmigrate.cli.steered import Steered
     from kvmigrate.intent import EVERY, slug_of
     from kvmigrate.reads.verdict import clearing
+    from kvmigrate.rollbacks import Kept
+    from kvmigrate.steering import unheard_of
 
     call = Call("rollback", as_json=as_json)
     settings = settings_of(mapping=mapping, source=source, target=target, config=config, state=state)
     with Steered(call, settings) as steered:
-        done = steered.desk.clear(endpoint) if clear else steered.desk.roll_back(endpoint, why=why)
+        if clear:
+            kept = Kept(steered.desk.clear(endpoint), tables_lead=False, endpoints=frozenset())
+        else:
+            kept = steered.desk.roll_back(endpoint, why=why)
+        done, leads, endpoints = kept
         left = [each for each in done if not each.done]
         said = "may still hold it" if clear else "does not have it"
         fields: dict[str, Any] = {"endpoint": endpoint, "cleared": clear, "places": [each._asdict() for each in done]}
-        warnings = [f"{each.name} {said}: {each.why}" for each in left]
-        fields["tables_lead"] = leads = not clear and steered.desk.tables_lead()
+        warnings = [*unheard_of(endpoint, endpoints), *(f"{each.name} {said}: {each.why}" for each in left)]
+        fields["tables_lead"] = leads
         if leads:
             steered.finish(fields, steered.typed("stage rollback --yes"), warnings=warnings, exit_code=HAS_NO_EFFECT)
         again = steered.typed(

@@ -173,7 +173,7 @@ def sample(
 
 
 def _roll_back(desk: Steering, state: Path | None, why: str) -> None:
-    done = desk.roll_back(EVERY, why=why)
+    done = desk.roll_back(EVERY, why=why).places
     # The folder of this machine tells no process of another one.
     if not any(each.done for each in done if each.name not in {"the state folder", str(state)}):
         raise TargetError("neither the store nor the target has the rollback", hint="it is tried again")

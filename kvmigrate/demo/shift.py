@@ -69,7 +69,7 @@ def _moved(service: Service, steering: Steering, say: Callable[[str], None]) -> 
     status = _status(steering)
     say("rollback: every read back to the store")
     begun = time.monotonic()
-    places = [each._asdict() for each in steering.roll_back(EVERY, why=WHY)]
+    places = [each._asdict() for each in steering.roll_back(EVERY, why=WHY).places]
     took_ms = round((service.last_read_of_tables() - begun) * 1000)
     asked = service.asked()
     return {

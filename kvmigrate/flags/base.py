@@ -36,6 +36,10 @@ class FlagSource(Protocol):
         """
         ...
 
+    def latest(self, slugs: Sequence[str]) -> FlagState:
+        """Return those of these flags that there are, as whoever changes them must know them. Raises as `change`."""
+        ...
+
     def change(self, slug: str, intent: ReadIntent, *, who: str, why: str) -> FlagChange:
         """Set one flag, and record the change.
 

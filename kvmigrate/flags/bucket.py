@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmh3 import hash as murmur3
+from mmh3 import mmh3_32_uintdigest as murmur3
 
 # Unleash numbers a request from 1 to 100 by the hash modulo 100, and lets it in where that is at most the percentage.
 # The next two digits divide each percent further, so that whole percents stay what they are there.
@@ -11,5 +11,5 @@ from mmh3 import hash as murmur3
 def position(group: str, value: object) -> int:
     """Return the place of a sticky value, from 0 to 9999: it reads the tables where that is below the share."""
     # Not as text: of half a character, which clients may send, the driver does not make a hash but ends the process.
-    hashed = murmur3(f"{group}:{value}".encode("utf-8", "surrogatepass"), 0, False)  # noqa: FBT003 - the seed, and unsigned: the driver's
+    hashed = murmur3(f"{group}:{value}".encode("utf-8", "surrogatepass"))
     return hashed % 100 * 100 + hashed // 100 % 100

@@ -45,6 +45,11 @@ class FileFlags:
             self._seen = seen if time.time() - about.st_mtime > _SETTLED_S else None
         return self._state
 
+    def latest(self, slugs: Sequence[str]) -> FlagState:
+        """Return the flags of the file; none where there is no file yet, as the first change makes it."""
+        del slugs
+        return self.read() if self._file.exists() else FlagState({})
+
     def change(self, slug: str, intent: ReadIntent, *, who: str, why: str) -> FlagChange:
         """Set one flag; comments in the file are lost."""
         with one_writer(self._file):

@@ -56,6 +56,11 @@ class OpenFeatureFlags:
             raise FlagsError(f"{self.name}: {self.flag}: {why}", hint=f"make an object flag {self.flag!r}")
         return read_document(found.value, f"{self.name}: {self.flag}", self._scope)
 
+    def latest(self, slugs: Sequence[str]) -> FlagState:
+        """Return the flags as they are read."""
+        del slugs
+        return self.read()
+
     def change(self, slug: str, intent: ReadIntent, *, who: str, why: str) -> NoReturn:
         """Raise `ConfigError`: OpenFeature reads flags."""
         del slug, intent, who, why

@@ -6,35 +6,31 @@ process polls by itself, and it is known how old they are.
 
 from __future__ import annotations
 
-import http.client
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NoReturn
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
 
 from kvmigrate.errors import ConfigError, FlagsError
-from kvmigrate.intent import NOTHING, FlagChange, FlagState, ReadIntent, flag_name
+from kvmigrate.flags.unleash_admin import UnleashAdmin
+from kvmigrate.flags.unleash_place import UnleashPlace, token_in, understood
+from kvmigrate.flags.unleash_strategy import intent_of
+from kvmigrate.intent import FlagChange, FlagState, ReadIntent, flag_name
 from kvmigrate.log import get_log
 
-SCHEMES = ("unleash+http", "unleash+https")
-_OPTIONS = ("token_file", "interval")
-_EXAMPLE = "unleash+https://unleash.example.org/api?token_file=/run/secrets/unleash"
-_MOST_BYTES = 32 << 20
 _OK, _NOT_MODIFIED = 200, 304
-_UNSTICKY = frozenset({"", "default", "random", "sessionId"})
 
 _log = get_log()
 
 
 class UnleashFlags:
-    """Implements `kvmigrate.flags.base.FlagSource`. The server is where flags are changed."""
+    """Implements `kvmigrate.flags.base.FlagSource`. Flags are changed where the URL names a token that may."""
 
     def __init__(self, url: str, scope: str, *, timeout_s: float = 5.0) -> None:
         """Connect to nothing yet.
 
         Args:
-            url: ``unleash+https://host/api?token_file=FILE&interval=SECONDS``.
+            url: ``unleash+https://host/api?token_file=FILE``. Options: ``interval``, ``admin_token_file``, ``project``,
+                ``environment``.
 
             scope: The mapping's name.
 
@@ -43,87 +39,59 @@ class UnleashFlags:
         Raises:
             ConfigError: the URL is wrong.
         """
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as exc:
-            raise ConfigError(f"flags: the URL is wrong: {exc}", hint=_EXAMPLE) from exc
-        options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        if parts.scheme not in SCHEMES or not parts.hostname or parts.password or set(options) - set(_OPTIONS):
-            raise ConfigError("flags: this is no URL of an Unleash server", hint=_EXAMPLE)
-        self._secure, self._host, self._port = parts.scheme == SCHEMES[1], parts.hostname, port
-        self._path, self._scope, self._timeout_s = parts.path.rstrip("/") or "/api", scope, timeout_s
-        self._token_file = Path(options["token_file"]) if "token_file" in options else None
-        self.name = f"{parts.scheme}://{parts.hostname}{f':{port}' if port else ''}{self._path}"
-        self.interval_s = _seconds(options.get("interval", "1"))
+        self._place, self._scope = UnleashPlace.at(url, timeout_s=timeout_s), scope
+        self.name, self.interval_s = self._place.name, self._place.interval_s
         self._etag, self._state = "", FlagState({}, "none")
         self._odd: Mapping[str, str] = {}
+        self._opened: UnleashAdmin | None = None
 
     def read(self) -> FlagState:
         """Return the flags as the server has them now. Raises `FlagsError`, `ConfigError`."""
-        status, etag, body = self._get()
+        token = token_in(self._place.token_file)
+        headers = {"If-None-Match": self._etag} if self._etag else {}
+        status, etag, body = self._place.call("GET", "client/features", token=token, headers=headers)
         if status == _NOT_MODIFIED:
             return self._state
         if status != _OK:
             hint = "check the token in token_file" if status in {401, 403} else "check --flags: it ends with /api"
             raise FlagsError(f"{self.name} answered {status}", hint=hint)
-        try:
+        with understood(self.name):
             features = json.loads(body)["features"]
             self._state = FlagState(dict(self._intents(features)), etag or str(hash(body)))
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise FlagsError(
-                f"{self.name} answered what no Unleash server does: {exc!r}", hint="check --flags"
-            ) from exc
         self._etag = etag
         return self._state
 
-    def change(self, slug: str, intent: ReadIntent, *, who: str, why: str) -> NoReturn:
-        """Raise `ConfigError`: the server is where flags are changed."""
-        del intent, who, why
-        raise ConfigError(
-            f"{self.name}: flags are read here, not changed",
-            hint=f"change {flag_name(self._scope, slug)} on the server",
-        )
+    def latest(self, slugs: Sequence[str]) -> FlagState:
+        """Return those flags as they stand where they are changed, which the server tells its clients later."""
+        admin = self._admin(flag_name(self._scope, slugs[0]))
+        with understood(self.name):
+            return admin.latest(slugs)
+
+    def change(self, slug: str, intent: ReadIntent, *, who: str, why: str) -> FlagChange:
+        """Set one flag through the Admin API; one that has other rules than ours is left alone."""
+        admin = self._admin(flag_name(self._scope, slug))
+        with understood(self.name):
+            return admin.change(slug, intent, who=who, why=why)
 
     def history(self, *, limit: int) -> Sequence[FlagChange]:
-        """Raise `ConfigError`: the server keeps it."""
-        del limit
-        raise ConfigError(f"{self.name} keeps the history of its flags", hint="look at its event log")
+        """Return the newest changes in the server's event log, by whomever."""
+        admin = self._admin("")
+        with understood(self.name):
+            return admin.history(limit=limit)
 
     def close(self) -> None:
         """Nothing stays open."""
 
-    def _get(self) -> tuple[int, str, bytes]:
-        headers = {"Accept": "application/json", "Unleash-AppName": "kvmigrate", "Authorization": self._token()}
-        if self._etag:
-            headers["If-None-Match"] = self._etag
-        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        connection = kind(self._host, self._port, timeout=self._timeout_s)
-        try:
-            connection.request("GET", f"{self._path}/client/features", headers=headers)
-            answer = connection.getresponse()
-            body = answer.read(_MOST_BYTES)
-            return answer.status, answer.getheader("ETag") or "", body
-        except (OSError, http.client.HTTPException) as exc:
-            raise FlagsError(f"{self.name} does not answer: {exc}", hint="reads go on by what was known last") from exc
-        finally:
-            connection.close()
-
-    def _token(self) -> str:
-        if self._token_file is None:
-            return ""
-        try:
-            token = self._token_file.read_text(encoding="utf-8").strip()
-        except OSError as exc:
-            raise ConfigError(
-                f"cannot read the token in {str(self._token_file)!r}: {exc.strerror}", hint="check token_file"
-            ) from exc
-        except ValueError:
-            token = ""
-        # Sent as it is, it would be refused with a message that has it.
-        if not (token and token.isascii() and token.isprintable()):
-            raise ConfigError(f"{str(self._token_file)!r} holds no token", hint="one line of plain characters")
-        return token
+    def _admin(self, flag: str) -> UnleashAdmin:
+        if self._place.admin_token_file is None:
+            hint = "add &admin_token_file=FILE to --flags, or "
+            if flag:
+                raise ConfigError(f"{self.name}: flags are read here, not changed", hint=f"{hint}change {flag} there")
+            raise ConfigError(f"{self.name} keeps the history of its flags", hint=f"{hint}look at its event log")
+        if self._opened is None:
+            # Its token is read once: a file may be a pipe.
+            self._opened = UnleashAdmin(self._place, self._scope)
+        return self._opened
 
     def _intents(self, features: Sequence[Mapping[str, Any]]) -> dict[str, ReadIntent]:
         """Return what the server's flags of this mapping ask for; one that cannot be kept to asks for nothing."""
@@ -140,48 +108,3 @@ class UnleashFlags:
                 _log.warning("a flag cannot be kept to, and asks for nothing", flag=name, why=why)
         self._odd = odd
         return found
-
-
-def intent_of(feature: Mapping[str, Any]) -> tuple[ReadIntent, str]:
-    """Return what a definition of the client API asks for, and why it is taken for nothing, or ""."""
-    strategies = [each for each in feature.get("strategies") or [] if not each.get("disabled")]
-    if not feature.get("enabled") or (not strategies and feature.get("strategies")):
-        return NOTHING, ""
-    if not strategies:
-        return NOTHING, "without a strategy the server's clients let everybody in"
-    if len(strategies) > 1 or strategies[0].get("name") != "flexibleRollout":
-        return NOTHING, "only one strategy, flexibleRollout, is understood"
-    strategy = strategies[0]
-    if strategy.get("segments") or strategy.get("variants") or feature.get("dependencies"):
-        return NOTHING, "segments, variants and dependencies are not understood"
-    parameters = strategy.get("parameters") or {}
-    rollout, sticky = str(parameters.get("rollout", "")), str(parameters.get("stickiness", ""))
-    if not (rollout.isascii() and rollout.isdecimal() and len(rollout) <= 3 and int(rollout) <= 100):
-        return NOTHING, f"rollout {rollout!r} is no whole percentage: the server's clients take it for 0"
-    if sticky in _UNSTICKY:
-        return NOTHING, f"stickiness {sticky!r} names no property of the request"
-    block, why = _blocked(strategy.get("constraints") or [], sticky)
-    if why:
-        return NOTHING, why
-    group = str(parameters.get("groupId") or feature["name"])
-    return ReadIntent(int(rollout) * 100, group, sticky, block=block), ""
-
-
-def _blocked(constraints: Sequence[Mapping[str, Any]], sticky: str) -> tuple[frozenset[str], str]:
-    block: frozenset[str] = frozenset()
-    for each in constraints:
-        plain = not each.get("inverted") and not each.get("caseInsensitive")
-        if each.get("operator") != "NOT_IN" or each.get("contextName") != sticky or not plain:
-            return block, f"of constraints only NOT_IN on {sticky!r} is understood"
-        block |= frozenset(map(str, each.get("values") or []))
-    return block, ""
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.1 <= seconds <= 3600:
-        raise ConfigError(f"flags: interval {text!r} is no number of seconds from 0.1 to 3600", hint="interval=1")
-    return seconds

@@ -15,7 +15,7 @@ from kvmigrate.model import Version
 from kvmigrate.reads.request import token
 from kvmigrate.reads.state import MISS, StaleReadError
 from kvmigrate.reads.sticky import Arguments, finder
-from kvmigrate.target.writer_base_async import AsyncLiveWriter
+from kvmigrate.target.writer_base_async import AsyncItems
 
 Load = Callable[[Any], Any]
 Wrote = Callable[[], Version | None]
@@ -53,7 +53,7 @@ def key_maker(template: str, reader: Callable[..., Any]) -> Callable[[Arguments,
 
 def by_key(
     make_key: Callable[[Arguments, dict[str, Any]], str],
-    tables: AsyncLiveWriter,
+    tables: AsyncItems,
     load: Load,
     *,
     deadline_s: float,
@@ -112,10 +112,10 @@ def session_wrote(last: Callable[[], Any]) -> Wrote:
     """Return what tells the version that a session must see: its token, or its last write that was not mirrored."""
 
     def wrote() -> Version | None:
-        given = token.get()
-        if given is not None:
-            return given
-        written = last()
-        return None if written is None or written.mirrored else written.version
+        given, written = token.get(), last()
+        mine = None if written is None or written.mirrored else written.version
+        if given is None or given.position:
+            return mine
+        return given.version if mine is None else max(given.version, mine)
 
     return wrote

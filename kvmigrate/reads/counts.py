@@ -46,9 +46,11 @@ class Counts:
         fallbacks: Reads of the tables that ended with the store, by reason.
 
         compared: Comparisons by their result.
+
+        standby: Reads of the tables that a standby might serve, by what became of that.
     """
 
-    __slots__ = ("compared", "fallbacks", "outcomes", "seconds", "times")
+    __slots__ = ("compared", "fallbacks", "outcomes", "seconds", "standby", "times")
 
     def __init__(self) -> None:
         """Begin with zeros."""
@@ -58,6 +60,7 @@ class Counts:
         # Of these, adding one is no call between reading and writing, so that threads lose nothing.
         self.fallbacks: dict[str, int] = defaultdict(int)
         self.compared: dict[str, int] = defaultdict(int)
+        self.standby: dict[str, int] = defaultdict(int)
 
     def fell_back(self, reason: str) -> None:
         """Count a read that the store answered after all."""
@@ -81,6 +84,7 @@ class Counts:
         self.seconds[:] = [0.0, 0.0]
         self.fallbacks.clear()
         self.compared.clear()
+        self.standby.clear()
 
     @property
     def reads(self) -> int:
@@ -98,6 +102,7 @@ class Counts:
             "tables": dict(zip(names, self.outcomes[Side.TABLES], strict=True)),
             "fallbacks": dict(self.fallbacks),
             "compared": dict(self.compared),
+            "standby": dict(self.standby),
             "times": {"kv": list(self.times[Side.KV]), "tables": list(self.times[Side.TABLES])},
             "seconds": {"kv": self.seconds[Side.KV], "tables": self.seconds[Side.TABLES]},
         }

@@ -14,6 +14,7 @@ from typing import Any
 from kvmigrate.errors import DeadlineError, OnlyInStoreError
 from kvmigrate.reads.compare import difference
 from kvmigrate.reads.isolation import isolated
+from kvmigrate.reads.request import comparing
 from kvmigrate.reads.state import MISS, EndpointState, StaleReadError
 from kvmigrate.reads.sticky import Arguments
 
@@ -34,10 +35,13 @@ def examine(state: EndpointState, args: Arguments, kwargs: dict[str, Any]) -> st
     matched, late (only at first different, or the tables lack a write of the key), moving (the store changed
     meanwhile), different, missing_both, kv_failed, tables_failed, tables_timeout, tables_stale, compare_failed.
     """
+    reset = comparing.set(True)
     try:
         result = _result(state, args, kwargs)
     except (Exception, SystemExit):  # noqa: BLE001 - a comparator is anybody's, and its caller is long gone
         result = "compare_failed"
+    finally:
+        comparing.reset(reset)
     state.counts.was_compared(result)
     return result
 

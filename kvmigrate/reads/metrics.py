@@ -44,6 +44,12 @@ def _compared(states: Iterable[EndpointState]) -> Iterator[Sample]:
             yield "", {"endpoint": state.slug, "result": result}, number
 
 
+def _standby(states: Iterable[EndpointState]) -> Iterator[Sample]:
+    for state in states:
+        for result, number in dict(state.counts.standby).items():
+            yield "", {"endpoint": state.slug, "result": result}, number
+
+
 def _seconds(states: Iterable[EndpointState]) -> Iterator[Sample]:
     for state in states:
         for side in Side:
@@ -95,6 +101,12 @@ _SAMPLED: Sequence[tuple[Family, _Sampled]] = (
     ),
     _family(
         "compared_total", "counter", "Comparisons beside the requests, by result.", lambda _, states: _compared(states)
+    ),
+    _family(
+        "standby_reads_total",
+        "counter",
+        "Reads of the tables that a standby might serve, by what became of that.",
+        lambda _, states: _standby(states),
     ),
     _family(
         "read_seconds",

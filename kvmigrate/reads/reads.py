@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from kvmigrate.errors import ConfigError
 from kvmigrate.intent import slug_of
-from kvmigrate.model import Version
+from kvmigrate.model import Version, WriteResult
 from kvmigrate.reads.by_key import (
     Load,
     Reached,
@@ -30,16 +30,19 @@ from kvmigrate.reads.demotion import Demotion
 from kvmigrate.reads.endpoint import Read, routed
 from kvmigrate.reads.metrics import prometheus
 from kvmigrate.reads.pages import Pages
+from kvmigrate.reads.request import SessionToken
 from kvmigrate.reads.router import Router
 from kvmigrate.reads.shadow import Shadow
+from kvmigrate.reads.standby_tables import StandbyTables
 from kvmigrate.reads.state import Consistency, EndpointState
 from kvmigrate.reads.sticky import Finder, finder
 from kvmigrate.reads.within import within
-from kvmigrate.target.writer_base import LiveWriter, RowQuery
+from kvmigrate.target.writer_base import Items, RowQuery
 
 P = ParamSpec("P")
 T = TypeVar("T")
 M = TypeVar("M")
+Reader = Callable[..., Any]
 
 
 class Reads:
@@ -52,19 +55,22 @@ class Reads:
     def __init__(
         self,
         router: Router,
-        tables: LiveWriter,
+        tables: Items,
         rows: RowQuery,
         last_write: Callable[[], Any],
         *,
         reached: Reached | None = None,
         shadow: Shadow | None = None,
+        standby: StandbyTables | None = None,
     ) -> None:
-        """Read by key through *tables*, by SQL through *rows*.
+        """Read by key through *tables*, by SQL through *rows*, or both through *standby*, where one is named.
 
         *last_write* is what this thread or task wrote last, *reached* whether the tables have all of a key's writes.
         """
         self.router = router
-        self._tables, self._rows, self._last_write, self._reached = tables, rows, last_write, reached
+        self._tables: Items = standby or tables
+        self._rows: RowQuery = standby or rows
+        self._last_write, self._reached, self._standby = last_write, reached, standby
         self._shadow = shadow or Shadow()
 
     def endpoint(
@@ -124,12 +130,13 @@ class Reads:
             state.kv, state.find = kv, _finds(kv)
             if key:
                 make = key_maker(key, kv)
-                state.tables = by_key(make, self._tables, load, deadline_s=deadline_s, wrote=wrote, reached=asks_first)
+                reader = by_key(make, self._tables, load, deadline_s=deadline_s, wrote=wrote, reached=asks_first)
+                state.tables = self._asked(reader, state)
                 state.reached = by_call(make, reached)
             self.router.add(state)
             made = routed(state, kv)
             made.state = state
-            _give_tables(made, self.router, wrote)
+            _give_tables(made, self.router, wrote, self._asked)
             return made
 
         return decorate
@@ -184,12 +191,30 @@ class Reads:
         secrets = [secret] if isinstance(secret, bytes) else list(secret)
         return Pages(self._rows, model, sql, order=order, secrets=secrets, most=most)
 
+    def session(self) -> str:
+        """Return a token of what this thread or task wrote last, for the session's later requests; "" before that.
+
+        It is `WriteResult.token`, and where a standby is read also how far that must be: one round trip, once for each
+        write. With it queries may be read from the tables, too.
+
+        Raises:
+            DeadlineError, TargetError: the tables do not answer.
+        """
+        last: WriteResult | None = self._last_write()
+        if last is None or last.version is None:
+            return ""
+        position = 0 if self._standby is None else self._standby.written()
+        return str(SessionToken(last.version, position))
+
     def close(self) -> None:
         """End what runs beside the requests, and release connections. Safe to call twice."""
         self.router.close()
         self._shadow.close()
         self._tables.close()
         self._rows.close()
+
+    def _asked(self, reader: Reader, state: EndpointState) -> Reader:
+        return reader if self._standby is None else self._standby.asked(reader, state)
 
 
 def _needs_key(name: str) -> ConfigError:
@@ -200,14 +225,14 @@ def _finds(kv: Callable[..., Any]) -> Callable[[str], Finder]:
     return lambda name: finder(kv, name)
 
 
-def _give_tables(made: Any, router: Router, wrote: Wrote) -> None:
+def _give_tables(made: Any, router: Router, wrote: Wrote, asked: Callable[[Reader, EndpointState], Reader]) -> None:
     state: EndpointState = made.state
 
     def tables(reader: Callable[..., Any]) -> Callable[..., Any]:
         if state.consistency == "strong":
             raise _needs_key(state.name)
         timed = within(reader, state.deadline_s)
-        state.tables = in_session(timed, wrote) if state.consistency == "session" else timed
+        state.tables = asked(in_session(timed, wrote) if state.consistency == "session" else timed, state)
         router.refresh(state)
         return reader
 

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from kvmigrate.errors import ConfigError
 from kvmigrate.intent import slug_of
-from kvmigrate.model import Version
+from kvmigrate.model import Version, WriteResult
 from kvmigrate.reads.by_key_async import (
     Load,
     Reached,
@@ -28,16 +28,19 @@ from kvmigrate.reads.demotion import Demotion
 from kvmigrate.reads.endpoint_async import AsyncRead, routed
 from kvmigrate.reads.metrics import prometheus
 from kvmigrate.reads.pages_async import AsyncPages
+from kvmigrate.reads.request import SessionToken
 from kvmigrate.reads.router import Router
 from kvmigrate.reads.shadow_async import AsyncShadow
+from kvmigrate.reads.standby_tables_async import AsyncStandbyTables
 from kvmigrate.reads.state import Consistency, EndpointState
 from kvmigrate.reads.sticky import Finder, finder
 from kvmigrate.reads.within_async import within
-from kvmigrate.target.writer_base_async import AsyncLiveWriter, AsyncRowQuery
+from kvmigrate.target.writer_base_async import AsyncItems, AsyncRowQuery
 
 P = ParamSpec("P")
 T = TypeVar("T")
 M = TypeVar("M")
+Reader = Callable[..., Awaitable[Any]]
 
 
 class AsyncReads:
@@ -50,19 +53,22 @@ class AsyncReads:
     def __init__(
         self,
         router: Router,
-        tables: AsyncLiveWriter,
+        tables: AsyncItems,
         rows: AsyncRowQuery,
         last_write: Callable[[], Any],
         *,
         reached: Reached | None = None,
         shadow: AsyncShadow | None = None,
+        standby: AsyncStandbyTables | None = None,
     ) -> None:
-        """Read by key through *tables*, by SQL through *rows*.
+        """Read by key through *tables*, by SQL through *rows*, or both through *standby*, where one is named.
 
         *last_write* is what this thread or task wrote last, *reached* whether the tables have all of a key's writes.
         """
         self.router = router
-        self._tables, self._rows, self._last_write, self._reached = tables, rows, last_write, reached
+        self._tables: AsyncItems = standby or tables
+        self._rows: AsyncRowQuery = standby or rows
+        self._last_write, self._reached, self._standby = last_write, reached, standby
         self._shadow = shadow or AsyncShadow()
 
     def endpoint(
@@ -122,12 +128,13 @@ class AsyncReads:
             state.kv, state.find = kv, _finds(kv)
             if key:
                 make = key_maker(key, kv)
-                state.tables = by_key(make, self._tables, load, deadline_s=deadline_s, wrote=wrote, reached=asks_first)
+                reader = by_key(make, self._tables, load, deadline_s=deadline_s, wrote=wrote, reached=asks_first)
+                state.tables = self._asked(reader, state)
                 state.reached = by_call(make, reached)
             self.router.add(state)
             made = routed(state, kv)
             made.state = state
-            _give_tables(made, self.router, wrote)
+            _give_tables(made, self.router, wrote, self._asked)
             return made
 
         return decorate
@@ -182,12 +189,30 @@ class AsyncReads:
         secrets = [secret] if isinstance(secret, bytes) else list(secret)
         return AsyncPages(self._rows, model, sql, order=order, secrets=secrets, most=most)
 
+    async def session(self) -> str:
+        """Return a token of what this thread or task wrote last, for the session's later requests; "" before that.
+
+        It is `WriteResult.token`, and where a standby is read also how far that must be: one round trip, once for each
+        write. With it queries may be read from the tables, too.
+
+        Raises:
+            DeadlineError, TargetError: the tables do not answer.
+        """
+        last: WriteResult | None = self._last_write()
+        if last is None or last.version is None:
+            return ""
+        position = 0 if self._standby is None else await self._standby.written()
+        return str(SessionToken(last.version, position))
+
     async def close(self) -> None:
         """End what runs beside the requests, and release connections. Safe to call twice."""
         self.router.close()
         await self._shadow.close()
         await self._tables.close()
         await self._rows.close()
+
+    def _asked(self, reader: Reader, state: EndpointState) -> Reader:
+        return reader if self._standby is None else self._standby.asked(reader, state)
 
 
 def _needs_key(name: str) -> ConfigError:
@@ -198,14 +223,14 @@ def _finds(kv: Callable[..., Any]) -> Callable[[str], Finder]:
     return lambda name: finder(kv, name)
 
 
-def _give_tables(made: Any, router: Router, wrote: Wrote) -> None:
+def _give_tables(made: Any, router: Router, wrote: Wrote, asked: Callable[[Reader, EndpointState], Reader]) -> None:
     state: EndpointState = made.state
 
     def tables(reader: Callable[..., Any]) -> Callable[..., Any]:
         if state.consistency == "strong":
             raise _needs_key(state.name)
         timed = within(reader, state.deadline_s)
-        state.tables = in_session(timed, wrote) if state.consistency == "session" else timed
+        state.tables = asked(in_session(timed, wrote) if state.consistency == "session" else timed, state)
         router.refresh(state)
         return reader
 

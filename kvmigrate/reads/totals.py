@@ -23,13 +23,14 @@ class Totals:
         self.errors: dict[str, int] = {}
         self.fallbacks: dict[str, int] = {}
         self.compared: dict[str, int] = {}
+        self.standby: dict[str, int] = {}
         self.demoted: dict[str, int] = {}
         self.times: Mapping[str, list[int]] = {"kv": [0] * BUCKETS, "tables": [0] * BUCKETS}
 
     def add(self, counts: Mapping[str, Any]) -> None:
         """Add what one process counted, `Counts.to_json`; what an earlier version left out counts as nothing."""
         self.requests += counts.get("requests", 0)
-        if why := counts.get("demoted"):
+        if (why := counts.get("demoted")) and not counts.get("ended"):
             _raise(self.demoted, str(why), 1)
         tables = counts.get("tables", {})
         self.on_tables += sum(tables.get(name, 0) for name in _ANSWERS)
@@ -39,7 +40,7 @@ class Totals:
                 _raise(self.errors, f"{side}_{name}", outcomes.get(name, 0))
             for bucket, number in enumerate(counts.get("times", {}).get(side, [])[:BUCKETS]):
                 self.times[side][bucket] += number
-        for name in ("fallbacks", "compared"):
+        for name in ("fallbacks", "compared", "standby"):
             for reason, number in counts.get(name, {}).items():
                 _raise(getattr(self, name), reason, number)
 
@@ -58,6 +59,7 @@ class Totals:
             "p99_ms": self.within_ms(99),
             "errors": self.errors,
             "fallbacks": self.fallbacks,
+            "standby": self.standby,
             "compared": sum(self.compared.values()) - self.compared.get("shed", 0),
             "different": self.compared.get("different", 0),
         }

@@ -21,7 +21,8 @@ def describe_reads(report: Mapping[str, Any]) -> Document:
 
 
 def _init(report: Mapping[str, Any]) -> Document:
-    document = Document(f"{report['scope']}: {counted(len(report['made']), 'flag')} made at 0 %")
+    made = counted(len(report["made"]), "flag")
+    document = Document(f"{report['scope']}: {made} made at 0 %" if report["made"] else "nothing made: all have a flag")
     document.add(*(Line(slug) for slug in report["made"]))
     return document
 
@@ -79,7 +80,10 @@ def _explain(report: Mapping[str, Any]) -> Document:
 
 def _key(report: Mapping[str, Any]) -> Document:
     document = Document(f"{report['key']}: {report['why']}")
-    there = {True: "is there", False: "is not there"}
+    there = {True: "is there", False: "is not there", None: "was not asked"}
+    if report["epoch"] is None:
+        document.add(Facts([("entity", report["entity"] or "none"), ("in the store", there[report["in_store"]])]))
+        return document
     document.add(
         Facts(
             [

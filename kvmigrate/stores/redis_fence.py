@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-import redis
-
 from kvmigrate.model import Authority, Fence, Item, MarkedKey, Version
 from kvmigrate.stores.fence_base import Seen, Swap
 from kvmigrate.stores.redis_change import (
@@ -25,7 +23,7 @@ from kvmigrate.stores.redis_change import (
 )
 from kvmigrate.stores.redis_script import script
 from kvmigrate.stores.redis_shards import ShardKeys, shard_keys
-from kvmigrate.stores.redis_way import way_to_shards
+from kvmigrate.stores.redis_way import Where, way_to_shards
 
 _SCAN_KEYS = 1000
 _SLICE_S = 1.0
@@ -46,12 +44,12 @@ class RedisFencedStore:
 
     def __init__(
         self,
-        where: str | redis.Redis | redis.RedisCluster,
+        where: Where,
         *,
         scope: str,
         is_json: Callable[[str], bool] = _no_json,
     ) -> None:
-        """Use the server or cluster behind a URL, or a client that stays open; nothing is connected yet.
+        """Use the server or cluster behind a URL, or a client or way that stays open; nothing is connected yet.
 
         Args:
             where: As for `RedisWriter`.

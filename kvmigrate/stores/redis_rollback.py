@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-import redis
-
 from kvmigrate.intent import Rollback, rollback_of
+from kvmigrate.stores.fence_base import FencedStore
+from kvmigrate.stores.redis_fence import RedisFencedStore
 from kvmigrate.stores.redis_shards import rollback_key
-from kvmigrate.stores.redis_way import way_to_shards
+from kvmigrate.stores.redis_way import Where, way_to_shards
 
 
 class RedisRollbacks:
-    """Implements `kvmigrate.flags.base.RollbackPlace` as one hash: endpoint to who, when, why. One thread at a time."""
+    """Implements `kvmigrate.flags.base.RollbackPlace` as one hash: endpoint to who, when, why. One thread at a time.
 
-    def __init__(self, where: str | redis.Redis | redis.RedisCluster, *, scope: str) -> None:
+    Attributes:
+        fenced: The same store with its fences, on the same connection.
+    """
+
+    def __init__(self, where: Where, *, scope: str) -> None:
         """Connect to nothing yet; arguments as of `RedisFencedStore`. Raises `ConfigError` where the URL is wrong."""
         self._way = way_to_shards(where, scope)
         self._key = rollback_key(scope)
+        self.fenced: FencedStore = RedisFencedStore(self._way, scope=scope)
 
     @property
     def name(self) -> str:

@@ -73,8 +73,14 @@ class Way(Protocol):
         ...
 
 
-def way_to_shards(where: str | redis.Redis | redis.RedisCluster, scope: str) -> Way:
+Where = str | redis.Redis | redis.RedisCluster | Way
+"""A URL, a client that stays open, or a way that somebody else has, and closes."""
+
+
+def way_to_shards(where: Where, scope: str) -> Way:
     """Return the way to a store; nothing is connected yet. Raises `ConfigError`."""
+    if not isinstance(where, str | redis.Redis | redis.RedisCluster):
+        return where
     cluster = cluster_at(where)
     return SlotsWay(cluster, scope) if cluster is not None else AloneWay(place_at(where), scope)
 

@@ -38,7 +38,7 @@ CONTROL_RIGHTS: Mapping[str, Mapping[Part, str]] = {
     "change_log": {Part.RELAY: _ADD},
     "flags": {Part.SERVICE: _READ, Part.RELAY: _READ},
     "kill": {Part.SERVICE: _READ, Part.RELAY: _READ},
-    "endpoint_stat": {Part.SERVICE: _KEEP, Part.RELAY: _READ},
+    "endpoint_stat": {Part.SERVICE: _WRITE, Part.RELAY: _READ},
     "evidence": {Part.RELAY: _WRITE},
 }
 """Rights in each table of the control schema; a reader reads all of them. A new table gets its line here."""

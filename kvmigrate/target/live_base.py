@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from kvmigrate.model import Authority, Item, Stage, Version
-from kvmigrate.target.base import Applied, Batch
+
+if TYPE_CHECKING:
+    # With these comes the lens, which a command that only asks who leads need not wait for.
+    from kvmigrate.target.base import Applied, Batch
 
 REFUSED = "reconcile refused"
 """In the change log: everything is owed, and too much of it is absent from the store to be believed."""

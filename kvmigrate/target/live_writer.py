@@ -71,10 +71,12 @@ class LiveWriter:
     Nothing is connected before the first call. A forked process opens connections of its own.
     """
 
-    def __init__(self, url: str, lens: Lens, *, connections: int = 2) -> None:
-        """Keep what is needed. Raises `TargetError` where *url* cannot be read."""
+    def __init__(self, url: str, lens: Lens, *, connections: int = 2, is_standby: bool = False) -> None:
+        """Keep what is needed. Of a standby one can only read. Raises `TargetError` where *url* cannot be read."""
         self._name, self._lens = safe_name(url), lens
-        self._pool = TimedPool(url, application_name="kvmigrate:writer", size=connections, adapt=read_exactly)
+        self._pool = TimedPool(
+            url, application_name="kvmigrate:writer", size=connections, adapt=read_exactly, is_standby=is_standby
+        )
         self._careful, self._aside = CarefulPut(url, lens), Aside()
         self._calls: LiveCalls | None = None
         self._rows: LiveRows | None = None

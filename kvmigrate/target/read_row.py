@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psycopg
@@ -60,11 +60,30 @@ INSERT INTO kvmigrate.endpoint_stat (scope, process, endpoint, counts)
 SELECT c.id, %s, given.endpoint, given.counts
 FROM kvmigrate.control AS c, unnest(%s::text[], %s::jsonb[]) AS given (endpoint, counts) WHERE c.scope = %s
 ON CONFLICT (scope, process, endpoint) DO UPDATE SET counts = excluded.counts, updated_at = now()
+RETURNING endpoint, xmax = 0
+"""
+_FOLDED = ""
+"""In the place of a process: what those counted that ended."""
+
+_TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('kvmigrate counts ' || %s, 0))"
+_TAKE_ENDED = """
+DELETE FROM kvmigrate.endpoint_stat AS s USING kvmigrate.control AS c
+WHERE c.scope = %s AND s.scope = c.id
+    AND (s.process = '' OR s.counts ? 'ended' OR s.updated_at < now() - interval '1 day')
+RETURNING s.endpoint, s.counts
+"""
+_HAVE_ENDED = """
+SELECT EXISTS (SELECT FROM kvmigrate.endpoint_stat AS s JOIN kvmigrate.control AS c ON c.id = s.scope
+WHERE c.scope = %s AND s.process <> '' AND (s.counts ? 'ended' OR s.updated_at < now() - interval '1 day'))
 """
 _COUNTS = """
 SELECT s.endpoint, CASE WHEN s.updated_at > now() - interval '15 s' THEN s.counts ELSE s.counts - 'demoted' END
 FROM kvmigrate.endpoint_stat AS s JOIN kvmigrate.control AS c ON c.id = s.scope
 WHERE c.scope = %s ORDER BY s.endpoint, s.process
+"""
+_ENDPOINTS = """
+SELECT DISTINCT s.endpoint FROM kvmigrate.endpoint_stat AS s JOIN kvmigrate.control AS c ON c.id = s.scope
+WHERE c.scope = %s
 """
 _STANDING = """
 SELECT l.status, coalesce(q.reason, ''), coalesce(q.path, '')
@@ -187,9 +206,39 @@ class PostgresReadRow:
         """Return the newest changes of flags."""
         return [FlagChange(*row) for row in self._ask(_HISTORY, [len(FLAG) + 1, self._scope, FLAG, limit])]
 
-    def keep_counts(self, process: str, counts: Mapping[str, Any]) -> None:
-        """Keep what a process counted since it began, by endpoint."""
-        self._ask(_COUNTED, [process, list(counts), [Jsonb(each) for each in counts.values()], self._scope])
+    def keep_counts(self, process: str, counts: Mapping[str, Any]) -> list[str]:
+        """Keep what a process counted since it began, by endpoint; return those that had no row of it before.
+
+        Numbers with ``ended`` are the last ones of their process.
+        """
+        given = [process, list(counts), [Jsonb(each) for each in counts.values()], self._scope]
+        return [endpoint for endpoint, is_new in self._ask(_COUNTED, given) if is_new]
+
+    def fold_counts(self, add: Callable[[Any, Any], Any]) -> int:
+        """Make one row for each endpoint of those of processes that ended, or were not heard of for a day.
+
+        Args:
+            add: Puts the counts of two processes together.
+
+        Returns:
+            How many rows were folded; 0 also while somebody else does it.
+        """
+        try:
+            connection = self._opened()
+            if not connection.execute(_HAVE_ENDED, [self._scope]).fetchall()[0][0]:
+                return 0
+            with connection.transaction():
+                if not connection.execute(_TRY_LOCK, [self._scope]).fetchall()[0][0]:
+                    return 0
+                taken = connection.execute(_TAKE_ENDED, [self._scope]).fetchall()
+                sums: dict[str, Any] = {}
+                for endpoint, counts in taken:
+                    sums[endpoint] = add(sums.get(endpoint), counts)
+                given = [_FOLDED, list(sums), [Jsonb(each) for each in sums.values()], self._scope]
+                connection.execute(_COUNTED, given)
+        except (psycopg.Error, OSError, DeadlineError) as exc:
+            raise self._failed(exc) from exc
+        return len(taken)
 
     def counts(self) -> Sequence[tuple[str, Any]]:
         """Return what every process counted: endpoint and numbers, a row for each process.
@@ -197,6 +246,10 @@ class PostgresReadRow:
         What a process does just now, ``demoted``, is left out of rows that are older than 15 s.
         """
         return [(endpoint, counts) for endpoint, counts in self._ask(_COUNTS, [self._scope])]
+
+    def endpoints(self) -> frozenset[str]:
+        """Return the endpoints that processes told of, by slug."""
+        return frozenset(endpoint for (endpoint,) in self._ask(_ENDPOINTS, [self._scope]))
 
     def standing(self, key: str) -> Standing | None:
         """Return how an item stands; ``None`` where the ledger does not know it, or knows it as deleted."""

@@ -15,7 +15,9 @@ from psycopg.waiting import Ready, Wait
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from kvmigrate.target.address import without_secrets
+from kvmigrate.target.standby_base import BehindError, wanted_position
 from kvmigrate.target.timed_settings import (
+    HAS_REPLAYED,
     SERVER_PROCESS,
     SETTINGS,
     connect_settings,
@@ -118,14 +120,22 @@ class TimedPool:
     """A few connections, opened when first needed, of one process: a forked one opens its own."""
 
     def __init__(
-        self, url: str, *, application_name: str, size: int, adapt: Callable[[AdaptContext], None] | None = None
+        self,
+        url: str,
+        *,
+        application_name: str,
+        size: int,
+        adapt: Callable[[AdaptContext], None] | None = None,
+        is_standby: bool = False,
     ) -> None:
         """Keep *url*; nothing is opened yet. *adapt* says how connections load values.
+
+        Those of a standby are given only where they have what is wanted of them, see `standby_base`.
 
         Raises:
             TargetError: the URL cannot be read.
         """
-        self._url, self._size, self._adapt = url, size, adapt
+        self._url, self._size, self._adapt, self._is_standby = url, size, adapt, is_standby
         self._settings = connect_settings(url, application_name)
         self._lock = threading.Lock()
         self._pool: ConnectionPool[TimedConnection] | None = None
@@ -140,6 +150,8 @@ class TimedPool:
             DeadlineError: it took longer; the connection, if there was one, is given up.
 
             TargetError: PostgreSQL failed or refused.
+
+            BehindError: the standby has not come so far as is wanted.
         """
         end = time.monotonic() + seconds
         pool = self._open()
@@ -150,6 +162,8 @@ class TimedPool:
             if connection.limit_ms != limit and not connection.is_pooled:
                 connection.execute(f"SET statement_timeout = {limit:d}".encode())
                 connection.limit_ms = limit
+            if self._is_standby and (position := wanted_position.get()):
+                _need(connection, position)
             yield connection
         except psycopg.Error as exc:
             raise timed_error(exc, seconds) from exc
@@ -208,6 +222,13 @@ class TimedPool:
 
     def _hear(self, failed: Exception | None) -> None:
         self._last = failed
+
+
+def _need(connection: TimedConnection, position: int) -> None:
+    cursor = connection.execute(HAS_REPLAYED, [position])
+    [(has_replayed,)] = cursor.fetchall()
+    if not has_replayed:
+        raise BehindError
 
 
 class Aside:

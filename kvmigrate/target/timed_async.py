@@ -17,7 +17,9 @@ from psycopg.abc import AdaptContext, PQGen
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from kvmigrate.target.address import without_secrets
+from kvmigrate.target.standby_base import BehindError, wanted_position
 from kvmigrate.target.timed_settings import (
+    HAS_REPLAYED,
     SERVER_PROCESS,
     SETTINGS,
     connect_settings,
@@ -106,14 +108,22 @@ class AsyncTimedPool:
     """A few connections, opened when first needed, of one event loop: another one opens its own."""
 
     def __init__(
-        self, url: str, *, application_name: str, size: int, adapt: Callable[[AdaptContext], None] | None = None
+        self,
+        url: str,
+        *,
+        application_name: str,
+        size: int,
+        adapt: Callable[[AdaptContext], None] | None = None,
+        is_standby: bool = False,
     ) -> None:
         """Keep *url*; nothing is opened yet. *adapt* says how connections load values.
+
+        Those of a standby are given only where they have what is wanted of them, see `standby_base`.
 
         Raises:
             TargetError: the URL cannot be read.
         """
-        self._url, self._size, self._adapt = url, size, adapt
+        self._url, self._size, self._adapt, self._is_standby = url, size, adapt, is_standby
         self._settings = connect_settings(url, application_name)
         self._pool: AsyncConnectionPool[AsyncTimedConnection] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -128,6 +138,8 @@ class AsyncTimedPool:
             DeadlineError: it took longer; the connection, if there was one, is given up.
 
             TargetError: PostgreSQL failed or refused.
+
+            BehindError: the standby has not come so far as is wanted.
         """
         end = time.monotonic() + seconds
         pool = await self._open()
@@ -138,6 +150,8 @@ class AsyncTimedPool:
             if connection.limit_ms != limit and not connection.is_pooled:
                 await connection.execute(f"SET statement_timeout = {limit:d}".encode())
                 connection.limit_ms = limit
+            if self._is_standby and (position := wanted_position.get()):
+                await _need(connection, position)
             yield connection
         except psycopg.Error as exc:
             raise timed_error(exc, seconds) from exc
@@ -201,6 +215,13 @@ class AsyncTimedPool:
 
     def _hear(self, failed: Exception | None) -> None:
         self._last = failed
+
+
+async def _need(connection: AsyncTimedConnection, position: int) -> None:
+    cursor = await connection.execute(HAS_REPLAYED, [position])
+    [(has_replayed,)] = await cursor.fetchall()
+    if not has_replayed:
+        raise BehindError
 
 
 class AsyncAside:

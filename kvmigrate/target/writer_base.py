@@ -15,7 +15,23 @@ from kvmigrate.target.keyset_base import Keyset
 from kvmigrate.target.live_base import Control
 
 
-class LiveWriter(Protocol):
+class Items(Protocol):
+    """What reads of single items go through. Raises as `LiveWriter`."""
+
+    def get(self, keys: Sequence[str], *, deadline_s: float) -> Sequence[Item | None]:
+        """Return items rebuilt from their rows, kept ones whole; ``None`` for those that are not there or expired."""
+        ...
+
+    def version(self, key: str, *, deadline_s: float = 5.0) -> Version | None:
+        """Return as of which version the tables hold the key; ``None`` where they never did. Raises `TargetError`."""
+        ...
+
+    def close(self) -> None:
+        """Release connections. Safe to call twice."""
+        ...
+
+
+class LiveWriter(Items, Protocol):
     """What an application's writes and reads of the tables go through.
 
     Every call has a deadline of its own; past it, it raises `DeadlineError` and gives the connection up.
@@ -86,20 +102,12 @@ class LiveWriter(Protocol):
         """
         ...
 
-    def get(self, keys: Sequence[str], *, deadline_s: float) -> Sequence[Item | None]:
-        """Return items rebuilt from their rows, kept ones whole; ``None`` for those that are not there or expired."""
-        ...
-
     def keys(self, *, after: str, limit: int) -> Sequence[str]:
         """Return the next addresses that the tables hold behind *after*, in COLLATE "C" order."""
         ...
 
     def now_ms(self, *, deadline_s: float) -> int:
         """Return the tables' clock, in milliseconds since 1970: what expires there goes by it."""
-        ...
-
-    def version(self, key: str, *, deadline_s: float = 5.0) -> Version | None:
-        """Return as of which version the tables hold the key; ``None`` where they never did. Raises `TargetError`."""
         ...
 
     def begin_epoch(self) -> Control:
@@ -117,10 +125,6 @@ class LiveWriter(Protocol):
 
     def paid(self, key: str, version: Version) -> None:
         """Note that the store was given this version: nothing is owed if it is still the newest."""
-        ...
-
-    def close(self) -> None:
-        """Release connections. Safe to call twice."""
         ...
 
 
@@ -144,6 +148,10 @@ class RowQuery(Protocol):
 
         Raises as `fetch`.
         """
+        ...
+
+    def position(self, *, deadline_s: float) -> int:
+        """Return a position of the log behind all that was committed before; see `standby_base`. Raises as `fetch`."""
         ...
 
     def close(self) -> None:

@@ -13,7 +13,23 @@ from kvmigrate.target.keyset_base import Keyset
 from kvmigrate.target.live_base import Control
 
 
-class AsyncLiveWriter(Protocol):
+class AsyncItems(Protocol):
+    """What reads of single items go through. Raises as `AsyncLiveWriter`."""
+
+    async def get(self, keys: Sequence[str], *, deadline_s: float) -> Sequence[Item | None]:
+        """Return items rebuilt from their rows, kept ones whole; ``None`` for those that are not there or expired."""
+        ...
+
+    async def version(self, key: str, *, deadline_s: float = 5.0) -> Version | None:
+        """Return as of which version the tables hold the key; ``None`` where they never did. Raises `TargetError`."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections. Safe to call twice."""
+        ...
+
+
+class AsyncLiveWriter(AsyncItems, Protocol):
     """What an application's writes and reads of the tables go through.
 
     Every call has a deadline of its own; past it, it raises `DeadlineError` and gives the connection up.
@@ -84,20 +100,12 @@ class AsyncLiveWriter(Protocol):
         """
         ...
 
-    async def get(self, keys: Sequence[str], *, deadline_s: float) -> Sequence[Item | None]:
-        """Return items rebuilt from their rows, kept ones whole; ``None`` for those that are not there or expired."""
-        ...
-
     async def keys(self, *, after: str, limit: int) -> Sequence[str]:
         """Return the next addresses that the tables hold behind *after*, in COLLATE "C" order."""
         ...
 
     async def now_ms(self, *, deadline_s: float) -> int:
         """Return the tables' clock, in milliseconds since 1970: what expires there goes by it."""
-        ...
-
-    async def version(self, key: str, *, deadline_s: float = 5.0) -> Version | None:
-        """Return as of which version the tables hold the key; ``None`` where they never did. Raises `TargetError`."""
         ...
 
     async def begin_epoch(self) -> Control:
@@ -115,10 +123,6 @@ class AsyncLiveWriter(Protocol):
 
     async def paid(self, key: str, version: Version) -> None:
         """Note that the store was given this version: nothing is owed if it is still the newest."""
-        ...
-
-    async def close(self) -> None:
-        """Release connections. Safe to call twice."""
         ...
 
 
@@ -142,6 +146,10 @@ class AsyncRowQuery(Protocol):
 
         Raises as `fetch`.
         """
+        ...
+
+    async def position(self, *, deadline_s: float) -> int:
+        """Return a position of the log behind all that was committed before; see `standby_base`. Raises as `fetch`."""
         ...
 
     async def close(self) -> None:

@@ -171,5 +171,10 @@ class AsyncMemoryRowQuery:
         del keyset
         return await self.fetch(sql, values, deadline_s=deadline_s)
 
+    async def position(self, *, deadline_s: float) -> int:
+        """As `fetch`."""
+        await self.fetch("its log", (), deadline_s=deadline_s)
+        return 0
+
     async def close(self) -> None:
         """Nothing is open."""

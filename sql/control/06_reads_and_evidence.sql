@@ -27,7 +27,7 @@ CREATE TABLE kvmigrate.endpoint_stat (
     updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (scope, process, endpoint)
 );
-COMMENT ON TABLE kvmigrate.endpoint_stat IS 'what each process counted of each endpoint since it began: the sums are of all processes';
+COMMENT ON TABLE kvmigrate.endpoint_stat IS 'what each process counted of each endpoint since it began: the sums are of all processes; without a name, of those that ended';
 
 -- What was measured of both sides, and what was mended: kept, so that a gate can ask for it and people can look it up.
 

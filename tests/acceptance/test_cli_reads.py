@@ -11,6 +11,7 @@ import yaml
 
 from kvmigrate import Migration
 from kvmigrate.model import Stage
+from kvmigrate.target.read_row import PostgresReadRow
 from tests.fix_cli import CommandLine, Done, check_schema
 from tests.reads_world import GET, SLUG, ReadsWorld, until
 
@@ -271,7 +272,50 @@ def test_explain_says_where_a_key_stands(live: CommandLine, reads_world: ReadsWo
     assert (False, False, "it is on neither side") == (none["in_store"], none["in_tables"], none["why"])
     assert "client:1: both sides differ" in live("explain", "client:1", *sides[:-1]).out
     assert [2, 2] == [live("explain", *typed, *sides).code for typed in ([], ["client:1", "--endpoint", GET])]
-    assert 0 != live("explain", "other:1", *sides).code
+
+
+@pytest.mark.parametrize(
+    ("key", "entity", "said"),
+    [
+        ("session:x", None, "stays in the store by the mapping (short-lived)"),
+        ("clients:all", None, "is an index key of the mapping"),
+        ("nobody_knows", None, "matches no entity of the mapping"),
+        ("client:" + "9" * 9_000, "client", "which the tables cannot hold"),
+    ],
+    ids=["left", "index", "unmapped", "too long"],
+)
+def test_explain_tells_of_keys_that_stay_in_the_store(
+    cli: CommandLine, repository: Path, key: str, entity: str | None, said: str
+) -> None:
+    """It is no error to ask for them; the tables are not asked, and the store only where it is named."""
+    found = told(repository, "explain", cli("explain", key, "--source", cli.source, "--json"))
+    assert (entity, "kv", None) == (found["entity"], found["side"], found["epoch"])
+    assert said in str(found["why"])
+    assert (not entity) == found["in_store"]
+    assert told(repository, "explain", cli("explain", key, "--json"))["in_store"] is None
+    assert said in cli("explain", key, "--source", cli.source).out
+
+
+def test_who_names_an_endpoint_that_nobody_has_is_warned(live: CommandLine) -> None:
+    """It is done all the same, as a process may come that has it; before any process told of one, nobody is warned."""
+    back, wish = ["rollback", *live.sides], ["flags", "set", "--percent", "1", "--target", live.target]
+    assert [] == live(*back, "--endpoint", "put.x", "--json").json["warnings"]
+    row = PostgresReadRow(live.target, "shop")
+    row.keep_counts("1", {SLUG: {"requests": 0}})
+    row.close()
+
+    for typed, said in (
+        ([*back, "--endpoint", "get.client.id"], "did you mean 'get.clients.id'?"),
+        ([*back, "--endpoint", "put.x"], "they told of get.clients.id"),
+        ([*wish, "GET /client/{id}"], "did you mean 'get.clients.id'?"),
+        ([*wish, "post.*"], "'post.*' yet"),
+    ):
+        [warning] = live(*typed, "--json").json["warnings"]
+        assert said in warning
+    for typed in ([*wish, "get.*"], [*wish, GET], [*back, "--endpoint", GET], back):
+        assert [] == live(*typed, "--json").json["warnings"]
+    done = live(*back, "--endpoint", "put.x")
+    assert (0, True) == (done.code, "no process has told of an endpoint 'put.x' yet" in done.out + done.err)
 
 
 def test_explain_tells_of_an_item_without_rows(live: CommandLine, reads_world: ReadsWorld) -> None:

@@ -14,7 +14,8 @@ from kvmigrate.config import Settings
 from kvmigrate.errors import ConfigError, FlagsError, KVMigrateError
 from kvmigrate.flags.file import FileFlags
 from kvmigrate.flags.openfeature import OpenFeatureFlags
-from kvmigrate.flags.unleash import UnleashFlags, intent_of
+from kvmigrate.flags.unleash import UnleashFlags
+from kvmigrate.flags.unleash_strategy import intent_of
 from kvmigrate.intent import NOTHING, ReadIntent
 from kvmigrate.reading import open_flags
 from tests.fix_flags import FlagWorld, StubWorld, feature

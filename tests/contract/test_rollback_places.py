@@ -109,7 +109,7 @@ def test_a_place_that_cannot_be_opened_does_not_stop_the_others(redis_url: str, 
     (tmp_path / "state").write_text("")
     settings = Settings(redis_url, "postgresql://h:port/x", tmp_path / "mapping.yaml", state=tmp_path / "state")
     with Steering(settings, "shop", "ada") as steering:
-        done = {each.name: each.done for each in steering.roll_back(EVERY, why="")}
+        done = {each.name: each.done for each in steering.roll_back(EVERY, why="").places}
 
     assert ([False, False], 1) == (sorted(done.values())[:2], sum(done.values()))
     stored = RedisRollbacks(redis_url, scope="shop")

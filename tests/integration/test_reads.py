@@ -19,6 +19,7 @@ import pytest
 
 from kvmigrate import AsyncMigration, Migration
 from kvmigrate.config import Settings
+from kvmigrate.errors import TargetError
 from kvmigrate.model import Authority, Stage
 from kvmigrate.reads.endpoint import Read
 from kvmigrate.reads.request import request
@@ -122,6 +123,38 @@ def test_the_store_answers_for_tables_that_do_not(reads_world: ReadsWorld, fault
     assert took < 12 * 0.5
 
 
+@pytest.mark.parametrize(
+    ("stage", "fault", "caller"),
+    [
+        (Stage.RAMPDOWN, "hang", "the store"),
+        (Stage.RAMPDOWN, "missing row", "nothing"),
+        (Stage.COMPLETE, "missing row", "nothing"),
+        (Stage.COMPLETE, "lost table", "SchemaError"),
+    ],
+)
+def test_once_the_tables_lead_the_store_is_asked_for_what_they_cannot_say(
+    reads_world: ReadsWorld, stage: Stage, fault: str, caller: str
+) -> None:
+    """In rampdown, and only where they fail; in complete nobody is asked in their place."""
+    reads_world.move(stage)
+    with Migration.open(reads_world.settings) as migration:
+
+        @migration.endpoint(GET, sticky="id", key="client:{id}", deadline_s=0.5)
+        def client(id: str) -> Any:  # noqa: A002 - as the route has it
+            return "the store" if id else None
+
+        assert migration.reads.router.wait(20)
+        until(lambda: client.state.plan.leads and client("1") == {"n": 1})
+        with psycopg.connect(reads_world.settings.target, autocommit=True) as other:
+            other.execute(FAULTS[fault].encode())
+            try:
+                told = client("1") or "nothing"
+            except TargetError as exc:
+                told = type(exc).__name__
+
+    assert caller == told
+
+
 def _worker(settings: Settings, told: Queue[Any], ends: Event) -> None:
     """A forked worker under load: it says what it reads, each time that changes."""
     with Migration.open(settings) as migration:
@@ -151,7 +184,7 @@ def test_a_rollback_reaches_every_process(reads_world: ReadsWorld) -> None:
     try:
         first = sorted(told.get(timeout=60)[0] for _ in range(4))
         with Steering(replace(reads_world.settings, target="", state=None), "shop", "ada") as steering:
-            assert [True] == [each.done for each in steering.roll_back("*", why="slow")]
+            assert [True] == [each.done for each in steering.roll_back("*", why="slow").places]
             back = [told.get(timeout=20)[0] for _ in range(2)]
             steering.clear("*")
             again = [told.get(timeout=20)[0] for _ in range(2)]

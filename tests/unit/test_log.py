@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -45,3 +48,22 @@ def test_a_log_that_is_configured_later_is_used() -> None:
         log.debug("for developers")
 
     assert [{"event": "for developers", "log_level": "debug"}] == found
+
+
+def test_a_program_loads_its_log_with_the_first_line() -> None:
+    """What nobody hears costs nothing; the first line that is heard looks as the program said."""
+    code = (
+        "import sys\n"
+        "from kvmigrate.cli.logs import configure_logs\n"
+        "from kvmigrate.log import get_log\n"
+        "configure_logs(verbose=False, as_json=True)\n"
+        "get_log().debug('for developers')\n"
+        "print('structlog' in sys.modules)\n"
+        "for each in ('late', 'later'):\n"
+        "    get_log().warning(each, key='client:1')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert "False\n" == done.stdout
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [("late", "warning"), ("later", "warning")] == [(each["event"], each["level"]) for each in lines]

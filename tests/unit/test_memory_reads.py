@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kvmigrate.errors import ConfigError, OnlyInStoreError, TargetError
+from kvmigrate.errors import ConfigError, TargetError
 from kvmigrate.model import Item, Stage, Version
 from kvmigrate.reads.examine import examine
 from kvmigrate.reads.examine_async import examine as examine_async
@@ -174,30 +174,6 @@ def test_what_is_marked_is_late_and_no_difference(shop: Shop, monkeypatch: pytes
     assert "different" == examine(client.state, ("1",), {})
 
 
-@pytest.mark.parametrize(
-    ("fault", "result"),
-    [
-        (RuntimeError("broken"), "tables_failed"),
-        (TimeoutError(), "tables_timeout"),
-        (OnlyInStoreError("it waits"), "tables_stale"),
-        (SystemExit(), "tables_failed"),
-    ],
-)
-def test_tables_that_fail_beside_the_request_hurt_nobody(shop: Shop, fault: BaseException, result: str) -> None:
-    """Counted by what happened."""
-    made = shop(Stage.SHADOW)
-    client = endpoint(made)
-
-    def broken(id: str) -> Any:  # noqa: A002 - as the route has it
-        del id
-        raise fault
-
-    client.tables(broken)
-    made.flag(GET, 0, shadow=100)
-    assert {"n": 1} == client("1")
-    assert {result: 1} == compared(client)
-
-
 def test_a_comparator_that_raises_hurts_nobody(shop: Shop) -> None:
     """Its caller is long gone."""
 
@@ -286,6 +262,26 @@ def test_a_session_sees_what_it_wrote(shop: Shop) -> None:
         assert {"n": 1} == client("1")
     assert [1, 1] == [client.state.counts.outcomes[1][each] for each in (0, 5)]
     assert {"stale": 1} == client.state.counts.fallbacks
+
+
+def test_a_session_sees_what_it_wrote_since_its_token(shop: Shop) -> None:
+    """What this process wrote and the tables lack counts beside the token that the request brought."""
+    made = shop()
+    client = endpoint(made, consistency="session")
+    made.flag(GET, 100)
+    token = made.reads.session() or made.store.put("client:1", {"n": 1}).token
+
+    def down(operation: str, _: float) -> None:
+        if operation == "mirror":
+            raise TargetError("down")
+
+    made.tables.before = down
+    made.store.put("client:1", {"n": 2})
+    for session in (token, f"{token}.7"):
+        with request(session=session):
+            assert {"n": 2} == client("1")
+    assert {"stale": 2} == client.state.counts.fallbacks
+    assert token != made.reads.session() != ""
 
 
 def test_a_strong_read_sees_what_anybody_wrote(shop: Shop) -> None:
