@@ -37,7 +37,12 @@ transaction.
 Commands that wait in the server (BLPOP and its kin, XREADGROUP with BLOCK) are tried every 20 ms instead: outside of
 the server nobody knows who came first.
 
-KEYS, SCAN, RANDOMKEY and DBSIZE leave the tool's own keys out, except in pipelines.
+KEYS, SCAN, RANDOMKEY and DBSIZE leave the tool's own keys out, except in pipelines; of a cluster DBSIZE counts them.
+
+Of a cluster each step is one of the slot of its keys. Keys of several slots the driver's client refuses, as ever, or
+divides (`delete`, `mset_nonatomic` and their kin, pipelines): the writes of one slot in a pipeline keep their order and
+go together, those of several are several steps. A transaction is of one slot, and waits, up to 4 s, while that slot is
+being moved.
 
 A hash whose fields are items (`keys: [{hash: ..., field: ...}]`) takes commands that name the fields that they change;
 others are refused, such as DEL or EXPIRE of the hash.
