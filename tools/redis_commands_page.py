@@ -82,6 +82,12 @@ SERVED = {
     **dict.fromkeys(("TTL", "PTTL"), "by the clock of the tables"),
     "GETEX": "with EX, PX, EXAT, PXAT, PERSIST",
     **dict.fromkeys(sorted(OF_HASHES - {"HINCRBYFLOAT"}), "of an entity with `decode: hash`"),
+    "JSON.GET": "one path, of members and indexes (`$`, `.a`, `$.a[0]`)",
+    "JSON.MGET": "as JSON.GET, all keys mapped",
+    "JSON.SET": "the same paths, in a document that stands; no numbers that RedisJSON rounds. One that may make a "
+    "document, with `$` and without XX, is counted as what does not go on",
+    "JSON.DEL": "the same paths",
+    "JSON.FORGET": "as JSON.DEL",
     "HINCRBYFLOAT": "of an entity with `decode: hash`, with 17 digits at most",
 }
 

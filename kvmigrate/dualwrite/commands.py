@@ -11,6 +11,7 @@ from kvmigrate.dualwrite.command_use import CommandUse
 from kvmigrate.dualwrite.redis_commands import COMMANDS, UNKNOWN, Command, Form, Kind, fields_changed, waited
 from kvmigrate.dualwrite.request_reads import count_read
 from kvmigrate.dualwrite.served import Served
+from kvmigrate.dualwrite.served_json import makes_document
 from kvmigrate.dualwrite.store import Store
 from kvmigrate.errors import CommandRefusedError, NotAfterCutoverError
 from kvmigrate.model import ADDRESS_SEPARATOR, MAX_KEY_BYTES, Authority, Fence
@@ -71,7 +72,8 @@ class Commands:
         is_read = kind is _READ
         # The tables answer for no other keys beside their own.
         is_mixed = len(mapped) != len(keys)
-        if not command.served or is_mixed or (self._has_parts and any(map(self._is_in_parts, mapped))):
+        is_unserved = not command.served or is_mixed or (command.name == "JSON.SET" and makes_document(args))
+        if is_unserved or (self._has_parts and any(map(self._is_in_parts, mapped))):
             self._use.count(command.name or str(args[0])[:50], [self._name_of(text) or "" for text in mapped])
         if is_read and not is_piped:
             count_read(mapped[0], self._lens)
