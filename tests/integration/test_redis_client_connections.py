@@ -143,7 +143,7 @@ def test_retries_of_the_client_send_no_write_twice(world: RealWorld) -> None:
     """A read goes out again, as the client was told; a write of a mapped key is told to be ambiguous."""
     parts = urlsplit(world.settings.need_source())
     with CutLine(parts.port or 0) as line, Migration.open(world.settings) as migration:
-        retry = Retry(NoBackoff(), 3, (redis.TimeoutError, redis.ConnectionError))  # type: ignore[no-untyped-call]  # the driver left it untyped
+        retry = Retry(NoBackoff(), 3, (redis.TimeoutError, redis.ConnectionError))
         known: Any = {"port": line.port, "password": parts.password, "socket_timeout": 0.2, "retry": retry}
         with migration.redis(redis.Redis(**known)) as client:
             client.set("client:1", 1)
