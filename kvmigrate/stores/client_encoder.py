@@ -6,7 +6,7 @@ from typing import Any
 
 from redis.exceptions import DataError
 
-_IN_C = (str, int, float, bytes, memoryview)
+_IN_C = (str, int, float, bytes, bytearray, memoryview)
 _NOT_IN_C = "A tuple item must be str, int, float or bytes."
 
 

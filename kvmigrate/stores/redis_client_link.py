@@ -26,6 +26,7 @@ from kvmigrate.stores.client_plan import DeclinedError, Plan
 from kvmigrate.stores.redis_client_calls import LISTING, Aborted
 
 _NOT_FOR_CALLBACKS = frozenset({"keys", "target_nodes", EMPTY_RESPONSE, NEVER_DECODE})
+_AT_HAND = frozenset({bool, bytes, dict, int, list, str, type(None)})
 _POLL_S = 0.02
 _MOST_TRIES = 100
 
@@ -133,6 +134,8 @@ class Link(ABC):
         if args[0] not in callbacks:
             return raw
         made = callbacks[args[0]](raw, **options)
+        if type(made) in _AT_HAND:
+            return made
         return made if isawaitable(made) else made
 
     def without_own(self, args: Sequence[Any], answer: Any) -> Any:
