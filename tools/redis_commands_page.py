@@ -100,12 +100,16 @@ tell what is left in the store.
 
 `make yardstick`, a part of `make soak`, runs the driver's own tests on the bare client, and then through
 `Migration.redis` and `AsyncMigration.redis` with a mapping that names every key, in stage dualwrite. Of redis-py 8.1.0
-on Redis 7.0 without modules, its tests of commands, pipelines, scripts, locks, functions and encodings:
+on Redis 7.0.15 without modules, with Python 3.11, on 2026-11-26, its tests of commands, pipelines, scripts, locks,
+functions and encodings:
 
 | client | pass on the bare client | of those, through kvmigrate | the others |
 |---|---|---|---|
-| `redis.Redis` | 535 | 534 | `test_select`: SELECT is refused |
-| `redis.asyncio.Redis` | 758 | 757 | `test_bitfield_operations[single]`: SELECT is refused |
+| `redis.Redis` | 535 | 534 (99.8 %) | `test_select`: SELECT is refused |
+| `redis.asyncio.Redis` | 758 | 757 (99.9 %) | `test_bitfield_operations[single]`: SELECT is refused |
+
+Clients of clusters have tests of their own in kvmigrate, which compare them with the bare ones. They differ in names of
+commands, which they take in any spelling, and in what DBSIZE counts.
 """
 
 

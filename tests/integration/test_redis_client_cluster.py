@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
@@ -380,6 +381,32 @@ def test_slots_that_move_are_followed(own_cluster: Cluster, database: str, tmp_p
         assert [5, 4] == client.pipeline(transaction=True).incr(key).incr(twin).execute()
         assert sorted([key, twin, "client:x"]) == marked(world)
         assert 1 == client.eval("return redis.call('DEL', KEYS[1])", 1, key)
+
+
+def test_threads_and_forks_share_a_client(client: Any) -> None:
+    """Counters are exact among them, in pipelines over all nodes, mapped or not."""
+
+    def count() -> None:
+        for _ in range(5):
+            pipe = client.pipeline()
+            for number in range(10):
+                pipe.incr(f"client:{number}").incr(f"other:{number}")
+            pipe.execute()
+
+    count()
+    workers = [threading.Thread(target=count) for _ in range(3)]
+    child = multiprocessing.get_context("fork").Process(target=count)
+    child.start()
+    for each in workers:
+        each.start()
+    for each in workers:
+        each.join(30)
+    child.join(30)
+
+    assert 0 == child.exitcode
+    assert [b"25"] * 20 == client.mget_nonatomic(
+        [f"{name}:{number}" for name in ("client", "other") for number in range(10)]
+    )
 
 
 def test_what_is_no_client_of_a_cluster_is_refused(cluster: Cluster, migration: Migration) -> None:
