@@ -1,6 +1,6 @@
 """Live dual write: what a write costs, how fast marks become rows, how long a flip stalls, and that nothing differs.
 
-Usage: python -m bench.live [--scenarios put mirror applier outage flip race routing] [--scale 1.0] [--rounds 3]
+Usage: python -m bench.live [--scenarios put client mirror applier outage flip race routing] [--scale 1.0] [--rounds 3]
 
 Servers of its own, with fsync and synchronous_commit on; every migration is brought to stage live by the commands that
 users type. See README.md.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from bench.live_client import client
 from bench.live_drain import applier, outage
 from bench.live_flip import flip
 from bench.live_race import race
@@ -20,6 +21,7 @@ from bench.live_writes import mirror, put
 
 SCENARIOS: dict[str, Callable[[LiveStand, Callable[[int], int], int], str]] = {
     "put": lambda stand, scaled, rounds: put(stand, writes=scaled(5_000), rounds=rounds),
+    "client": lambda stand, scaled, rounds: client(stand, writes=scaled(5_000), rounds=rounds),
     "mirror": lambda stand, scaled, rounds: mirror(stand, writes=scaled(2_000), rounds=rounds),
     "applier": lambda stand, scaled, rounds: applier(stand, marks=scaled(30_000), rounds=rounds),
     "outage": lambda stand, scaled, _: outage(stand, keys=scaled(100_000)),
@@ -45,7 +47,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
     parser.add_argument("--scale", type=float, default=1.0, help="times the size of each scenario; see README.md")
-    parser.add_argument("--rounds", type=int, default=3, help="for put, mirror and applier")
+    parser.add_argument("--rounds", type=int, default=3, help="for put, client, mirror and applier")
     parser.add_argument(
         "--store", help="URL of a Redis or cluster of your own, which is emptied; a cluster for flip alone"
     )

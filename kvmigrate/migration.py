@@ -184,15 +184,18 @@ class Migration:
         return self.reads.endpoint(name, **options)
 
     def redis(self, client: C) -> C:
-        """Return a client that behaves as *client*, a `redis.Redis` of this mapping's store, while its data move.
+        """Return a client that behaves as *client*, of this mapping's store, while its data move.
+
+        *client* is a `redis.Redis` of one server, or of the master that Sentinel names, or a `redis.RedisCluster`.
 
         A write of a mapped key is one step with its fence and its mark, and a relay brings it into the tables; all
-        else passes as it is. It uses the connections of *client*, which it closes when it is closed. For all threads,
-        and forks. Raised beside the client's own errors: what `Store` raises, `CommandRefusedError` for commands that
-        cannot be fenced, `NotAfterCutoverError` for those that do not work while the tables are the authority.
+        else passes as it is. It uses the connections of *client*, which it closes when it is closed; writes to a
+        cluster have some of their own. For all threads, and forks. Raised beside the client's own errors: what `Store`
+        raises, `CommandRefusedError` for commands that cannot be fenced, `NotAfterCutoverError` for those that do not
+        work while the tables are the authority.
 
         Raises:
-            ConfigError: it is no client of one server.
+            ConfigError: it is another kind of client.
         """
         return open_drop_in(client, Commands(self.lens, self.store, self._use), scope=self.mapping.name)
 

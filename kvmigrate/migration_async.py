@@ -106,7 +106,7 @@ class AsyncMigration:
         return self.reads.endpoint(name, **options)
 
     def redis(self, client: C) -> C:
-        """Return a client that behaves as *client*, a `redis.asyncio.Redis`, while its data move.
+        """Return a client that behaves as *client*, a `redis.asyncio.Redis` or `RedisCluster`, while data move.
 
         As `Migration.redis`.
         """

@@ -83,16 +83,16 @@ class RealWorld:
             target.ensure_tables()
         install_live(database, self._lens)
         self._pg = self._stack.enter_context(psycopg.connect(database, autocommit=True))
-        self._client = self._stack.enter_context(redis.Redis.from_url(redis_url))
+        self._url = redis_url
         self._target = PostgresLiveTarget(database, self._lens)
         self._stack.callback(self._target.close)
         self._reader = LiveWriter(database, self._lens)
         self._stack.callback(self._reader.close)
         self.fenced: FencedStore = RedisFencedStore(redis_url, scope=scope)
         self._stack.callback(self.fenced.close)
-        [self._shard] = self.fenced.shards()
+        self._shards = self.fenced.shards()
         self._control(epoch=1, authority=Authority.STORE, stage=Stage.DUALWRITE)
-        self.fenced.create([self._shard], Fence(1, Authority.STORE, PLANS[Stage.DUALWRITE].log))
+        self.fenced.create(self._shards, Fence(1, Authority.STORE, PLANS[Stage.DUALWRITE].log))
 
     def open_store(self) -> Store:
         """As `World.open_store`."""
@@ -135,7 +135,8 @@ class RealWorld:
 
     def flush(self) -> None:
         """As `World.flush`."""
-        self._client.flushdb()
+        with redis.Redis.from_url(self._url) as client:
+            client.flushdb()
 
     def close(self) -> None:
         """Close all connections."""
@@ -147,7 +148,7 @@ class RealWorld:
         )
 
     def _swap(self, fence: Fence, *, clears: bool = False) -> None:
-        now = self.fenced.fences()[self._shard]
+        now = self.fenced.fences()[self._shards[0]]
         assert now is not None
         opens_store = clears and fence.authority is Authority.STORE
         if fence.authority is Authority.SEALED:
@@ -158,20 +159,23 @@ class RealWorld:
             clear_marks=clears and fence.authority is Authority.TABLES,
             clear_guard=opens_store,
         )
-        assert 1 == self.fenced.swap([self._shard], epochs=[now.epoch], authorities=[now.authority], to=swap)
+        assert len(self._shards) == self.fenced.swap(
+            self._shards, epochs=[now.epoch], authorities=[now.authority], to=swap
+        )
 
     def _settle(self) -> None:
         """Do what a relay does, once: the tests leave nothing that waits."""
-        marks = self.fenced.marked(self._shard, limit=10_000)
-        if marks:
-            seen = self.fenced.observe(self._shard, [mark.key for mark in marks])
+        for shard in self.fenced.shards_with_marks():
+            marks = self.fenced.marked(shard, limit=10_000)
+            seen = self.fenced.observe(shard, [mark.key for mark in marks])
             items = tuple(item for item in seen.items if item is not None)
             self._target.apply(Batch(items, self._lens.page(items), Label(LIVE_RUN, seen.version)))
             gone = [mark.key for mark, item in zip(marks, seen.items, strict=True) if item is None]
             self._target.remove(gone, seen.version)
-            self.fenced.ack(self._shard, marks)
+            self.fenced.ack(shard, marks)
         for key, version, item in self._target.owed(limit=10_000):
-            self.fenced.reverse(self._shard, key, version, item)
+            [shard] = self.fenced.by_shard([key])
+            self.fenced.reverse(shard, key, version, item)
             self._target.paid([(key, version)])
 
 

@@ -7,8 +7,9 @@ from typing import Any, NoReturn
 
 from kvmigrate.dualwrite.command_use import CommandUse
 from kvmigrate.dualwrite.redis_commands import COMMANDS, UNKNOWN, Command, Form, Kind, fields_changed, waited
-from kvmigrate.dualwrite.request_reads import count_read
+from kvmigrate.dualwrite.request_reads import READS, count_read
 from kvmigrate.dualwrite.served_async import AsyncServed
+from kvmigrate.dualwrite.served_json import makes_document
 from kvmigrate.dualwrite.store_async import AsyncStore
 from kvmigrate.errors import CommandRefusedError, NotAfterCutoverError
 from kvmigrate.model import ADDRESS_SEPARATOR, MAX_KEY_BYTES, Authority, Fence
@@ -51,28 +52,32 @@ class AsyncCommands:
         command = COMMANDS.get(args[0])
         if command is None:
             args, command = _worded(args)
-        kind = command.kind
-        if kind is _FREE:
-            return None
         keys: Sequence[str]
         mapped: Sequence[str]
         is_single = command.is_single and len(args) > 1
         if is_single:
-            text = _text(args[1], encoder)
+            text = args[1]
+            # Every command passes here, and most name a key that was named before.
+            if type(text) is not str or text not in self._names or not (encoder.keeps_ascii and text.isascii()):
+                text = _text(text, encoder)
             if text is None or self._name_of(text) is None:
                 return None
             keys = mapped = (text,)
+        elif command.kind is _FREE:
+            return None
         else:
             keys, mapped = self._several(command, args, encoder)
             if not mapped:
                 return None
-        is_read = kind is _READ
+        is_read = command.kind is _READ
         # The tables answer for no other keys beside their own.
         is_mixed = len(mapped) != len(keys)
-        if not command.served or is_mixed or (self._has_parts and any(map(self._is_in_parts, mapped))):
+        is_unserved = not command.served or is_mixed or (command.name == "JSON.SET" and makes_document(args))
+        if is_unserved or (self._has_parts and any(map(self._is_in_parts, mapped))):
             self._use.count(command.name or str(args[0])[:50], [self._name_of(text) or "" for text in mapped])
         if is_read and not is_piped:
-            count_read(mapped[0], self._lens)
+            if READS.get() is not None:
+                count_read(mapped[0], self._lens)
             if self._store.surely_in_store:
                 return None
         if command.form is _REFUSED:

@@ -322,7 +322,9 @@ _FREEING = frozenset(
 )
 """Writes that a server without memory runs."""
 
-_SERVED = frozenset("GET SET SETEX PSETEX SETNX GETSET GETDEL DEL UNLINK EXISTS MGET MSET".split()) | set(AT_ONE_KEY)
+_SERVED = frozenset("GET SET SETEX PSETEX SETNX GETSET GETDEL DEL UNLINK EXISTS MGET MSET JSON.MGET".split()) | set(
+    AT_ONE_KEY
+)
 """What works on a mapped key that holds JSON, or is a hash, while the tables are the authority."""
 
 ALWAYS_REFUSED = {

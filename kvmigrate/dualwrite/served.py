@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
-from kvmigrate.dualwrite.served_commands import AT_ONE_KEY, OF_HASHES, READS_CLOCK, Found, UnservedError, left_by
+from kvmigrate.dualwrite.served_commands import AT_ONE_KEY, OF_HASHES, READS_CLOCK, left_by
+from kvmigrate.dualwrite.served_found import Found, UnservedError
+from kvmigrate.dualwrite.served_json import json_at
 from kvmigrate.dualwrite.store import Store
 from kvmigrate.dualwrite.value import item_of
 from kvmigrate.dualwrite.write import Write
 from kvmigrate.errors import DeadlineError, NotAfterCutoverError, UnmappedKeyError
 from kvmigrate.model import Item
-from kvmigrate.stores.client_plan import Plan
+from kvmigrate.stores.client_plan import DeclinedError, Plan
 from kvmigrate.transform.mapping import Decode
 
 _OK = b"OK"
@@ -67,6 +69,8 @@ class Served:
                 return self._value(plan, plan.keys[0])
             case "MGET":
                 return [self._value(plan, key) for key in plan.keys]
+            case "JSON.MGET":
+                return [self._document(plan, key) for key in plan.keys]
             case "EXISTS":
                 return sum([self._item(plan, key) is not None for key in plan.keys])
             case "DEL" | "UNLINK":
@@ -120,6 +124,15 @@ class Served:
 
     def _value(self, plan: Plan, key: str) -> bytes | None:
         return _text_of(plan, self._item(plan, key))
+
+    def _document(self, plan: Plan, key: str) -> bytes | None:
+        try:
+            return json_at(self._item(plan, key), plan.args[-1], of_several=True)
+        except UnservedError as exc:
+            raise _refused(plan, str(exc)) from None
+        except DeclinedError:
+            # Another type of value is nothing among several.
+            return None
 
     def _delete(self, plan: Plan, key: str) -> Item | None:
         """Delete what stands there; return what it was."""

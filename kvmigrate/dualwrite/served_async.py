@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
-from kvmigrate.dualwrite.served_commands import AT_ONE_KEY, OF_HASHES, READS_CLOCK, Found, UnservedError, left_by
+from kvmigrate.dualwrite.served_commands import AT_ONE_KEY, OF_HASHES, READS_CLOCK, left_by
+from kvmigrate.dualwrite.served_found import Found, UnservedError
+from kvmigrate.dualwrite.served_json import json_at
 from kvmigrate.dualwrite.store_async import AsyncStore
 from kvmigrate.dualwrite.value import item_of
 from kvmigrate.dualwrite.write import Write
 from kvmigrate.errors import DeadlineError, NotAfterCutoverError, UnmappedKeyError
 from kvmigrate.model import Item
-from kvmigrate.stores.client_plan import Plan
+from kvmigrate.stores.client_plan import DeclinedError, Plan
 from kvmigrate.transform.mapping import Decode
 
 _OK = b"OK"
@@ -65,6 +67,8 @@ class AsyncServed:
                 return await self._value(plan, plan.keys[0])
             case "MGET":
                 return [await self._value(plan, key) for key in plan.keys]
+            case "JSON.MGET":
+                return [await self._document(plan, key) for key in plan.keys]
             case "EXISTS":
                 return sum([await self._item(plan, key) is not None for key in plan.keys])
             case "DEL" | "UNLINK":
@@ -118,6 +122,15 @@ class AsyncServed:
 
     async def _value(self, plan: Plan, key: str) -> bytes | None:
         return _text_of(plan, await self._item(plan, key))
+
+    async def _document(self, plan: Plan, key: str) -> bytes | None:
+        try:
+            return json_at(await self._item(plan, key), plan.args[-1], of_several=True)
+        except UnservedError as exc:
+            raise _refused(plan, str(exc)) from None
+        except DeclinedError:
+            # Another type of value is nothing among several.
+            return None
 
     async def _delete(self, plan: Plan, key: str) -> Item | None:
         """Delete what stands there; return what it was."""

@@ -1,11 +1,12 @@
-"""What commands answer and leave behind, computed from what stood there: for counters, expiry and hashes. Pure."""
+"""What commands answer and leave behind, from what stood there: for counters, expiry, hashes and JSON. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Any, NamedTuple
 
+from kvmigrate.dualwrite.served_found import Found, Left, UnservedError
+from kvmigrate.dualwrite.served_json import json_delete, json_get, json_set
 from kvmigrate.model import Item, ItemKind
 from kvmigrate.stores.client_plan import DeclinedError
 
@@ -16,40 +17,6 @@ _MOST_DIGITS = 17
 _NO_INTEGER = "value is not an integer or out of range"
 _NO_FLOAT = "value is not a valid float"
 _WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
-
-
-class UnservedError(Exception):
-    """Only the store can do this. Its text says why."""
-
-
-class Found(NamedTuple):
-    """A command at one key.
-
-    Attributes:
-        args: Its words behind the key.
-
-        item: What stands there; ``None`` where nothing does.
-
-        now_ms: The clock of the tables, where the command needs one.
-    """
-
-    name: str
-    key: str
-    args: Sequence[bytes]
-    item: Item | None
-    now_ms: int = 0
-
-
-class Left(NamedTuple):
-    """What a command answers, and what it leaves behind.
-
-    Attributes:
-        is_changed: ``item`` is to be written, or the key to be deleted where it is ``None``.
-    """
-
-    reply: Any
-    item: Item | None = None
-    is_changed: bool = False
 
 
 def _text(found: Found) -> bytes | None:
@@ -230,10 +197,15 @@ AT_ONE_KEY: dict[str, tuple[int, Callable[[Found], Left]]] = {
     "HLEN": (0, lambda found: Left(len(_fields(found)))),
     "HEXISTS": (1, lambda found: Left(int(found.args[0] in _fields(found)))),
     "HSTRLEN": (1, lambda found: Left(len(_fields(found).get(found.args[0], b"")))),
+    "JSON.GET": (0, json_get),
+    "JSON.SET": (2, json_set),
+    **dict.fromkeys(("JSON.DEL", "JSON.FORGET"), (0, json_delete)),
 }
 """How many words each wants at least behind its key, and what it does."""
 
-_MORE = frozenset("EXPIRE PEXPIRE EXPIREAT PEXPIREAT GETEX HSET HMSET HDEL HMGET".split())
+_MORE = frozenset(
+    "EXPIRE PEXPIRE EXPIREAT PEXPIREAT GETEX HSET HMSET HDEL HMGET JSON.DEL JSON.FORGET JSON.GET JSON.SET".split()
+)
 """Those that take more words than that."""
 
 OF_HASHES = frozenset(name for name in AT_ONE_KEY if name.startswith("H"))

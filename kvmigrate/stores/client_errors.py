@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NoReturn
 
 from redis.exceptions import (
     ConnectionError,  # noqa: A004 - the driver's own
+    NoPermissionError,
     OutOfMemoryError,
     RedisError,
     ResponseError,
@@ -13,6 +15,8 @@ from redis.exceptions import (
 )
 
 from kvmigrate.errors import AmbiguousWriteError, SourceError
+from kvmigrate.stores.client_plan import Plan
+from kvmigrate.stores.redis_refusal import is_passing, is_unknown, is_without_functions
 
 OF_FENCE = ("KVMSTALE", "KVMNOFENCE", "KVMPROTO")
 """How what the functions refuse begins."""
@@ -39,6 +43,35 @@ def lost(exc: BaseException) -> AmbiguousWriteError:
 def is_of_scripts(exc: object) -> bool:
     """Whether a server refuses to run a command inside of a script, before anything ran, in words of scripts."""
     return isinstance(exc, ResponseError) and any(word in str(exc).lower() for word in _OF_SCRIPTS)
+
+
+def is_refused_by_fence(exc: object) -> bool:
+    """Whether an answer says that the fence moved, or that the functions are missing: nothing was done."""
+    if not isinstance(exc, ResponseError):
+        return False
+    return is_unknown(exc) or is_without_functions(exc) or str(exc).startswith(OF_FENCE)
+
+
+def is_undone(answer: object) -> bool:
+    """Whether an answer says that a command of a pipeline did nothing, and may be done by itself."""
+    return is_refused_by_fence(answer) or is_of_scripts(answer) or isinstance(answer, OutOfMemoryError)
+
+
+def is_of_all(exc: ResponseError) -> bool:
+    """Whether an error of several commands in one step says that none was done; else nobody knows which went wrong."""
+    return is_undone(exc) or is_passing(exc) or isinstance(exc, NoPermissionError)
+
+
+def undone(plans: Sequence[Plan | None], answers: Sequence[object]) -> list[bool]:
+    """Return which commands were refused and may still be done: none behind which a key of theirs was written."""
+    written: set[str] = set()
+    found = []
+    for plan, each in zip(reversed(plans[: len(answers)]), reversed(answers), strict=True):
+        may_be_done = plan is not None and is_undone(each) and written.isdisjoint(plan.keys)
+        if plan is not None and not plan.is_read and not may_be_done:
+            written.update(plan.keys)
+        found.append(may_be_done)
+    return found[::-1]
 
 
 def out_of_script(exc: ResponseError) -> ResponseError:

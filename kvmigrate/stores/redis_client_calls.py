@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import iscoroutinefunction, unwrap
 from typing import Any
 
@@ -21,14 +21,14 @@ from redis.exceptions import (
 from kvmigrate.errors import FenceMissingError, SealedError, StaleError
 from kvmigrate.model import Authority, Fence, Logging
 from kvmigrate.stores.client_encoder import ClientEncoder
-from kvmigrate.stores.client_errors import OF_FENCE, lost
+from kvmigrate.stores.client_errors import lost
 from kvmigrate.stores.client_plan import Plan
 from kvmigrate.stores.redis_call import RedisCaller
 from kvmigrate.stores.redis_change import fence_in, to_bytes
 from kvmigrate.stores.redis_clients import place_at
-from kvmigrate.stores.redis_refusal import is_unknown, is_without_functions, refusal
+from kvmigrate.stores.redis_refusal import ELSEWHERE, is_unknown, refusal
 from kvmigrate.stores.redis_script import Script, script
-from kvmigrate.stores.redis_shards import AloneKeys, is_own, rollback_key
+from kvmigrate.stores.redis_shards import AloneKeys, ShardKeys, SlotKeys, is_own, rollback_key
 
 _FENCE, _TOUCH = script("fence"), script("touch")
 _WRITE, _WRITE_FREEING, _WRITE_MANY = script("write"), script("write_freeing"), script("write_many")
@@ -60,22 +60,18 @@ class ClientCalls:
         resp: The version of the protocol that the client speaks, 2 or 3.
     """
 
-    def __init__(self, client: Redis, *, scope: str) -> None:
-        """Connect to nothing yet. Raises `ConfigError` where it is no client of one server."""
-        untyped: Any = client
-        self._place = place_at(client)
-        self._caller = RedisCaller(self._place)
-        self._keys = AloneKeys(scope).of(b"")
-        self._rollbacks = rollback_key(scope)
-        # Without an event loop the driver packs in C, which knows UTF-8 alone.
-        always_utf8 = not iscoroutinefunction(unwrap(untyped.connection_pool.get_connection))
-        self.encoder = ClientEncoder(untyped.get_encoder(), always_utf8=always_utf8)
-        self.resp = int(untyped.connection_pool.connection_kwargs.get("protocol") or DEFAULT_RESP_VERSION)
+    def __init__(
+        self, name: str, caller: RedisCaller, shards: AloneKeys | SlotKeys, encoder: ClientEncoder, resp: int
+    ) -> None:
+        """Speak to the server *name* by *caller*; *shards* says where fence and marks of a key are."""
+        self._name, self._caller, self._shards = name, caller, shards
+        self._is_node = isinstance(shards, SlotKeys)
+        self.encoder, self.resp = encoder, resp
 
     @property
     def own_keys(self) -> Sequence[bytes]:
-        """The tool's own keys."""
-        return (*self._keys, self._rollbacks)
+        """The tool's own keys of a server that is one shard."""
+        return (*self._shards.of(b""), rollback_key(self._shards.scope))
 
     def is_own(self, key: Any) -> bool:
         """Return whether a key, as the client gives it, is one of the tool itself."""
@@ -83,12 +79,12 @@ class ClientCalls:
 
     def write(self, plan: Plan, epoch: int) -> Any:
         """Run one command with its marks; return its answer. Raises as `RedisWriter.write`."""
-        reply = self._caller.call(_called(plan), *self._rest(plan, epoch), is_write=True)
-        return answer_in(reply, plan)
+        rest = behind_name(plan, epoch, self._shards, self.resp)
+        return answer_in(self._caller.call(function_of(plan), *rest, is_write=True), plan)
 
     def write_call(self, plan: Plan, epoch: int) -> Words:
         """Return the call that `write` makes; `answer_in` finds the answer in its reply."""
-        return (*self._text_head(_called(plan)), *self._rest(plan, epoch))
+        return (*self._text_head(function_of(plan)), *behind_name(plan, epoch, self._shards, self.resp))
 
     def keeps_order(self, plan: Plan) -> bool:
         """Whether `write_call` does a command where it stands in a pipeline: scripts of older servers add no floats."""
@@ -101,20 +97,13 @@ class ClientCalls:
         marks = dict.fromkeys(mark for plan in plans for mark in plan.marks)
         named = list(map(to_bytes, keys))
         members = named if len(marks) == len(keys) and marks.keys() == keys.keys() else list(map(to_bytes, marks))
-        call: list[str | bytes | int] = [*self._text_head(_WRITE_MANY), 3 + len(named), *self._keys[:3], *named]
+        own = self._shards.of(named[0])[:3]
+        call: list[str | bytes | int] = [*self._text_head(_WRITE_MANY), 3 + len(named), *own, *named]
         call += (epoch, len(members), *members)
         resp = self.resp
         for plan in plans:
             call += (resp if plan.is_native else 2, len(plan.args), *plan.args)
         return call
-
-    def load(self) -> None:
-        """Give the server the functions, where it lacks them."""
-        self._caller.call(_FENCE, 2, *self._keys[:2])
-
-    def is_refused_by_fence(self, exc: ResponseError) -> bool:
-        """Whether an answer says that the fence moved, or that the functions are missing: nothing was done."""
-        return is_unknown(exc) or is_without_functions(exc) or str(exc).startswith(OF_FENCE)
 
     def transact(self, connection: Any, plans: Sequence[Plan], commands: Sequence[Words]) -> list[Any]:
         """Run commands in one transaction with their marks; return their answers, errors among them.
@@ -134,12 +123,15 @@ class ClientCalls:
             LostConnectionError, LostAnswerError: the transaction may have happened or not.
 
             Aborted: the server took one of the commands for wrong, and did none.
+
+            ResponseError: one of `ELSEWHERE`, of a node of a cluster; nothing was done.
         """
-        fence = self._watched(connection)
+        own = self._shards.of(to_bytes(plans[0].keys[0]))
+        fence = self._watched(connection, own)
         marks = list(dict.fromkeys(mark for plan in plans for mark in plan.marks))
         sent: list[Words] = [(b"MULTI",), *commands]
         if marks and fence.log is not Logging.NONE:
-            sent.append((*self._text_head(_TOUCH), 3, *self._keys[:3], fence.epoch, *map(to_bytes, marks)))
+            sent.append((*self._text_head(_TOUCH), 3, *own[:3], fence.epoch, *map(to_bytes, marks)))
         answers = self._executed(connection, [*sent, (b"EXEC",)])
         if len(answers) > len(commands):
             touched = answers.pop()
@@ -148,29 +140,50 @@ class ClientCalls:
                 raise lost(touched)
         return answers
 
-    def _watched(self, connection: Any) -> Fence:
+    def transacted(self, connection: Any, plans: Sequence[Plan], commands: Sequence[Words]) -> list[Any]:
+        """Run a transaction while nobody else watches: begun anew where only the fence had moved.
+
+        Raises:
+            StaleError: the fence moved. Else as `transact`, but never `WatchError`.
+        """
+        is_done = False
+        try:
+            answers = self.transact(connection, plans, commands)
+            is_done = True
+        except WatchError as exc:
+            raise StaleError("the fence moved during a transaction", epoch=0, authority="") from exc
+        finally:
+            if not is_done:
+                # What it watches, and what it may still answer, would be the next caller's.
+                connection.disconnect()
+        return answers
+
+    def _watched(self, connection: Any, own: ShardKeys) -> Fence:
         """Watch the fence and read it."""
-        call = (*self._text_head(_FENCE), 2, *self._keys[:2])
+        call = (*self._text_head(_FENCE), 2, *own[:2])
         for _ in range(2):
-            connection.send_packed_command(connection.pack_commands([(b"WATCH", self._keys.fence), call]))
+            connection.send_packed_command(connection.pack_commands([(b"WATCH", own.fence), call]))
             connection.read_response()
             try:
                 found = connection.read_response(disable_decoding=True)
             except ResponseError as exc:
+                if self._is_node and isinstance(exc, ELSEWHERE):
+                    raise
                 if not is_unknown(exc):
-                    raise refusal(self._place.name, exc) from exc
-                self.load()
+                    raise refusal(self._name, exc) from exc
+                # It is given the functions where it lacks them.
+                self._caller.call(_FENCE, 2, *own[:2])
             else:
                 break
         else:
-            raise FenceMissingError(f"{self._place.name}: the server forgets its functions at once")
+            raise FenceMissingError(f"{self._name}: the server forgets its functions at once")
         if found is None:
-            raise FenceMissingError(f"{self._place.name}: the store holds no fence for this mapping")
+            raise FenceMissingError(f"{self._name}: the store holds no fence for this mapping")
         fence, _ = fence_in(found)
         if fence.authority is not Authority.STORE:
             kind = SealedError if fence.authority is Authority.SEALED else StaleError
             raise kind(
-                f"{self._place.name}: the fence is at epoch {fence.epoch} with authority {fence.authority.value}; "
+                f"{self._name}: the fence is at epoch {fence.epoch} with authority {fence.authority.value}; "
                 "nothing was written",
                 epoch=fence.epoch,
                 authority=fence.authority.value,
@@ -188,20 +201,14 @@ class ClientCalls:
                     wrong = wrong or Aborted(number, exc)
             answers: list[Any] | None = connection.read_response(disable_decoding=True)
         except ExecAbortError:
-            if wrong is not None:
-                raise wrong from None
-            raise
+            if wrong is None:
+                raise
+            raise (wrong.error if self._is_node and isinstance(wrong.error, ELSEWHERE) else wrong) from None
         except (ConnectionError, TimeoutError, OSError) as exc:
             raise lost(exc) from exc
         if answers is None:
             raise WatchError("Watched variable changed.")
         return answers
-
-    def _rest(self, plan: Plan, epoch: int) -> Words:
-        keys = [to_bytes(key) for key in plan.keys]
-        members = keys if plan.marks is plan.keys else [to_bytes(mark) for mark in plan.marks]
-        resp = self.resp if plan.is_native else 2
-        return (3 + len(keys), *self._keys[:3], *keys, epoch, resp, len(members), *members, *plan.args)
 
     def _text_head(self, called: Script) -> Words:
         """As `RedisCaller.head`, but a script goes as its text: nobody could send it anew in its place."""
@@ -209,8 +216,34 @@ class ClientCalls:
         return head if head[0] == b"FCALL" else (b"EVAL", called.text)
 
 
-def _called(plan: Plan) -> Script:
+def calls_of_one(client: Redis, *, scope: str) -> ClientCalls:
+    """Return how to speak to the server of *client*. Raises `ConfigError` where it is no client of one server."""
+    untyped: Any = client
+    place, pool = place_at(client), untyped.connection_pool
+    # Without an event loop the driver packs in C, and takes fewer types.
+    in_c = not iscoroutinefunction(unwrap(pool.get_connection))
+    encoder = ClientEncoder(untyped.get_encoder(), in_c=in_c)
+    caller, resp = RedisCaller(place), resp_of(pool.connection_kwargs)
+    return ClientCalls(place.name, caller, AloneKeys(scope), encoder, resp)
+
+
+def resp_of(settings: Mapping[str, Any]) -> int:
+    """Return the version of the protocol that a client of these settings speaks."""
+    return int(settings.get("protocol") or DEFAULT_RESP_VERSION)
+
+
+def function_of(plan: Plan) -> Script:
+    """Return the function that runs a command."""
     return _WRITE_FREEING if plan.frees else _WRITE
+
+
+def behind_name(plan: Plan, epoch: int, shards: AloneKeys | SlotKeys, resp: int) -> Words:
+    """Return what stands behind the name of that function in a call."""
+    keys = [to_bytes(key) for key in plan.keys]
+    members = keys if plan.marks is plan.keys else [to_bytes(mark) for mark in plan.marks]
+    if not plan.is_native:
+        resp = 2
+    return (3 + len(keys), *shards.of(keys[0])[:3], *keys, epoch, resp, len(members), *members, *plan.args)
 
 
 def answer_in(reply: Any, plan: Plan) -> Any:

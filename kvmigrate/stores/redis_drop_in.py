@@ -4,20 +4,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import cache
-from inspect import isawaitable
-from time import monotonic
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from hiredis import pack_command
-from redis import Redis
+from redis import Redis, RedisCluster
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE, Pipeline
+from redis.cluster import ClusterPipeline
 from redis.exceptions import (
     ConnectionError,  # noqa: A004 - the driver's own
-    NoPermissionError,
-    OutOfMemoryError,
     ResponseError,
     TimeoutError,  # noqa: A004 - the driver's own
     WatchError,
@@ -25,106 +22,57 @@ from redis.exceptions import (
 
 from kvmigrate.errors import (
     AmbiguousWriteError,
-    BadValueError,
-    CommandRefusedError,
     ConfigError,
     SourceError,
     StaleError,
-    WriteRefusedError,
 )
 from kvmigrate.model import Fence
 from kvmigrate.stores.client_base import Commands
-from kvmigrate.stores.client_errors import is_of_scripts, lost, out_of_script, raise_as_client
-from kvmigrate.stores.client_plan import DeclinedError, Plan, runs_of
-from kvmigrate.stores.redis_client_calls import LISTING, Aborted, ClientCalls, Words, answer_in, answers_in
-from kvmigrate.stores.redis_refusal import is_passing
+from kvmigrate.stores.client_errors import is_of_all, lost, out_of_script, raise_as_client, undone
+from kvmigrate.stores.client_plan import Plan, runs_of
+from kvmigrate.stores.redis_client_calls import (
+    LISTING,
+    Aborted,
+    ClientCalls,
+    Words,
+    answer_in,
+    answers_in,
+    calls_of_one,
+)
+from kvmigrate.stores.redis_client_link import Link
+from kvmigrate.stores.redis_cluster_drop_in import mapped_cluster
 
 C = TypeVar("C")
-
-_NOT_FOR_CALLBACKS = frozenset({"keys", EMPTY_RESPONSE, NEVER_DECODE})
-_POLL_S = 0.02
-_MOST_TRIES = 100
-
-_ANSWERS = (ResponseError, CommandRefusedError, WriteRefusedError, BadValueError)
-"""What one command of a pipeline may raise while the others go on."""
 
 # Most of the driver's own classes has no types.
 _Client: Any = Redis
 _Pipeline: Any = Pipeline
+_OfCluster: Any = ClusterPipeline
 
 
-class Link(NamedTuple):
-    """What one client, its pipelines and its copies share.
+class AloneLink(Link):
+    """The link to one server, on the connections of its client."""
 
-    Attributes:
-        plain: The client as it was.
+    def __init__(self, plain: Any, commands: Commands, scope: str) -> None:
+        """Connect to nothing yet. Raises `ConfigError` where it is no client of one server."""
+        super().__init__(plain, plain.response_callbacks, commands)
+        self.calls: ClientCalls = calls_of_one(plain, scope=scope)
 
-        callbacks: What makes the client's replies of the server's answers.
-    """
+    def piped(self, callbacks: Mapping[Any, Any]) -> AloneLink:
+        """Return the same for a pipeline, which has its own callbacks."""
+        if callbacks is self.callbacks:
+            return self
+        made = copy(self)
+        made.callbacks = callbacks
+        return made
 
-    plain: Any
-    callbacks: Mapping[Any, Any]
-    commands: Commands
-    calls: ClientCalls
+    def size(self, answer: Any) -> Any:
+        """Ask for each of them."""
+        own: int = self.plain.execute_command("EXISTS", *self.calls.own_keys)
+        return answer - own
 
-    def done(self, plan: Plan, args: Sequence[Any], options: dict[str, Any]) -> Any:
-        """Do one command that names mapped keys; return what the client returns."""
-        try:
-            if plan.is_read:
-                if not self.commands.reads_tables(plan):
-                    return self.plain.execute_command(*args, **options)
-                raw = self.commands.read(plan)
-            elif plan.in_script:
-                raw = self._in_script(plan)
-            elif plan.waits_s is not None:
-                raw = self._waited(plan, plan.waits_s)
-            else:
-                [raw] = self._alone(plan)
-        except Aborted as exc:
-            raise exc.error from None
-        except DeclinedError as exc:
-            raise ResponseError(str(exc)) from None
-        except (SourceError, AmbiguousWriteError) as exc:
-            raise_as_client(exc)
-        if isinstance(raw, dict) and self.calls.resp == 2:
-            # Maps of the tables; those of a server have their shape already.
-            raw = [part for pair in raw.items() for part in pair]
-        if isinstance(raw, ResponseError):
-            raise raw
-        return self.finished(raw, args, options)
-
-    def finished(self, raw: Any, args: Sequence[Any], options: dict[str, Any]) -> Any:
-        """Return what the client makes of the server's answer."""
-        never = False
-        if options:
-            never = NEVER_DECODE in options
-            options = {name: value for name, value in options.items() if name not in _NOT_FOR_CALLBACKS}
-        if not never and self.calls.encoder.decodes:
-            raw = self.calls.encoder.decoded(raw)
-        if args[0] not in self.callbacks:
-            return raw
-        made = self.callbacks[args[0]](raw, **options)
-        return made if isawaitable(made) else made
-
-    def without_own(self, args: Sequence[Any], answer: Any) -> Any:
-        """Return what a command says of all keys, without those of the tool itself."""
-        if args[0] == "RANDOMKEY":
-            return self._random_key(answer)
-        if args[0] == "DBSIZE":
-            own: int = self.plain.execute_command("EXISTS", *self.calls.own_keys)
-            return answer - own
-        if args[0] == "KEYS" and isinstance(answer, list):
-            return [key for key in answer if not self.calls.is_own(key)]
-        if args[0] == "SCAN" and len(answer) == 2:
-            return (answer[0], [key for key in answer[1] if not self.calls.is_own(key)])
-        return answer
-
-    def _random_key(self, key: Any) -> Any:
-        for _ in range(_MOST_TRIES):
-            if not self.calls.is_own(key):
-                return key
-            key = self.plain.execute_command("RANDOMKEY")
-        # There are hardly others, or none.
+    def other_key(self) -> Any:
+        """Scan all keys."""
         position = 0
         while True:
             position, page = self.plain.execute_command("SCAN", position, "COUNT", 1000)
@@ -134,66 +82,25 @@ class Link(NamedTuple):
             if not position:
                 return None
 
-    def _in_script(self, plan: Plan) -> Any:
-        def send(fence: Fence) -> Any:
-            return self.calls.write(plan, fence.epoch)
-
-        try:
-            return self.commands.write(plan, send)
-        except SourceError as exc:
-            if not is_of_scripts(exc.__cause__):
-                raise
-        # Nothing ran. In a transaction the server says what it thinks of the command itself.
-        [raw] = self._alone(plan)
-        return raw
-
-    def _waited(self, plan: Plan, seconds: float) -> Any:
-        """Try what would wait inside the server again and again; 0 seconds are for ever, as the server has it."""
-        until = monotonic() + seconds
-        [raw] = self._alone(plan)
-        while raw is None and (not seconds or monotonic() < until):
-            time.sleep(_POLL_S)
-            if self.plain.execute_command("EXISTS", *plan.keys):
-                [raw] = self._alone(plan)
-        return raw
-
-    def _alone(self, plan: Plan) -> list[Any]:
-        """Do one command in a transaction of its own."""
+    def alone(self, plan: Plan) -> list[Any]:
+        """Take a connection for it."""
         pool = self.plain.connection_pool
 
         def send(_: Fence) -> Any:
             connection = pool.get_connection()
             try:
-                return self.transacted(connection, [plan], [plan.args])
+                return self.calls.transacted(connection, [plan], [plan.args])
             finally:
                 pool.release(connection)
 
         answers: list[Any] = self.commands.together([plan], send)
         return answers
 
-    def transacted(self, connection: Any, plans: Sequence[Plan], commands: Sequence[Any]) -> list[Any]:
-        """Run a transaction while nobody else watches: begun anew where only the fence had moved.
-
-        Raises:
-            StaleError: the fence moved. Else as `ClientCalls.transact`, but never `WatchError`.
-        """
-        is_done = False
-        try:
-            answers = self.calls.transact(connection, plans, commands)
-            is_done = True
-        except WatchError as exc:
-            raise StaleError("the fence moved during a transaction", epoch=0, authority="") from exc
-        finally:
-            if not is_done:
-                # What it watches, and what it may still answer, would be the next caller's.
-                connection.disconnect()
-        return answers
-
 
 class MappedRedis(_Client):  # type: ignore[misc]  # see above
     """Made by `mapped`, never by itself: each client has a class of its own, below the one that it had."""
 
-    _kvmigrate: Link
+    _kvmigrate: AloneLink
     _wrapped: Any = None
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
@@ -238,7 +145,7 @@ class MappedRedis(_Client):  # type: ignore[misc]  # see above
 class MappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
     """As `MappedRedis`, for its pipelines."""
 
-    _kvmigrate: Link
+    _kvmigrate: AloneLink
     connection: Any
 
     def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
@@ -299,7 +206,7 @@ class MappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
             if self.connection is None:
                 self.connection = self.connection_pool.get_connection()
             if not self.watching:
-                return link.transacted(self.connection, mapped, commands)
+                return link.calls.transacted(self.connection, mapped, commands)
             try:
                 return link.calls.transact(self.connection, mapped, commands)
             except StaleError as exc:
@@ -328,7 +235,7 @@ class MappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
         answers: list[Any] = []
         if fence is not None and all(plan.is_read or link.calls.keeps_order(plan) for plan in mapped):
             answers = self._at_once(stack, plans, fence.epoch)
-        refused = _undone(link, plans, answers)
+        refused = undone(plans, answers)
         if any(refused):
             link.commands.forget()
             self._give_back()
@@ -338,7 +245,7 @@ class MappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
             # What was done is never done twice; a read may be behind a write that only comes now.
             if number < len(answers) and not (plan is not None and (refused[number] or plan.is_read)):
                 continue
-            answers[number : number + 1] = [self._one(plan, args, options)]
+            answers[number : number + 1] = [link.one(plan, args, options)]
         return answers
 
     def _give_back(self) -> None:
@@ -346,15 +253,6 @@ class MappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
         if not self.watching and self.connection is not None:
             connection, self.connection = self.connection, None
             self.connection_pool.release(connection)
-
-    def _one(self, plan: Plan | None, args: Sequence[Any], options: dict[str, Any]) -> Any:
-        link = self._kvmigrate
-        try:
-            if plan is None:
-                return link.plain.execute_command(*args, **options)
-            return link.done(plan, args, options)
-        except _ANSWERS as exc:
-            return exc
 
     def _at_once(self, stack: list[Any], plans: Sequence[Plan | None], epoch: int) -> list[Any]:
         """Send all, and read all answers; those of the fence are among them."""
@@ -394,9 +292,8 @@ class MappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
         try:
             reply = connection.read_response(disable_decoding=True)
         except ResponseError as exc:
-            if _is_refused(link, exc) or is_passing(exc) or isinstance(exc, NoPermissionError):
+            if is_of_all(exc):
                 return [exc] * len(writes)
-            # It says of all of them that something went wrong, and not where.
             raise lost(exc) from exc
         answers = []
         for raw, (args, options) in zip(answers_in(reply, writes), stack, strict=True):
@@ -421,15 +318,17 @@ def mapped(client: C, commands: Commands, *, scope: str) -> C:
         ConfigError: it is no client of one server.
     """
     plain: Any = client
+    if isinstance(plain, RedisCluster) and not isinstance(plain, _OfCluster):
+        return mapped_cluster(client, commands, scope=scope)
     if not isinstance(plain, Redis) or isinstance(plain, Pipeline):
         raise ConfigError(
             f"a {type(client).__module__}.{type(client).__name__} cannot be written through while it is migrated",
-            hint="pass a redis.Redis to `Migration.redis` or a redis.Redis to `Migration.redis`, of one "
-            "server or of the master that Sentinel names; for a cluster use `.store`",
+            hint="pass a redis.Redis or redis.RedisCluster to `Migration.redis`, and one of redis to "
+            "`Migration.redis`; of Sentinel the client of the master that it names",
         )
     if isinstance(plain, MappedRedis):
         raise ConfigError("this client is one that `redis` returned already", hint="pass the one that you opened")
-    link = Link(plain, plain.response_callbacks, commands, ClientCalls(plain, scope=scope))
+    link = AloneLink(plain, commands, scope)
     # A class of its own: what the client makes of its class is fenced, too.
     below = _below(MappedRedis, type(plain))
     kind: Any = type(below.__name__, (below,), {"_kvmigrate": link, "__module__": below.__module__})
@@ -439,15 +338,15 @@ def mapped(client: C, commands: Commands, *, scope: str) -> C:
     return made  # type: ignore[no-any-return]  # a subclass of the client's own class
 
 
-def _fenced(pipeline: Any, link: Link) -> Any:
+def _fenced(pipeline: Any, link: AloneLink) -> Any:
     """Turn a pipeline of the client into one that fences."""
     kind: Any = type(pipeline)
     pipeline.__class__ = _below(MappedPipeline, kind)
-    pipeline._kvmigrate = link._replace(callbacks=pipeline.response_callbacks)  # noqa: SLF001 - of its own class
+    pipeline._kvmigrate = link.piped(pipeline.response_callbacks)  # noqa: SLF001 - of its own class
     return pipeline
 
 
-def _with_pipelines(module: Any, link: Link) -> Any:
+def _with_pipelines(module: Any, link: AloneLink) -> Any:
     """Have the commands of a module of the server make pipelines that fence."""
     own = module.pipeline
 
@@ -463,25 +362,6 @@ def _with_pipelines(module: Any, link: Link) -> Any:
 def _below(mixin: Any, kind: Any) -> Any:
     bases = (mixin,) if issubclass(mixin, kind) else (mixin, kind)
     return type(kind.__name__, bases, {"__module__": kind.__module__})
-
-
-def _undone(link: Link, plans: Sequence[Plan | None], answers: Sequence[Any]) -> list[bool]:
-    """Return which commands were refused and may still be done: none behind which a key of theirs was written."""
-    written: set[str] = set()
-    found = []
-    for plan, each in zip(reversed(plans[: len(answers)]), reversed(answers), strict=True):
-        is_undone = plan is not None and _is_refused(link, each) and written.isdisjoint(plan.keys)
-        if plan is not None and not plan.is_read and not is_undone:
-            written.update(plan.keys)
-        found.append(is_undone)
-    return found[::-1]
-
-
-def _is_refused(link: Link, answer: Any) -> bool:
-    if not isinstance(answer, ResponseError):
-        return False
-    is_nothing_done = link.calls.is_refused_by_fence(answer) or is_of_scripts(answer)
-    return is_nothing_done or isinstance(answer, OutOfMemoryError)
 
 
 def _packed(words: Words) -> bytes:

@@ -47,7 +47,7 @@ class AloneKeys:
 
     def __init__(self, scope: str) -> None:
         """Name them."""
-        self._keys = shard_keys(ALONE, scope)
+        self.scope, self._keys = scope, shard_keys(ALONE, scope)
 
     def of(self, key: bytes) -> ShardKeys:
         """Return the keys of the shard that a key is in."""
@@ -60,7 +60,7 @@ class SlotKeys:
 
     def __init__(self, scope: str) -> None:
         """Name none yet; the tags of all slots are looked for, which takes a moment the first time."""
-        self._scope, self._tags = scope, slot_tags()
+        self.scope, self._tags = scope, slot_tags()
         self._known: dict[int, ShardKeys] = {}
 
     def of(self, key: bytes) -> ShardKeys:
@@ -68,7 +68,7 @@ class SlotKeys:
         slot = key_slot(key)
         found = self._known.get(slot)
         if found is None:
-            found = self._known[slot] = shard_keys(self._tags[slot], self._scope)
+            found = self._known[slot] = shard_keys(self._tags[slot], self.scope)
         return found
 
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partialmethod
@@ -23,6 +24,7 @@ import redis
 from kvmigrate import Migration
 from kvmigrate.config import Settings
 from tests.framework_drive import Basket, Load, Service, migrate
+from tests.store_world import RealWorld
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "frameworks"
 
@@ -169,6 +171,72 @@ def test_django(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
                 delete=lambda name: sides(name).delete(name),
             )
         )
+
+
+@contextmanager
+def preloaded(shop: Shop, folder: Path) -> Iterator[int]:
+    """Serve the example of Flask with gunicorn's two workers, forked behind the import; yield the port."""
+    (folder / "told.py").write_text(TOLD)
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    options = ["--preload", "--workers", "2", "--threads", "2", "--bind", f"127.0.0.1:{port}", "--chdir", str(EXAMPLES)]
+    path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", *options, "told:app"],
+            env={**os.environ, **shop.environment(), "PYTHONPATH": path},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield port
+    finally:
+        process.terminate()
+        assert 0 == process.wait(30)
+
+
+TOLD = """
+import os
+
+import flask_app
+
+# Used before the fork, too.
+flask_app.kv.set("basket:before", "{}")
+
+
+def app(environ, start_response):
+    def begin(status, headers, *rest):
+        return start_response(status, [*headers, ("X-Process", str(os.getpid()))], *rest)
+
+    return flask_app.app(environ, begin)
+"""
+
+
+def test_gunicorn_preloads_flask(shop: Shop, tmp_path: Path) -> None:
+    """Every worker writes through the client that was made, and used, before the fork; each write is marked."""
+    settings = shop.settings
+    world = RealWorld((EXAMPLES / "mapping.yaml").read_text(), tmp_path, settings.need_source(), settings.need_target())
+    processes, names = set[str | None](), list[str]()
+    with closing(world), preloaded(shop, tmp_path) as port:
+        end = time.monotonic() + 60
+        while len(processes) < 2 and time.monotonic() < end:
+            name = str(len(names))
+            try:
+                connection = HTTPConnection("127.0.0.1", port, timeout=30)
+                connection.request("PUT", f"/baskets/{name}", "{}", {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+                continue
+            finally:
+                connection.close()
+            assert 204 == answer.status
+            processes.add(answer.getheader("X-Process"))
+            names.append(name)
+        [shard] = world.fenced.shards()
+        marks = {mark.key for mark in world.fenced.marked(shard, limit=10_000)}
+    assert 2 == len(processes)
+    assert {f"basket:{name}" for name in ["before", *names]} <= marks
 
 
 @pytest.fixture

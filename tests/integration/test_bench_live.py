@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from bench import live
+from bench.live_client import ACTS
 from bench.live_drain import drained
 from bench.live_race import OURS, THEIRS
 from bench.live_results import percentile
@@ -99,14 +100,15 @@ def test_a_stand_is_live_and_its_marks_become_rows(stand: LiveStand) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["put", "mirror", "applier", "outage", "flip"])
+@pytest.mark.parametrize("name", ["put", "client", "mirror", "applier", "outage", "flip"])
 def test_every_scenario_prints_its_table(stand: LiveStand, name: str) -> None:
     """At a size that says nothing about speed."""
-    scale = {"put": 0.004, "mirror": 0.01, "applier": 0.001, "outage": 0.0004, "flip": 0.05}[name]
+    scale = {"put": 0.004, "client": 0.004, "mirror": 0.01, "applier": 0.001, "outage": 0.0004, "flip": 0.05}[name]
     options = live.parse(["--scale", str(scale), "--rounds", "1", "--scenarios", name])
     printed = live.run(name, stand, options)
     rows = {
         "put": ["sync", "asyncio"],
+        "client": [f"{name}, {kind}" for name in ACTS for kind in ("sync", "asyncio")],
         "mirror": ["put, mirrored", "SET", "script: SET and a transaction"],
         "applier": ["applier", "script"],
         "outage": ["40 dirty keys"],

@@ -1,0 +1,248 @@
+# This file is generated from redis_cluster_pipeline_async.py by tools/async_to_sync.py.
+# Change that one instead.
+"""A pipeline of a client of a cluster that writes mapped keys: divided by slots, all nodes at once.
+
+`SlotPipeline` is the generated twin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hiredis import pack_command
+from redis.client import EMPTY_RESPONSE
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004 - the driver's own
+    RedisError,
+    ResponseError,
+    TimeoutError,  # noqa: A004 - the driver's own
+)
+
+from kvmigrate.errors import AmbiguousWriteError, SourceError
+from kvmigrate.stores.client_errors import is_of_all, is_refused_by_fence, is_undone, lost, out_of_script
+from kvmigrate.stores.client_plan import Plan, runs_of
+from kvmigrate.stores.redis_client_calls import Words, answer_in, answers_in
+from kvmigrate.stores.redis_clients import Address
+from kvmigrate.stores.redis_cluster_client import Queued
+from kvmigrate.stores.redis_cluster_link import ClusterLink
+from kvmigrate.stores.redis_refusal import ELSEWHERE
+
+_LOST = (ConnectionError, TimeoutError, OSError)
+
+
+class _NotSentError(Exception):
+    """Nothing was sent, or what may be sent again. Never leaves this module."""
+
+
+_NOT_SENT = _NotSentError()
+
+
+class _Line:
+    """What goes to one node together: runs of commands of one slot each, by their numbers, and the writes of each."""
+
+    def __init__(self) -> None:
+        self.runs: list[tuple[Sequence[int], Sequence[Plan]]] = []
+        self.packed: list[bytes] = []
+        self.connection: Any = None
+        self.is_done = False
+
+
+class SlotPipeline:
+    """Runs it once. In one slot commands keep their order, which is all that the driver's own pipeline promises, too.
+
+    Slots with writes of mapped keys go over connections of the link; all else goes through a pipeline of the client.
+    """
+
+    def __init__(self, link: ClusterLink, queue: Sequence[Queued], plans: Sequence[Plan | None]) -> None:
+        """Send nothing yet."""
+        self._link, self._queue, self._plans = link, queue, plans
+        self._answers: list[Any] = [_NOT_SENT] * len(queue)
+        self._writes_slots: dict[int, list[int]] = {}
+        self._homes: dict[int, Address] = {}
+        self._lost_nodes: dict[Address | None, Exception] = {}
+
+    def run(self) -> list[Any]:
+        """Return all replies in order, errors among them.
+
+        Raises:
+            RedisClusterException: a command names keys of several slots, or none that tells where it goes.
+
+            What `Commands` raises: nobody may write now; other slots may have been written before.
+        """
+        link, plans = self._link, self._plans
+        mapped = [plan for plan in plans if plan is not None]
+        fence = link.commands.known(mapped)
+        # Who writes is checked; where to read is as old as what this process heard last.
+        read = next((plan for plan in mapped if plan.is_read), None)
+        if read is not None and link.commands.reads_tables(read):
+            fence = None
+        slots = [link.slot(plan, each.args) for plan, each in zip(plans, self._queue, strict=True)]
+        fenced = {
+            slot
+            for plan, slot in zip(plans, slots, strict=True)
+            if plan is not None and not (plan.is_read and fence is not None)
+        }
+        others = []
+        for number, slot in enumerate(slots):
+            if slot is None or slot not in fenced:
+                others.append(number)
+            else:
+                self._writes_slots.setdefault(slot, []).append(number)
+        self._plainly(others)
+        if fence is not None:
+            self._at_once(fence.epoch)
+        for slot, numbers in self._writes_slots.items():
+            self._again(slot, numbers)
+        return self._answers
+
+    def _plainly(self, numbers: Sequence[int]) -> None:
+        if not numbers:
+            return
+        pipe = self._link.plain.pipeline()
+        for number in numbers:
+            pipe.execute_command(*self._queue[number].args, **self._queue[number].options)
+        for number, answer in zip(numbers, pipe.execute(raise_on_error=False), strict=True):
+            self._answers[number] = answer
+
+    def _at_once(self, epoch: int) -> None:
+        """Send to all nodes, then read of all; what is not known then stays not sent."""
+        nodes, lines = self._link.calls.nodes, self._lines()
+        try:
+            for address, line in lines.items():
+                pool: Any = nodes.client(address).connection_pool
+                try:
+                    line.connection = pool.get_connection()
+                except (RedisError, OSError):
+                    nodes.doubt()
+                    continue
+                self._pack(line, address, epoch)
+            opened = [line for line in lines.values() if line.connection is not None]
+            for line in opened:
+                try:
+                    line.connection.send_packed_command(line.packed)
+                except _LOST as exc:
+                    self._lose(line, exc)
+            for line in opened:
+                if line.runs:
+                    self._read(line)
+        finally:
+            for address, line in lines.items():
+                if line.connection is not None:
+                    if not line.is_done:
+                        line.connection.disconnect()
+                    nodes.client(address).connection_pool.release(line.connection)
+
+    def _lines(self) -> dict[Address, _Line]:
+        calls, lines = self._link.calls, dict[Address, _Line]()
+        for slot, numbers in self._writes_slots.items():
+            plans = [self._plans[number] for number in numbers]
+            try:
+                address = calls.nodes.owner(slot)
+            except SourceError:
+                continue
+            node, self._homes[slot] = calls.at(address), address
+            # What is no single step goes by itself, and what is behind it in its slot as well.
+            if all(plan is None or plan.is_read or node.keeps_order(plan) for plan in plans):
+                runs = [(numbers[start:end], writes) for start, end, writes in runs_of(plans)]
+                lines.setdefault(address, _Line()).runs += runs
+        return lines
+
+    def _pack(self, line: _Line, address: Address, epoch: int) -> None:
+        node, encode = self._link.calls.at(address), self._link.calls.encoder.encode
+        for numbers, writes in line.runs:
+            if not writes:
+                commands = [self._queue[number].args for number in numbers]
+                line.packed += line.connection.pack_commands([(args[0], *map(encode, args[1:])) for args in commands])
+            elif len(writes) == 1:
+                line.packed.append(_packed(node.write_call(writes[0], epoch)))
+            else:
+                line.packed.append(_packed(node.write_many_call(writes, epoch)))
+
+    def _lose(self, line: _Line, exc: BaseException) -> None:
+        """Note what of a line has no answer. What marks nothing may go out again, as the driver has it."""
+        for numbers, writes in line.runs:
+            for number in numbers if writes else ():
+                self._answers[number] = lost(exc)
+        line.runs = []
+        self._link.calls.nodes.doubt()
+
+    def _read(self, line: _Line) -> None:
+        while line.runs:
+            numbers, writes = line.runs[0]
+            try:
+                answers = self._run_answers(line.connection, numbers, writes)
+            except _LOST as exc:
+                self._lose(line, exc)
+                return
+            for number, answer in zip(numbers, answers, strict=True):
+                self._answers[number] = answer
+            del line.runs[0]
+        line.is_done = True
+
+    def _run_answers(self, connection: Any, numbers: Sequence[int], writes: Sequence[Plan]) -> list[Any]:
+        if not writes:
+            return [self._answer(connection, self._queue[number]) for number in numbers]
+        try:
+            reply = connection.read_response(disable_decoding=True)
+            raw = answers_in(reply, writes) if len(writes) > 1 else [answer_in(reply, writes[0])]
+        except ResponseError as exc:
+            if len(writes) == 1:
+                return [out_of_script(exc)]
+            return [exc if is_of_all(exc) or isinstance(exc, ELSEWHERE) else lost(exc)] * len(writes)
+        return [self._finished(each, self._queue[number]) for each, number in zip(raw, numbers, strict=True)]
+
+    def _answer(self, connection: Any, command: Queued) -> Any:
+        try:
+            raw = connection.read_response(disable_decoding=True)
+        except ResponseError as exc:
+            return command.options.get(EMPTY_RESPONSE, exc)
+        return self._finished(raw, command)
+
+    def _finished(self, raw: Any, command: Queued) -> Any:
+        if isinstance(raw, Exception):
+            return raw
+        return self._link.finished(raw, command.args, command.options)
+
+    def _one(self, number: int, slot: int) -> Any:
+        node = self._homes.get(slot)
+        if node in self._lost_nodes:
+            return self._lost_nodes[node]
+        try:
+            return self._link.one(self._plans[number], *self._queue[number])
+        except AmbiguousWriteError as exc:
+            return exc
+        except _LOST as exc:
+            # Not every command shall wait for what did not answer the first.
+            self._lost_nodes[node] = exc
+            return exc
+
+    def _again(self, slot: int, numbers: Sequence[int]) -> None:
+        """Do by itself what of a slot was not done: nothing twice, and nothing behind which its key was written."""
+        plans, is_behind = [self._plans[number] for number in numbers], False
+        refused = _undone(plans, [self._answers[number] for number in numbers])
+        if any(is_refused_by_fence(self._answers[number]) for number in numbers):
+            self._link.commands.forget()
+        for number, plan, is_refused in zip(numbers, plans, refused, strict=True):
+            is_behind = is_behind or (is_refused and plan is not None and not plan.is_read)
+            # A read may be behind a write that only comes now.
+            if is_refused or (is_behind and plan is not None and plan.is_read):
+                self._answers[number] = self._one(number, slot)
+
+
+def _undone(plans: Sequence[Plan | None], answers: Sequence[Any]) -> list[bool]:
+    written: set[str] = set()
+    found = []
+    for plan, each in zip(reversed(plans), reversed(answers), strict=True):
+        keys = () if plan is None or plan.is_read else plan.keys
+        may_be_done = each is _NOT_SENT or isinstance(each, ELSEWHERE) or (bool(keys) and is_undone(each))
+        may_be_done = may_be_done and written.isdisjoint(keys)
+        if not may_be_done:
+            written.update(keys)
+        found.append(may_be_done)
+    return found[::-1]
+
+
+def _packed(words: Words) -> bytes:
+    # Its stub means a tuple of any length.
+    return pack_command(tuple(words))  # type: ignore[arg-type, no-any-return]
