@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -50,7 +51,7 @@ from kvmigrate.reads.options import EndpointOptions
 from kvmigrate.reads.reads import Reads
 from kvmigrate.relaying import LiveScope, Opener, read_control
 from kvmigrate.repairing import Repair
-from kvmigrate.sampling import Sampling, evidence_of, open_sampling, sight_of, verify_paced
+from kvmigrate.sampling import Sampling, evidence_of, open_sampling, sight_of, verify_paced, verify_since
 from kvmigrate.stages import Stages, leader_steps
 from kvmigrate.stores.base import KVSource, divisible
 from kvmigrate.stores.export_format import write_item, write_unreadable
@@ -385,6 +386,13 @@ class Migration:
     def verify_paced(self, rate: float, stop: threading.Event, *, progress: Progress | None = None) -> VerifyReport:
         """Compare everything at *rate* keys a second until *stop* is set; again, it goes on. See `verify_paced`."""
         return verify_paced(self.settings, self.source, self.lens, rate, stop, counted(progress))
+
+    def verify_since(
+        self, before: datetime | None = None, *, show_values: bool = False, progress: Progress | None = None
+    ) -> VerifyReport:
+        """Compare what was written since the last clean verification that began by *before*. See `verify_since`."""
+        told = counted(progress)
+        return verify_since(self.settings, self.source, self.lens, before, show_values=show_values, progress=told)
 
     def sample(
         self,

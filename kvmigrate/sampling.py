@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from functools import partial
 from typing import Any, Self
 
@@ -12,17 +13,19 @@ from kvmigrate.config import Settings
 from kvmigrate.consistency.json_exact import loads_column
 from kvmigrate.consistency.paced import run_paced_verify
 from kvmigrate.consistency.repair_report import Outcome
-from kvmigrate.consistency.report import VerifyReport
+from kvmigrate.consistency.report import Since, VerifyReport
 from kvmigrate.consistency.rounds import Begun, Rounds, Tell, Ways
 from kvmigrate.consistency.sample import Progress, Sampler, Wanted, new_seed, run_sample, second_look
 from kvmigrate.consistency.sample_report import Sampled, SampleReport
 from kvmigrate.consistency.sight import FencedSight, Sight
+from kvmigrate.consistency.since import run_changed_verify
 from kvmigrate.consistency.stable import SecondLook
 from kvmigrate.consistency.verify import Verification
-from kvmigrate.errors import SchemaError
+from kvmigrate.errors import CheckFailedError, SchemaError
 from kvmigrate.relaying import read_control
 from kvmigrate.stores.base import KVSource
 from kvmigrate.stores.open import open_fenced
+from kvmigrate.target.changed import AGAIN, PostgresChanges
 from kvmigrate.target.evidence import SAMPLE, Evidence
 from kvmigrate.target.rows_postgres import PostgresRowReader
 from kvmigrate.transform.lens import Lens
@@ -223,6 +226,50 @@ def verify_paced(
         if found.complete:
             keeper.finish(found)
         return found
+
+
+def verify_since(
+    settings: Settings,
+    source: KVSource,
+    lens: Lens,
+    before: datetime | None,
+    *,
+    show_values: bool = False,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Verify what was written in the tables since the last clean verification that began by *before*.
+
+    Keys that diverge are kept as evidence against the gate; that the others agree is kept as nothing.
+
+    Raises:
+        CheckFailedError: there is no such verification, or it cannot be told what was written since.
+    """
+    mapping, found = lens.mapping, dict[str, list[str]]()
+    with ExitStack() as stack:
+        url = settings.need_target()
+        reader = stack.enter_context(PostgresRowReader.open(url, mapping, json_loads=loads_column))
+        evidence = stack.enter_context(evidence_of(settings, mapping))
+        base = evidence.watermark(mapping=mapping.fingerprint, before=before)
+        if base is None:
+            when = f", begun by {before.isoformat()}," if before else ""
+            raise CheckFailedError(
+                f"there is no verification of everything{when} in this epoch, by this mapping, without a difference",
+                hint=AGAIN,
+            )
+        watermark, undecided = base
+        changes = stack.enter_context(PostgresChanges(url, mapping, watermark))
+        changes.check()
+        sight = sight_of(settings, lens, stack)
+        run = Verification(source, reader, mapping, None, show_values=show_values, sight=sight)
+        run.found = lambda key, causes: found.setdefault(key, []).extend(causes)
+        report, looked_at = run_changed_verify(run, changes, progress=progress or _quiet)
+        marked = sight.marks() if isinstance(sight, FencedSight) else 0
+        report.since = Since(watermark.at.isoformat(), looked_at, changes.count(), marked, undecided)
+        report.unfinished = not reader.is_backfill_finished()
+        found.pop("", None)
+        if found:
+            evidence.add_found(found, mapping=mapping.fingerprint)
+        return report
 
 
 def _quiet(_phase: str, _done: int, _total: int | None) -> None:

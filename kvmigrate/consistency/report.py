@@ -5,13 +5,40 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvmigrate.consistency.difference import Cause, Difference
 
 MAX_EXAMPLES = 50
 COUNTS = ("compared", "matched", "missing", "extra", "different", "tolerated", "pending", "not_comparable")
 _PER_CAUSE = 10
+
+
+class Since(NamedTuple):
+    """What of everything a verification of changes looked at.
+
+    Attributes:
+        at: When the whole verification began that it goes on from, as ISO 8601.
+
+        looked_at: Items that were written in the tables since then, by whomever.
+
+        known: Items that the ledger has.
+
+        marked: Keys that the store changed, and that the tables do not have yet: not looked at.
+
+        undecided: Keys that the whole verification could not compare; looked at only if they were written since.
+    """
+
+    at: str
+    looked_at: int
+    known: int
+    marked: int
+    undecided: int
+
+    @property
+    def share_pct(self) -> float:
+        """What share of the items was looked at, in per cent."""
+        return min(100.0, 100 * self.looked_at / self.known) if self.known else 100.0
 
 
 @dataclass(slots=True)
@@ -39,7 +66,9 @@ class VerifyReport:
 
         verified_up_to: The last key, in COLLATE "C" order, that both directions cover.
 
-        complete: False when a limit ended the verification early.
+        complete: False when a limit ended the verification early, or only changes were looked at.
+
+        since: Where only changes were looked at: how much that was; else ``None``.
 
         unfinished: The tables are those of a backfill that did not come to its end.
     """
@@ -59,6 +88,7 @@ class VerifyReport:
     examples: list[Difference] = field(default_factory=list)
     verified_up_to: str = ""
     complete: bool = True
+    since: Since | None = None
     unfinished: bool = False
 
     @property
@@ -119,6 +149,7 @@ class VerifyReport:
             "examples": [each.to_json() for each in self.examples],
             "verified_up_to": self.verified_up_to,
             "complete": self.complete,
+            **({"since": {**self.since._asdict(), "share_pct": self.since.share_pct}} if self.since else {}),
         }
 
     def evidence(self) -> dict[str, Any]:

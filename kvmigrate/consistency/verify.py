@@ -24,8 +24,8 @@ from kvmigrate.stores.base import KVSource, Page, ScanRequest, nothing
 from kvmigrate.target.reader_base import RowReader
 from kvmigrate.transform.mapping import Entity, Mapping
 
-Found = Callable[[str], None]
-"""Called with the key of a divergent item."""
+Found = Callable[[str, Sequence[str]], None]
+"""Called with the key of a divergent item, and the causes of its differences."""
 
 Progress = Callable[[str, int, int | None], None]
 """Called with the phase (``compare`` or ``rows``), how many are done, and of how many if known."""
@@ -167,6 +167,19 @@ class Verification:
         self._compare_page(self.tables.read(page, part.after, part.keys[-1], len(part.keys)))
         self._settle(at_least=len(part.keys))
 
+    def compare_changed(self, keys: Sequence[str]) -> int:
+        """Compare the items under these keys, of either side; return how many there are or should be.
+
+        A key that neither store nor ledger has is none: `conclude` finds rows of no item.
+        """
+        looked_at = 0
+        for each in self.second.at(keys):
+            if each.item is not None or (each.entry is not None and not each.entry.deleted):
+                self._count(each.plan, each.item, each.verdict)
+                looked_at += 1
+        self.done += looked_at
+        return looked_at
+
     def finish(self) -> VerifyReport:
         """Look again at what differed; return what was found so far, to be merged with what others found."""
         self._settle(at_least=1)
@@ -281,7 +294,7 @@ class Verification:
         if verdict.counted in {"matched", "tolerated", "different"}:
             report.count("compared", entity)
         if verdict.differences:
-            self.found(verdict.differences[0].key)
+            self.found(verdict.differences[0].key, sorted({str(each.cause) for each in verdict.differences}))
         report.tolerances.update(verdict.tolerated)
         for difference in verdict.differences:
             report.note(difference)
@@ -313,7 +326,7 @@ def _entity(mapping: Mapping, name: str | None) -> Entity | None:
         raise ConfigError(f"the mapping has no entity {name!r}", hint=f"entities: {names}") from None
 
 
-def _no_key(_key: str) -> None:
+def _no_key(_key: str, _causes: Sequence[str]) -> None:
     pass
 
 
