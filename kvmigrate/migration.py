@@ -51,7 +51,7 @@ from kvmigrate.reads.options import EndpointOptions
 from kvmigrate.reads.reads import Reads
 from kvmigrate.relaying import LiveScope, Opener, read_control
 from kvmigrate.repairing import Repair
-from kvmigrate.sampling import Sampling, evidence_of, open_sampling, sight_of, verify_paced, verify_since
+from kvmigrate.sampling import Sampling, evidence_of, open_sampling, sight_of, verify_paced, verify_quick, verify_since
 from kvmigrate.stages import Stages, leader_steps
 from kvmigrate.stores.base import KVSource, divisible
 from kvmigrate.stores.export_format import write_item, write_unreadable
@@ -393,6 +393,11 @@ class Migration:
         """Compare what was written since the last clean verification that began by *before*. See `verify_since`."""
         told = counted(progress)
         return verify_since(self.settings, self.source, self.lens, before, show_values=show_values, progress=told)
+
+    def verify_quick(self, *, show_values: bool = False, progress: Progress | None = None) -> VerifyReport:
+        """Compare every item by its content hash, and what was written since in full. See `verify_quick`."""
+        told = counted(progress)
+        return verify_quick(self.settings, self.source, self.lens, show_values=show_values, progress=told)
 
     def sample(
         self,

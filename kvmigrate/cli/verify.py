@@ -50,6 +50,12 @@ _SinceOption = Annotated[
         "by a time such as 2026-03-01T12:00Z or 2h ago.",
     ),
 ]
+_QuickOption = Annotated[
+    bool,
+    typer.Option(
+        "--quick", help="Every item by its hash in the ledger, in full only what was written since: not independent."
+    ),
+]
 
 MEND = ["verify --show-values", "repair --all --dry-run", "backfill --rewrite"]
 """What to type about a divergence: see it, and make right what diverges, or all rows again from the store."""
@@ -67,6 +73,7 @@ def verify(
     processes: ProcessesOption = None,
     rate: _RateOption = None,
     since: _SinceOption = None,
+    quick: _QuickOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare every item with its rows, both ways.
@@ -80,16 +87,18 @@ def verify(
     call = Call("verify", as_json=as_json)
     if rate and (entity or limit or show_values or processes):
         raise ConfigError("--rate verifies everything, in one process", hint="leave the other options away")
-    if since and (entity or limit or processes or rate):
-        raise ConfigError(
-            "--since looks at changes of all entities, in one process", hint="leave the other options away"
-        )
+    if (since or quick) and (entity or limit or processes or rate):
+        raise ConfigError("--since and --quick look at all entities, in one process", hint="leave other options away")
+    if since and quick:
+        raise ConfigError("--since looks at a part, and --quick at everything", hint="leave one of them away")
     before = moment_of(since, now=datetime.now(UTC)) if since else None
     settings = settings_of(mapping=mapping, source=source, target=target, config=config)
     with Migration.open(settings) as migration:
         with call.progress() as progress:
             if since:
                 found = migration.verify_since(before, show_values=show_values, progress=progress)
+            elif quick:
+                found = migration.verify_quick(show_values=show_values, progress=progress)
             elif rate:
                 stop = threading.Event()
                 with ended_by_signals(stop):

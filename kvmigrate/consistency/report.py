@@ -41,6 +41,22 @@ class Since(NamedTuple):
         return min(100.0, 100 * self.looked_at / self.known) if self.known else 100.0
 
 
+class Quick(NamedTuple):
+    """How a quick verification came to its answer.
+
+    Attributes:
+        at: When the whole verification began that it builds on, as ISO 8601.
+
+        by_hash: Items whose content in the store has the hash that the ledger has, and that nothing wrote since.
+
+        in_full: Items compared in full.
+    """
+
+    at: str
+    by_hash: int
+    in_full: int
+
+
 @dataclass(slots=True)
 class VerifyReport:
     """Counts are items, unless they say rows.
@@ -70,6 +86,8 @@ class VerifyReport:
 
         since: Where only changes were looked at: how much that was; else ``None``.
 
+        quick: Where most items were not compared in full: how many were; else ``None``.
+
         unfinished: The tables are those of a backfill that did not come to its end.
     """
 
@@ -89,6 +107,7 @@ class VerifyReport:
     verified_up_to: str = ""
     complete: bool = True
     since: Since | None = None
+    quick: Quick | None = None
     unfinished: bool = False
 
     @property
@@ -101,6 +120,13 @@ class VerifyReport:
         setattr(self, name, getattr(self, name) + items)
         if entity:
             self.entities.setdefault(entity, Counter())[name] += items
+
+    def uncount(self, name: str, entity: str) -> None:
+        """Take back one item that `count` counted."""
+        self.count(name, entity, items=-1)
+        counts = self.entities[entity]
+        if not counts[name]:
+            del counts[name]
 
     def note(self, difference: Difference, *, items: int = 1) -> None:
         """Count a difference's cause and keep it as an example while there are few of its cause."""
@@ -150,6 +176,7 @@ class VerifyReport:
             "verified_up_to": self.verified_up_to,
             "complete": self.complete,
             **({"since": {**self.since._asdict(), "share_pct": self.since.share_pct}} if self.since else {}),
+            **({"quick": {**self.quick._asdict(), "is_independent": False}} if self.quick else {}),
         }
 
     def evidence(self) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def run_changed_verify(
         SourceError, TargetError: a side failed. Nothing was written on either.
     """
     looked_at = 0
-    for keys in _changed(run, changes, page_keys):
+    for keys in changed_keys(run, changes, page_keys):
         looked_at += run.compare_changed(keys)
         progress("compare", looked_at, None)
     StrayRows(run.source, run.tables, run.report, run.settle_s, run.found).look(page_keys, progress)
@@ -48,17 +48,22 @@ def run_changed_verify(
     return run.report, looked_at
 
 
-def _changed(run: Verification, changes: Changes, page_keys: int) -> Iterator[Sequence[str]]:
+def changed_keys(run: Verification, changes: Changes, page_keys: int) -> Iterator[Sequence[str]]:
     """Yield keys in pages, each key once."""
     yield from changes.entries(page_keys)
     for entity in run.tables.entities.values():
-        plan, seen = run.tables.plans(entity), set[str]()
-        for page in changes.owners(entity, page_keys):
-            # What stands at another place than its key's is a row of no item.
-            keys = {key for each in page if (key := address_of(plan, each)) is not None and is_at_home(plan, each, key)}
-            if entity.rows_only and len(entity.root.children) > 1:
-                keys -= seen
-                seen |= keys
-            keys -= changes.among(list(keys))
-            if keys:
-                yield sorted(keys)
+        yield from keys_by_rows(run, changes, page_keys, entity)
+
+
+def keys_by_rows(run: Verification, changes: Changes, page_keys: int, entity: Entity) -> Iterator[Sequence[str]]:
+    """Yield the keys of rows of *entity* that were written, where the ledger entry was not; each key once."""
+    plan, seen = run.tables.plans(entity), set[str]()
+    for page in changes.owners(entity, page_keys):
+        # What stands at another place than its key's is a row of no item.
+        keys = {key for each in page if (key := address_of(plan, each)) is not None and is_at_home(plan, each, key)}
+        if entity.rows_only and len(entity.root.children) > 1:
+            keys -= seen
+            seen |= keys
+        keys -= changes.among(list(keys))
+        if keys:
+            yield sorted(keys)

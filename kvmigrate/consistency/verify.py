@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from kvmigrate.consistency.ahead import Ahead
-from kvmigrate.consistency.judge import MATCHED, OUTSIDE, Judge, Verdict, leaves_in_kv
+from kvmigrate.consistency.judge import MATCHED, OUTSIDE, Judge, Verdict, is_content, leaves_in_kv
 from kvmigrate.consistency.page_read import PageRead, Planned, QuickRead, Sides, TableSide
 from kvmigrate.consistency.plan import EntityPlan
 from kvmigrate.consistency.quick import agreeing
@@ -18,7 +18,7 @@ from kvmigrate.consistency.sight import Sight, StoreSight
 from kvmigrate.consistency.stable import SecondLook, Suspect, version_of
 from kvmigrate.consistency.strays import StrayRows
 from kvmigrate.errors import ConfigError, SourceError
-from kvmigrate.model import Item, ItemKind
+from kvmigrate.model import Item, ItemKind, LedgerStatus
 from kvmigrate.processes.rare_collections import rare_collections
 from kvmigrate.stores.base import KVSource, Page, ScanRequest, nothing
 from kvmigrate.target.reader_base import RowReader
@@ -149,7 +149,7 @@ class Verification:
     def parts(self, page_keys: int = PAGE_KEYS, *, after: str = "") -> Iterator[Part]:
         """Yield the store's keys behind *after* in order, no value read. Keys that are no text are counted here."""
         request = ScanRequest(page_keys=page_keys, wants=nothing, explodes=self.router.explodes)
-        for page in self._in_order(request):
+        for page in self.in_order(request):
             keys = [item.key for item in page.items if item.key > after]
             if keys or not after:
                 self.report.outside["unmatched"] += len(page.unreadable)
@@ -180,6 +180,17 @@ class Verification:
         self.done += looked_at
         return looked_at
 
+    def compare_doubted(self, keys: Sequence[str]) -> None:
+        """Compare items in full that were counted as matched because of their content hash alone."""
+        for each in self.second.at(keys):
+            item, entry, plan = each.item, each.entry, each.plan
+            if item is None or entry is None or entry.deleted or entry.status != LedgerStatus.OK or entry.expired:
+                continue  # It was compared in full before.
+            if each.verdict.counted != MATCHED and plan is not None and is_content(item, entry.content_hash):
+                for name in (MATCHED, "compared"):
+                    self.report.uncount(name, plan.entity.name)
+                self._count(plan, item, each.verdict)
+
     def finish(self) -> VerifyReport:
         """Look again at what differed; return what was found so far, to be merged with what others found."""
         self._settle(at_least=1)
@@ -197,9 +208,10 @@ class Verification:
     # The store and the ledger, merged by key
 
     def _pages(self, page_keys: int) -> Iterator[Page]:
-        return self._in_order(ScanRequest(page_keys=page_keys, wants=self._wants, explodes=self.router.explodes))
+        return self.in_order(ScanRequest(page_keys=page_keys, wants=self._wants, explodes=self.router.explodes))
 
-    def _in_order(self, request: ScanRequest) -> Iterator[Page]:
+    def in_order(self, request: ScanRequest) -> Iterator[Page]:
+        """Yield the store's pages in the order of keys. Raises `SourceError` where it does not keep to that."""
         pages = self.source.scan_sorted(request)
         last = ""
         while True:

@@ -65,6 +65,11 @@ def _covered(report: Mapping[str, Any]) -> Iterator[Block]:
     if report["tolerances"]:
         yield Heading("Tolerated, as the mapping declares it")
         yield Grid(["what", "items>"], [[what, number(count)] for what, count in report["tolerances"].items()])
+    if quick := report.get("quick"):
+        told = (
+            f"Not independent: {counted(quick['by_hash'], 'item')} by the hash that the ledger has, and by what nobody"
+        )
+        yield Line(f"{told} wrote since {quick['at']}; {number(quick['in_full'])} in full.", Tone.NOTICE)
     if since := report.get("since"):
         yield from _since(since)
     elif not report["complete"]:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
 import psycopg
 from psycopg import sql
 
-from kvmigrate.errors import CheckFailedError
+from kvmigrate.errors import CheckFailedError, NotSupportedError
+from kvmigrate.target.counts import named_ids
 from kvmigrate.target.incarnation import UNKNOWN, read_incarnation
+from kvmigrate.target.layout import owner_key
 from kvmigrate.target.reader_base import Owner
 from kvmigrate.target.rows_spelled import chains, joined
 from kvmigrate.target.session import Session, house_error
@@ -116,6 +119,34 @@ class PostgresChanges:
             for rows in self._streamed(sql.SQL(" UNION ").join(parts), page_rows):
                 yield [Owner(top.name, row[0], dict(zip(names, row[1:], strict=True))) for row in rows]
 
+    def hashes(self, page_keys: int) -> Iterator[list[tuple[str, int, bytes | None, bool]]]:
+        """Yield the ledger by key, deleted items left out: key, entity, content hash, whether that suffices.
+
+        It does of a written item whose entry was not written since, and that did not expire. Nothing is told of
+        entities that the mapping lost.
+        """
+        query = sql.SQL(
+            "SELECT l.key, l.entity, l.content_hash,"
+            " l.status = 'ok' AND NOT {} AND coalesce(l.expires_at > now(), true)"
+            " FROM kvmigrate.ledger AS l WHERE l.scope = {} AND NOT l.deleted"
+            " AND (l.entity = ANY({}) OR l.status <> 'ok') ORDER BY l.key"
+        ).format(self._written("l"), self._scope, sql.Literal(named_ids(self._mapping)))
+        yield from self._streamed(query, page_keys)
+
+    def rootless(self, entity: Entity, page_keys: int) -> Iterator[list[str]]:
+        """Yield keys of written items that no row of the entity's root tells; all of them where rows tell none."""
+        query = sql.SQL(
+            "SELECT l.key FROM kvmigrate.ledger AS l WHERE l.scope = {} AND l.entity = {} AND NOT l.deleted"
+            " AND l.status = 'ok'"
+        ).format(self._scope, sql.Literal(entity.id))
+        if not entity.rows_only:
+            with suppress(NotSupportedError):
+                query += sql.SQL(" AND NOT EXISTS (SELECT FROM {} AS o WHERE {} = l.key)").format(
+                    self._table(entity.root), owner_key(entity, "o")
+                )
+        for rows in self._streamed(query, page_keys):
+            yield [key for (key,) in rows]
+
     def _owned(self, columns: sql.Composable, chain: Sequence[Table]) -> sql.Composed:
         joins = [
             sql.SQL(" JOIN {} AS {} ON {}").format(
@@ -142,7 +173,7 @@ class PostgresChanges:
         # A connection of its own, so that pages can be looked up while this one streams.
         connection = self._stream.run(lambda connection: connection)
         try:
-            with connection.transaction(), connection.cursor(name="kvmigrate_changed") as cursor:
+            with connection.transaction(), connection.cursor("kvmigrate_changed", binary=True) as cursor:
                 # As for rows of no item: tables that were filled a moment ago have no statistics yet.
                 connection.execute("SET LOCAL enable_nestloop = off")
                 cursor.execute(query)
