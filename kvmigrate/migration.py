@@ -166,7 +166,7 @@ class Migration:
         router = router_of(self.settings, self.mapping.name)
         tables = LiveWriter(self.settings.need_target(), self.lens)
         rows, store = PostgresRowQuery(self.settings.need_target()), self.store
-        reads = Reads(router, tables, rows, store.last_write, reached=store.has_reached_tables)
+        reads = Reads(router, tables, rows, store.last_write, reached=store.has_reached_tables, mapping=self.mapping)
         self._open.callback(reads.close)
         return reads
 

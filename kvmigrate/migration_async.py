@@ -87,7 +87,9 @@ class AsyncMigration:
         router = router_of(self.settings, self.mapping.name)
         target = self.settings.need_target()
         tables, rows = AsyncLiveWriter(target, self.lens), AsyncPostgresRowQuery(target)
-        return AsyncReads(router, tables, rows, self.store.last_write, reached=self.store.has_reached_tables)
+        return AsyncReads(
+            router, tables, rows, self.store.last_write, reached=self.store.has_reached_tables, mapping=self.mapping
+        )
 
     def endpoint(
         self, name: str, **options: Unpack[EndpointOptions]

@@ -15,6 +15,8 @@ class Totals:
 
     Attributes:
         demoted: In how many processes reads went back to the store by themselves, by what made them.
+
+        entities: Names of those that it reads, as its processes say; ``None`` where one of them may read any.
     """
 
     def __init__(self) -> None:
@@ -24,6 +26,7 @@ class Totals:
         self.fallbacks: dict[str, int] = {}
         self.compared: dict[str, int] = {}
         self.demoted: dict[str, int] = {}
+        self.entities: set[str] | None = set()
         self.times: Mapping[str, list[int]] = {"kv": [0] * BUCKETS, "tables": [0] * BUCKETS}
 
     def add(self, counts: Mapping[str, Any]) -> None:
@@ -31,6 +34,8 @@ class Totals:
         self.requests += counts.get("requests", 0)
         if why := counts.get("demoted"):
             _raise(self.demoted, str(why), 1)
+        named = counts.get("entities")
+        self.entities = self.entities | set(named) if named and self.entities is not None else None
         tables = counts.get("tables", {})
         self.on_tables += sum(tables.get(name, 0) for name in _ANSWERS)
         for side in self.times:

@@ -4,11 +4,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from psycopg.types.json import Jsonb
+
 from kvmigrate.cli.sample_lines import SampleLines
 from kvmigrate.config import Settings
 from kvmigrate.consistency.rounds import Rounds, Ways
 from kvmigrate.consistency.sample_report import SampleReport
 from kvmigrate.migration import Migration
+from kvmigrate.reads.endpoint import Read
 from tests.fix_cli import CommandLine, check_schema
 from tests.fix_postgres import PgConnection
 
@@ -156,11 +159,51 @@ def test_reads_go_back_when_too_much_diverges_for_sure(cli: CommandLine, pg: PgC
     assert ("*", True) == (endpoint, why.startswith("the sampler: at least "))
 
 
+def test_only_endpoints_that_read_what_diverges_go_back(cli: CommandLine, pg: PgConnection) -> None:
+    """By key, by what they say, and those that say nothing; not what a person sent back, or reads others."""
+    fill(cli, 40)
+    assert 0 == cli("stage", "advance", *cli.sides).code
+    cli.backfill()
+    settings = Settings(cli.source, cli.target, cli.folder / "mapping.yaml")
+    with Migration.open(settings) as migration:
+        made: list[Read[..., Any]] = [
+            migration.endpoint("clients", key="client:{id}")(lambda id: id),  # noqa: A006
+            migration.endpoint("gifts", key="gift:{id}")(lambda id: id),  # noqa: A006
+            migration.endpoint("both", entities=["gift", "client"])(lambda: None),
+            migration.endpoint("only gifts", entities=["gift"])(lambda: None),
+            migration.endpoint("unknown")(lambda: None),
+            migration.endpoint("held", key="client:{id}")(lambda id: id),  # noqa: A006
+        ]
+        told = {each.state.slug: Jsonb(each.state.told()) for each in made}
+    for slug, counts in told.items():
+        pg.execute(
+            "INSERT INTO kvmigrate.endpoint_stat (scope, process, endpoint, counts)"
+            " SELECT id, 'a', %s, %s FROM kvmigrate.control",
+            [slug, counts],
+        )
+    assert 0 == cli("rollback", "--endpoint", "held", "--why", "a person", *cli.sides).code
+    words = ("sample", "--for", "1s", "--rate", "400", "--demote-above", "10", *cli.sides)
+    assert 0 == cli(*words).code
+    pg.execute("UPDATE clients SET name = 'changed' WHERE id < 120")
+
+    done = cli(*words)
+
+    assert (5, 3) == (done.code, done.err.count("go to the store")), done.err
+    kept = pg.execute("SELECT endpoint, who FROM kvmigrate.kill ORDER BY endpoint").fetchall()
+    assert {"both": "the sampler", "clients": "the sampler", "unknown": "the sampler"}.items() <= dict(kept).items()
+    assert {"both", "clients", "held", "unknown"} == dict(kept).keys()
+    status = {each["endpoint"]: each for each in cli("status", *cli.sides, "--json").json["endpoints"]}
+    assert ("demoted", "rolled_back", "ok") == tuple(status[name]["verdict"] for name in ("both", "held", "gifts"))
+    assert "% of client diverge, and 10 % may" in status["both"]["reason"]
+    assert "rollback --clear --endpoint both" in status["both"]["next"]
+
+
 def test_a_probe_needs_a_sampler_that_goes_on(cli: CommandLine) -> None:
     """As usage; so do options that make no sense together."""
     for words in (
         ("--health", "9999"),
         ("--rollback-above", "1"),
+        ("--demote-above", "1"),
         ("--for", "1s", "--seed", "3"),
         ("--for", "soon"),
         ("--for", "1s", "--until", "1"),
