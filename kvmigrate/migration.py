@@ -289,7 +289,13 @@ class Migration:
         """Return what moves this mapping from stage to stage. See `Stages`."""
         settings = self.settings
         self.check_entities(settings.zero_tolerance)
-        wish = Wish(settings.max_divergence_pct, settings.min_samples, settings.zero_tolerance)
+        wish = Wish(
+            settings.max_divergence_pct,
+            settings.min_samples,
+            settings.zero_tolerance,
+            settings.max_slowdown,
+            settings.max_backup_age_h,
+        )
         return Stages(
             settings.need_source(), settings.need_target(), self.lens, replicas=settings.wait_replicas, wish=wish
         )

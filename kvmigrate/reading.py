@@ -147,12 +147,15 @@ class _TargetLook:
         """Say what was counted last."""
         with suppress(KVMigrateError):
             ended = {slug: {**counts, "demoted": ""} for slug, counts in self._counted().items()}
+            for counts in ended.values():
+                del counts["flags_age_s"]
             self._row.keep_counts(self._process, ended)
         self._row.close()
 
     def _counted(self) -> dict[str, dict[str, object]]:
         states = list(self._router.endpoints.values())
-        return {state.slug: state.told() for state in states if state.counts.reads}
+        age_s = self._router.flag_age_s()
+        return {state.slug: {**state.told(), "flags_age_s": age_s} for state in states if state.counts.reads}
 
 
 class _StoreLook:

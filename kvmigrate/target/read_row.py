@@ -62,7 +62,8 @@ FROM kvmigrate.control AS c, unnest(%s::text[], %s::jsonb[]) AS given (endpoint,
 ON CONFLICT (scope, process, endpoint) DO UPDATE SET counts = excluded.counts, updated_at = now()
 """
 _COUNTS = """
-SELECT s.endpoint, CASE WHEN s.updated_at > now() - interval '15 s' THEN s.counts ELSE s.counts - 'demoted' END
+SELECT s.endpoint,
+    CASE WHEN s.updated_at > now() - interval '15 s' THEN s.counts ELSE s.counts - 'demoted' - 'flags_age_s' END
 FROM kvmigrate.endpoint_stat AS s JOIN kvmigrate.control AS c ON c.id = s.scope
 WHERE c.scope = %s ORDER BY s.endpoint, s.process
 """
@@ -194,7 +195,7 @@ class PostgresReadRow:
     def counts(self) -> Sequence[tuple[str, Any]]:
         """Return what every process counted: endpoint and numbers, a row for each process.
 
-        What a process does just now, ``demoted``, is left out of rows that are older than 15 s.
+        What a process does just now, ``demoted`` and ``flags_age_s``, is left out of rows that are older than 15 s.
         """
         return [(endpoint, counts) for endpoint, counts in self._ask(_COUNTS, [self._scope])]
 

@@ -162,7 +162,12 @@ def test_a_newer_write_is_not_clobbered(cli: CommandLine, repository: Path, pg: 
 def test_the_gate_explains_what_was_measured(cli: CommandLine, repository: Path, pg: PgConnection) -> None:
     """Nothing asked and nothing measured: as before. A divergence that was found refuses until it is mended."""
     go_live(cli, repository)
-    assert "divergence" not in {each["name"] for each in typed(cli, repository, "gate")["checks"]}
+    unasked = typed(cli, repository, "gate")
+    told = [each["name"] for each in unasked["checks"] if each["verdict"] != "pass" and not each["is_asked"]]
+    assert ("pass", ["divergence", "flags", "latency", "backup"]) == (unasked["verdict"], told)
+    assert ["sample", "stage advance"] == [
+        each.partition("kvmigrate ")[2].partition(" --source")[0] for each in unasked["next"]
+    ]
     asked = typed(cli, repository, "gate", "--max-divergence", "50", code=4)
     assert ("no_data", "rampdown") == (asked["verdict"], asked["to"])
     assert ["sample --until 50"] == [

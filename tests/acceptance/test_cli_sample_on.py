@@ -70,7 +70,8 @@ def test_it_goes_on_where_it_was_stopped(cli: CommandLine, pg: PgConnection) -> 
     [facts] = kept(pg)
     assert (first.seed, 46) == (facts["seed"], facts["left"] + sum(first.total.counts.values()))
     # A round under way is no measurement for the gate as long as there is an ended one; what it found is.
-    assert "fail" == cli("gate", "--to", "live", *cli.sides, "--json").json["checks"][-1]["verdict"]
+    checks = cli("gate", "--to", "live", *cli.sides, "--json").json["checks"]
+    assert ["fail"] == [each["verdict"] for each in checks if each["name"] == "divergence"]
     second = go_on(cli, keys=10, ways=ways)
     third = go_on(cli, keys=kept(pg)[0]["left"], ways=ways)
     fourth = go_on(cli, keys=1, ways=ways)
@@ -138,7 +139,7 @@ def test_metrics_and_a_side_that_fails(cli: CommandLine, pg: PgConnection) -> No
     assert 'kvmigrate_divergence_upper_ratio{scope="shop",entity=""}' in page
     assert 'kvmigrate_population_keys{scope="shop",entity="client"} 12' in page
     assert 'kvmigrate_unmended_keys{scope="shop"} 1' in page
-    assert "105" not in page
+    assert "client:" not in page
 
 
 def test_reads_go_back_when_too_much_diverges_for_sure(cli: CommandLine, pg: PgConnection) -> None:
@@ -166,13 +167,20 @@ def test_only_endpoints_that_read_what_diverges_go_back(cli: CommandLine, pg: Pg
     cli.backfill()
     settings = Settings(cli.source, cli.target, cli.folder / "mapping.yaml")
     with Migration.open(settings) as migration:
+
+        def by_id(id: int) -> int:  # noqa: A002 - as the key names it
+            return id
+
+        def nothing() -> None:
+            return None
+
         made: list[Read[..., Any]] = [
-            migration.endpoint("clients", key="client:{id}")(lambda id: id),  # noqa: A006
-            migration.endpoint("gifts", key="gift:{id}")(lambda id: id),  # noqa: A006
-            migration.endpoint("both", entities=["gift", "client"])(lambda: None),
-            migration.endpoint("only gifts", entities=["gift"])(lambda: None),
-            migration.endpoint("unknown")(lambda: None),
-            migration.endpoint("held", key="client:{id}")(lambda id: id),  # noqa: A006
+            migration.endpoint("clients", key="client:{id}")(by_id),
+            migration.endpoint("gifts", key="gift:{id}")(by_id),
+            migration.endpoint("both", entities=["gift", "client"])(nothing),
+            migration.endpoint("only gifts", entities=["gift"])(nothing),
+            migration.endpoint("unknown")(nothing),
+            migration.endpoint("held", key="client:{id}")(by_id),
         ]
         told = {each.state.slug: Jsonb(each.state.told()) for each in made}
     for slug, counts in told.items():
