@@ -30,7 +30,6 @@ from kvmigrate.consistency.sample import Wanted, new_seed
 from kvmigrate.consistency.sample_report import Sampled
 from kvmigrate.consistency.share_work import Compared, VerifySetup, run_shared_verify
 from kvmigrate.consistency.verify import run_verify
-from kvmigrate.cutover.divergence import Wish
 from kvmigrate.dualwrite.command_use import CommandUse
 from kvmigrate.dualwrite.commands import Commands
 from kvmigrate.dualwrite.companion import Companion
@@ -52,12 +51,13 @@ from kvmigrate.reads.reads import Reads
 from kvmigrate.relaying import LiveScope, Opener, read_control
 from kvmigrate.repairing import Repair
 from kvmigrate.sampling import Sampling, evidence_of, open_sampling, sight_of, verify_paced, verify_quick, verify_since
-from kvmigrate.stages import Stages, leader_steps
+from kvmigrate.stages import Stages, leader_steps, wish_of
 from kvmigrate.stores.base import KVSource, divisible
 from kvmigrate.stores.export_format import write_item, write_unreadable
 from kvmigrate.stores.open import open_drop_in, open_fenced, open_source, open_writer
 from kvmigrate.target.base import QuarantineEntry
 from kvmigrate.target.evidence import VERIFY
+from kvmigrate.target.kept_list import KeptEntry
 from kvmigrate.target.live_base import Control
 from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.postgres import PostgresTarget
@@ -289,13 +289,7 @@ class Migration:
         """Return what moves this mapping from stage to stage. See `Stages`."""
         settings = self.settings
         self.check_entities(settings.zero_tolerance)
-        wish = Wish(
-            settings.max_divergence_pct,
-            settings.min_samples,
-            settings.zero_tolerance,
-            settings.max_slowdown,
-            settings.max_backup_age_h,
-        )
+        wish = wish_of(settings)
         return Stages(
             settings.need_source(), settings.need_target(), self.lens, replicas=settings.wait_replicas, wish=wish
         )
@@ -484,6 +478,10 @@ class Migration:
     def waiting(self, *, reason: str | None = None, entity: str | None = None, limit: int = 100) -> list[WaitingEntry]:
         """Return what waiting items wait for, in order of their keys; *limit* is in obstacles."""
         return self.target.waiting_items(reason=reason, entity=entity, limit=limit)
+
+    def kept(self, *, entity: str | None = None, limit: int = 100) -> list[KeptEntry]:
+        """Return kept items, in order of their keys."""
+        return self.target.kept_items(entity=entity, limit=limit)
 
     def apply_schema(self) -> AppliedSchema:
         """Make what is missing of the tables. See `apply_schema`."""

@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from typing import NamedTuple, Self
 
-from kvmigrate.config import who_asks
+from kvmigrate.config import Settings, who_asks
 from kvmigrate.cutover.controller import Controller, Moved
 from kvmigrate.cutover.divergence import Measurement, Verified, Wish
 from kvmigrate.cutover.gate import GateReport
@@ -276,6 +276,17 @@ class Stages:
         with PostgresTarget.connect(self._target, self._lens) as target:
             target.install()
             target.ensure_tables()
+
+
+def wish_of(settings: Settings) -> Wish:
+    """Return what settings ask of a gate."""
+    return Wish(
+        settings.max_divergence_pct,
+        settings.min_samples,
+        settings.zero_tolerance,
+        settings.max_slowdown,
+        settings.max_backup_age_h,
+    )
 
 
 class LastMeasured:

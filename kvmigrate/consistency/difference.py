@@ -25,6 +25,7 @@ class Cause(enum.StrEnum):
     MISSING_ROW = "missing_row"
     EXTRA_ROW = "extra_row"
     STALE = "stale"
+    CHANGED = "changed"
     TYPE = "type"
     NULL_MISSING = "null_missing"
     ORDER = "order"
@@ -102,8 +103,8 @@ def value_cause(expected: Any, actual: Any) -> Cause:
     if kinds[0] == "array":
         if len(expected) != len(actual):
             return Cause.CHILD_COUNT
-        return Cause.ORDER if _reordered(expected, actual) else Cause.STALE
-    return Cause.TIMEZONE if _is_shift(expected, actual) else Cause.STALE
+        return Cause.ORDER if _reordered(expected, actual) else Cause.CHANGED
+    return Cause.TIMEZONE if _is_shift(expected, actual) else Cause.CHANGED
 
 
 def describe(value: Any, *, show: bool) -> str:

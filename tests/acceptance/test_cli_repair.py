@@ -243,6 +243,12 @@ def test_what_is_kept_whole_is_compared_with_its_item(
     cli.put({"gift:42": {"client": 1, "price": "N/A"}})
     typed(cli, repository, "repair", "gift:42", "--yes")
     cli("quarantine", "keep", "--all", "--why", "a test", *cli.sides)
+    listed = cli("quarantine", "list", "--kept", "--target", cli.target, "--json").json
+    check_schema(repository, "quarantine-list", listed)
+    assert {"gift:42", "gift:7"} >= {each["key"] for each in listed["kept"]} != set()
+    assert {"gift"} == {each["entity"] for each in listed["kept"]}
+    assert listed["kept"][0]["key"] in cli("quarantine", "list", "--kept", "--target", cli.target).out
+    assert 2 == cli("quarantine", "list", "--kept", "--waiting", "--target", cli.target).code
     assert (0, 1) == tuple(typed(cli, repository, "verify")[name] for name in ("different", "not_comparable"))
 
     redis_client.set("gift:42", json.dumps({"client": 1, "price": "none"}))

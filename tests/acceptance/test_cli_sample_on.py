@@ -104,7 +104,7 @@ def test_what_agrees_again_stands_in_nobodys_way(cli: CommandLine, pg: PgConnect
     pg.execute("UPDATE clients SET name = 'changed' WHERE id = 105")
 
     found = go_on(cli, keys=16, ways=Ways(16, 10_000.0))
-    assert {"client:105": ["stale"]} == found.divergent_keys
+    assert {"client:105": ["changed"]} == found.divergent_keys
     assert "fail" == cli("gate", "--to", "live", *cli.sides, "--json").json["verdict"]
     pg.execute("UPDATE clients SET name = 'C105' WHERE id = 105")
     again = go_on(cli, keys=1, ways=Ways(16, 10_000.0))
