@@ -60,6 +60,7 @@ from kvmigrate.target.evidence import VERIFY
 from kvmigrate.target.kept_list import KeptEntry
 from kvmigrate.target.live_base import Control
 from kvmigrate.target.live_writer import LiveWriter
+from kvmigrate.target.own_ids import with_own_ids
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.target.process_row import PostgresProcessRow, process_id
 from kvmigrate.target.retune import RunState, retune
@@ -477,7 +478,8 @@ class Migration:
 
     def waiting(self, *, reason: str | None = None, entity: str | None = None, limit: int = 100) -> list[WaitingEntry]:
         """Return what waiting items wait for, in order of their keys; *limit* is in obstacles."""
-        return self.target.waiting_items(reason=reason, entity=entity, limit=limit)
+        found = self.target.waiting_items(reason=reason, entity=entity, limit=limit)
+        return with_own_ids(found, self.source.get_many) if self.settings.source else found
 
     def kept(self, *, entity: str | None = None, limit: int = 100) -> list[KeptEntry]:
         """Return kept items, in order of their keys."""

@@ -52,6 +52,7 @@ def quarantine() -> None:
 def list_entries(
     *,
     mapping: MappingOption = None,
+    source: SourceOption = None,
     target: TargetOption = None,
     config: ConfigOption = None,
     reason: _ReasonOption = None,
@@ -63,7 +64,8 @@ def list_entries(
 ) -> None:
     """List refused items, each with its reason.
 
-    With --waiting the items that wait for another one, each with what it waits for;
+    With --waiting the items that wait for another one, each with what it waits for, by its
+    own id where the store is named and the tables have a UUID made of it;
     values of personal columns are masked. With --kept the items that were waived.
     """
     from kvmigrate.migration import Migration
@@ -73,7 +75,7 @@ def list_entries(
     if kept and (waiting or reason):
         raise ConfigError("--kept goes with --entity and --limit alone", hint="leave the others away")
     call = Call("quarantine list", as_json=as_json)
-    with Migration.open(settings_of(mapping=mapping, target=target, config=config)) as migration:
+    with Migration.open(settings_of(mapping=mapping, source=source, target=target, config=config)) as migration:
         migration.check_entities([entity] if entity else [])
         held: list[dict[str, object]]
         if kept:

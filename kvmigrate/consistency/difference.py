@@ -80,7 +80,7 @@ def spots(expected: Any, actual: Any, path: tuple[str | int, ...] = ()) -> Itera
                 value, rival = one.get(name, MISSING), other.get(name, MISSING)
                 kind = type(value)
                 if kind is dict or kind is list:
-                    # What is equal need not be looked into. Not at any depth, or the deepest would be compared as often.
+                    # What is equal need not be looked into. Not at any depth, or the deepest is compared as often.
                     if len(where) < _PRUNED and equal(value, rival):
                         continue
                 elif kind is type(rival) and value == rival:
