@@ -43,6 +43,7 @@ FLAGS_FILE = "flags.yaml"
 _WAIT_REPLICAS = "wait_replicas"
 _MAX_DIVERGENCE, _MIN_SAMPLES = "max_divergence_pct", "min_samples"
 _KEEP_DAYS, _ZERO = "evidence_keep_days", "zero_tolerance"
+_SLOWDOWN, _BACKUP = "max_slowdown", "max_backup_age_h"
 _KEYS = (
     "source",
     "target",
@@ -52,6 +53,8 @@ _KEYS = (
     _MIN_SAMPLES,
     _KEEP_DAYS,
     _ZERO,
+    _SLOWDOWN,
+    _BACKUP,
     "flags",
     "state",
     "read_target",
@@ -91,6 +94,10 @@ class Settings:
 
         zero_tolerance: Entities of which a gate lets no single item diverge.
 
+        max_slowdown: A gate lets the tables take so many times as long as the store, for 95 % of all requests.
+
+        max_backup_age_h: A gate wants a verified backup that is at most so many hours old.
+
         evidence_keep_days: What measurements and repairs found is kept for so many days.
     """
 
@@ -107,6 +114,8 @@ class Settings:
     evidence_keep_days: int = 30
     zero_tolerance: tuple[str, ...] = ()
     read_target: str = field(default="", repr=False)
+    max_slowdown: float | None = None
+    max_backup_age_h: float | None = None
 
     def __repr__(self) -> str:
         shown = f"source={mask_url(self.source)!r}, target={mask_url(self.target)!r}"
@@ -173,6 +182,7 @@ def read_settings(
         for name, default in ((_WAIT_REPLICAS, "0"), (_MIN_SAMPLES, "0"), (_KEEP_DAYS, "30"))
     )
     divergence = _percent(values.get(_MAX_DIVERGENCE), came_from.get(_MAX_DIVERGENCE, ""))
+    slowdown, backup_age = (_positive(values.get(name), came_from.get(name, ""), name) for name in (_SLOWDOWN, _BACKUP))
     sides = values.get("source", ""), values.get("target", "")
     return Settings(
         *sides,
@@ -187,6 +197,8 @@ def read_settings(
         evidence_keep_days=days,
         zero_tolerance=tuple(name.strip() for name in values.get(_ZERO, "").split(",") if name.strip()),
         read_target=values.get("read_target", ""),
+        max_slowdown=slowdown,
+        max_backup_age_h=backup_age,
     )
 
 
@@ -231,6 +243,18 @@ def _percent(text: str | None, place: str) -> float | None:
     return value
 
 
+def _positive(text: str | None, place: str, name: str) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ConfigError(f"{place}: {text!r} is no number above 0", hint=f"{name} = 2")
+    return value
+
+
 def _missing(name: str, what: str, example: str) -> str:
     """Raise: there is no such setting."""
     raise ConfigError(
@@ -266,7 +290,7 @@ def _checked(file: Path, name: str, value: Any) -> str:
         near = difflib.get_close_matches(name, _KEYS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(_KEYS)}"
         raise ConfigError(f"{file}: unknown key {name!r}", hint=hint)
-    if name == _MAX_DIVERGENCE and isinstance(value, int | float) and not isinstance(value, bool):
+    if name in {_MAX_DIVERGENCE, _SLOWDOWN, _BACKUP} and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if name in {_WAIT_REPLICAS, _MIN_SAMPLES, _KEEP_DAYS}:
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:

@@ -13,6 +13,9 @@ FULL = 10_000
 EVERY = "*"
 """Stands for every endpoint: as a pattern of flags, and as the name under which a rollback of all is kept."""
 
+SAMPLER = "the sampler"
+"""Who sent reads back, where no person did."""
+
 _NOT_IN_SLUG = re.compile(r"[^a-z0-9_*-]+")
 
 

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +30,6 @@ from kvmigrate.consistency.sample import Wanted, new_seed
 from kvmigrate.consistency.sample_report import Sampled
 from kvmigrate.consistency.share_work import Compared, VerifySetup, run_shared_verify
 from kvmigrate.consistency.verify import run_verify
-from kvmigrate.cutover.divergence import Wish
 from kvmigrate.dualwrite.command_use import CommandUse
 from kvmigrate.dualwrite.commands import Commands
 from kvmigrate.dualwrite.companion import Companion
@@ -52,15 +52,17 @@ from kvmigrate.reads.standby import Standby
 from kvmigrate.reads.standby_tables import StandbyTables
 from kvmigrate.relaying import LiveScope, Opener, read_control
 from kvmigrate.repairing import Repair
-from kvmigrate.sampling import Sampling, evidence_of, open_sampling, sight_of, verify_paced
-from kvmigrate.stages import Stages, leader_steps
+from kvmigrate.sampling import Sampling, evidence_of, open_sampling, sight_of, verify_paced, verify_quick, verify_since
+from kvmigrate.stages import Stages, leader_steps, wish_of
 from kvmigrate.stores.base import KVSource, divisible
 from kvmigrate.stores.export_format import write_item, write_unreadable
 from kvmigrate.stores.open import open_drop_in, open_fenced, open_source, open_writer
 from kvmigrate.target.base import QuarantineEntry
 from kvmigrate.target.evidence import VERIFY
+from kvmigrate.target.kept_list import KeptEntry
 from kvmigrate.target.live_base import Control
 from kvmigrate.target.live_writer import LiveWriter
+from kvmigrate.target.own_ids import with_own_ids
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.target.process_row import PostgresProcessRow, process_id
 from kvmigrate.target.retune import RunState, retune
@@ -175,7 +177,15 @@ class Migration:
             url, last = self.settings.read_target, store.last_write
             items = tables, LiveWriter(url, self.lens, is_standby=True)
             standby = StandbyTables(known, items, (rows, PostgresRowQuery(url, is_standby=True)), last)
-        reads = Reads(router, tables, rows, store.last_write, reached=store.has_reached_tables, standby=standby)
+        reads = Reads(
+            router,
+            tables,
+            rows,
+            store.last_write,
+            reached=store.has_reached_tables,
+            standby=standby,
+            mapping=self.mapping,
+        )
         self._open.callback(reads.close)
         return reads
 
@@ -301,7 +311,7 @@ class Migration:
         """Return what moves this mapping from stage to stage. See `Stages`."""
         settings = self.settings
         self.check_entities(settings.zero_tolerance)
-        wish = Wish(settings.max_divergence_pct, settings.min_samples, settings.zero_tolerance)
+        wish = wish_of(settings)
         return Stages(
             settings.need_source(), settings.need_target(), self.lens, replicas=settings.wait_replicas, wish=wish
         )
@@ -399,6 +409,18 @@ class Migration:
         """Compare everything at *rate* keys a second until *stop* is set; again, it goes on. See `verify_paced`."""
         return verify_paced(self.settings, self.source, self.lens, rate, stop, counted(progress))
 
+    def verify_since(
+        self, before: datetime | None = None, *, show_values: bool = False, progress: Progress | None = None
+    ) -> VerifyReport:
+        """Compare what was written since the last clean verification that began by *before*. See `verify_since`."""
+        told = counted(progress)
+        return verify_since(self.settings, self.source, self.lens, before, show_values=show_values, progress=told)
+
+    def verify_quick(self, *, show_values: bool = False, progress: Progress | None = None) -> VerifyReport:
+        """Compare every item by its content hash, and what was written since in full. See `verify_quick`."""
+        told = counted(progress)
+        return verify_quick(self.settings, self.source, self.lens, show_values=show_values, progress=told)
+
     def sample(
         self,
         wanted: Wanted,
@@ -477,7 +499,12 @@ class Migration:
 
     def waiting(self, *, reason: str | None = None, entity: str | None = None, limit: int = 100) -> list[WaitingEntry]:
         """Return what waiting items wait for, in order of their keys; *limit* is in obstacles."""
-        return self.target.waiting_items(reason=reason, entity=entity, limit=limit)
+        found = self.target.waiting_items(reason=reason, entity=entity, limit=limit)
+        return with_own_ids(found, self.source.get_many) if self.settings.source else found
+
+    def kept(self, *, entity: str | None = None, limit: int = 100) -> list[KeptEntry]:
+        """Return kept items, in order of their keys."""
+        return self.target.kept_items(entity=entity, limit=limit)
 
     def apply_schema(self) -> AppliedSchema:
         """Make what is missing of the tables. See `apply_schema`."""

@@ -97,7 +97,15 @@ class AsyncMigration:
             url = self.settings.read_target
             items = tables, AsyncLiveWriter(url, self.lens, is_standby=True)
             standby = AsyncStandbyTables(known, items, (rows, AsyncPostgresRowQuery(url, is_standby=True)), last)
-        return AsyncReads(router, tables, rows, last, reached=self.store.has_reached_tables, standby=standby)
+        return AsyncReads(
+            router,
+            tables,
+            rows,
+            last,
+            reached=self.store.has_reached_tables,
+            standby=standby,
+            mapping=self.mapping,
+        )
 
     def endpoint(
         self, name: str, **options: Unpack[EndpointOptions]

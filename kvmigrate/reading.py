@@ -169,7 +169,8 @@ class _TargetLook:
 
     def _counted(self) -> dict[str, dict[str, object]]:
         states = list(self._router.endpoints.values())
-        return {state.slug: state.told() for state in states}
+        age_s = self._router.flag_age_s()
+        return {state.slug: {**state.told(), "flags_age_s": age_s} for state in states}
 
 
 class _StoreLook:

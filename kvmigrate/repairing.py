@@ -176,7 +176,7 @@ class Repair:
     def _divergent(self, report: RepairReport) -> list[str]:
         found: set[str] = set()
 
-        def note(key: str) -> None:
+        def note(key: str, _causes: Sequence[str]) -> None:
             if key:
                 found.add(key)
             else:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from functools import partial
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from kvmigrate.config import Settings
+from kvmigrate.consistency.fingerprints import run_quick_verify
 from kvmigrate.consistency.json_exact import loads_column
 from kvmigrate.consistency.paced import run_paced_verify
 from kvmigrate.consistency.repair_report import Outcome
-from kvmigrate.consistency.report import VerifyReport
+from kvmigrate.consistency.report import Quick, Since, VerifyReport
 from kvmigrate.consistency.rounds import Begun, Rounds, Tell, Ways
 from kvmigrate.consistency.sample import Progress, Sampler, Wanted, new_seed, run_sample, second_look
 from kvmigrate.consistency.sample_report import Sampled, SampleReport
 from kvmigrate.consistency.sight import FencedSight, Sight
+from kvmigrate.consistency.since import run_changed_verify
 from kvmigrate.consistency.stable import SecondLook
 from kvmigrate.consistency.verify import Verification
-from kvmigrate.errors import SchemaError
+from kvmigrate.errors import CheckFailedError, SchemaError
+from kvmigrate.processes.rare_collections import rare_collections
 from kvmigrate.relaying import read_control
 from kvmigrate.stores.base import KVSource
 from kvmigrate.stores.open import open_fenced
+from kvmigrate.target.changed import AGAIN, PostgresChanges, Watermark
 from kvmigrate.target.evidence import SAMPLE, Evidence
 from kvmigrate.target.rows_postgres import PostgresRowReader
 from kvmigrate.transform.lens import Lens
@@ -223,6 +228,84 @@ def verify_paced(
         if found.complete:
             keeper.finish(found)
         return found
+
+
+class _Base(NamedTuple):
+    """A whole verification that another one goes on from, and what that one works with."""
+
+    since: Watermark
+    undecided: int
+    run: Verification
+    changes: PostgresChanges
+    sight: Sight | None
+
+
+@contextmanager
+def _going_on(
+    settings: Settings, source: KVSource, lens: Lens, before: datetime | None, *, show_values: bool
+) -> Iterator[_Base]:
+    """Go on from the last clean verification that began by *before*; keys that are found divergent are kept.
+
+    Raises:
+        CheckFailedError: there is no such verification, or it cannot be told what was written since.
+    """
+    mapping, found = lens.mapping, dict[str, list[str]]()
+    with ExitStack() as stack:
+        url = settings.need_target()
+        reader = stack.enter_context(PostgresRowReader.open(url, mapping, json_loads=loads_column))
+        evidence = stack.enter_context(evidence_of(settings, mapping))
+        known = evidence.watermark(mapping=mapping.fingerprint, before=before)
+        if known is None:
+            when = f", begun by {before.isoformat()}," if before else ""
+            raise CheckFailedError(
+                f"there is no verification of everything{when} in this epoch, by this mapping, without a difference",
+                hint=AGAIN,
+            )
+        since, undecided = known
+        changes = stack.enter_context(PostgresChanges(url, mapping, since))
+        changes.check()
+        sight = sight_of(settings, lens, stack)
+        run = Verification(source, reader, mapping, None, show_values=show_values, sight=sight)
+        run.found = lambda key, causes: found.setdefault(key, []).extend(causes)
+        yield _Base(since, undecided, run, changes, sight)
+        run.report.unfinished = not reader.is_backfill_finished()
+        found.pop("", None)
+        if found:
+            evidence.add_found(found, mapping=mapping.fingerprint)
+
+
+def verify_since(
+    settings: Settings,
+    source: KVSource,
+    lens: Lens,
+    before: datetime | None,
+    *,
+    show_values: bool = False,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Verify what was written in the tables since the last clean verification that began by *before*.
+
+    Keys that diverge are kept as evidence against the gate; that the others agree is kept as nothing.
+
+    Raises:
+        CheckFailedError: there is no such verification, or it cannot be told what was written since.
+    """
+    with _going_on(settings, source, lens, before, show_values=show_values) as base:
+        report, looked_at = run_changed_verify(base.run, base.changes, progress=progress or _quiet)
+        marked = base.sight.marks() if isinstance(base.sight, FencedSight) else 0
+        known = base.changes.count()
+        report.since = Since(base.since.at.isoformat(), looked_at, known, marked, base.undecided)
+        return report
+
+
+def verify_quick(
+    settings: Settings, source: KVSource, lens: Lens, *, show_values: bool = False, progress: Progress | None = None
+) -> VerifyReport:
+    """Verify every item of the store by its hash in the ledger, the tables by what was written; as `verify_since`."""
+    with _going_on(settings, source, lens, None, show_values=show_values) as base, rare_collections():
+        report, counted = run_quick_verify(base.run, base.changes, progress=progress or _quiet)
+        report.quick = Quick(base.since.at.isoformat(), *counted)
+        return report
 
 
 def _quiet(_phase: str, _done: int, _total: int | None) -> None:

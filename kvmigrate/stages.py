@@ -6,14 +6,16 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime
 from typing import NamedTuple, Self
 
-from kvmigrate.config import who_asks
+from kvmigrate.config import Settings, who_asks
 from kvmigrate.cutover.controller import Controller, Moved
 from kvmigrate.cutover.divergence import Measurement, Verified, Wish
 from kvmigrate.cutover.gate import GateReport
 from kvmigrate.cutover.glass import Forced, open_with_tables, open_without_tables
+from kvmigrate.cutover.readiness import Backup, Pairs, Ready
 from kvmigrate.cutover.sides import Sides
 from kvmigrate.cutover.watch import Watch
 from kvmigrate.dualwrite.applier import Applier
@@ -22,11 +24,14 @@ from kvmigrate.dualwrite.tasks import at_leisure
 from kvmigrate.errors import ConfigError, SchemaError, SourceError, TargetError
 from kvmigrate.log import get_log
 from kvmigrate.model import Fence, Item, Stage
+from kvmigrate.reads.totals import totals
 from kvmigrate.relaying import Opener
+from kvmigrate.target.control_row import BACKUP, PostgresControlRow
 from kvmigrate.target.evidence import Evidence
 from kvmigrate.target.live_base import CommandSeen, Control, ProcessSeen
 from kvmigrate.target.live_install import install_live
 from kvmigrate.target.postgres import PostgresTarget
+from kvmigrate.target.read_row import PostgresReadRow
 from kvmigrate.target.session import is_unreachable
 from kvmigrate.target.waiver import Waived, Waiver
 from kvmigrate.transform.lens import Lens
@@ -234,7 +239,29 @@ class Stages:
             evidence = self._stack.enter_context(Evidence(self._target, self._lens.mapping.name))
             self._opened.measured = LastMeasured(evidence, self._lens)
             self._opened.wish = self._wish
+            self._opened.ready = self._ready
         return self._opened
+
+    def backup_verified(self, at: datetime, *, why: str) -> None:
+        """Record that the backup of the target from *at* was restored and looked at, and *why* that is so.
+
+        Raises:
+            ConfigError: that is in the future. SchemaError: nothing was migrated yet.
+        """
+        if at > datetime.now(UTC):
+            raise ConfigError(f"{at.isoformat()} is yet to come", hint="the time that the backup is from")
+        row = self._sides().row
+        row.read()
+        row.log(BACKUP, before="", after=at.astimezone(UTC).isoformat(), why=why, who=who_asks())
+
+    def _ready(self) -> Ready:
+        with closing(PostgresReadRow(self._target, self._lens.mapping.name, role="gate")) as row:
+            counted = totals(row.counts())
+        with closing(PostgresControlRow(self._target, self._lens.mapping.name)) as control:
+            told = control.backup()
+        ages = [each.flags_age_s for each in counted.values() if each.flags_age_s is not None]
+        pairs = {slug: Pairs(sum(each.pairs.values()), each.slowdown(95)) for slug, each in counted.items()}
+        return Ready(pairs, max(ages, default=None), Backup(*told) if told else None)
 
     def _controller(self) -> Controller:
         return Controller(self._sides(), who=who_asks())
@@ -249,6 +276,17 @@ class Stages:
         with PostgresTarget.connect(self._target, self._lens) as target:
             target.install()
             target.ensure_tables()
+
+
+def wish_of(settings: Settings) -> Wish:
+    """Return what settings ask of a gate."""
+    return Wish(
+        settings.max_divergence_pct,
+        settings.min_samples,
+        settings.zero_tolerance,
+        settings.max_slowdown,
+        settings.max_backup_age_h,
+    )
 
 
 class LastMeasured:

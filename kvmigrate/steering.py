@@ -33,12 +33,15 @@ class EndpointView(NamedTuple):
         plan: What is done of it, by what is known here.
 
         back: What is rolled back: the endpoint, `EVERY`, or "" where nothing is.
+
+        back_by: Who did that, or "".
     """
 
     slug: str
     intent: ReadIntent
     plan: Plan
     back: str
+    back_by: str = ""
 
 
 class ReadsView(NamedTuple):
@@ -125,7 +128,9 @@ class Steering:
         views = []
         for slug in dict.fromkeys((*state.endpoints, *also)):
             intent = state.of(slug)
-            views.append(EndpointView(slug, intent, here.plan(slug, intent, self._scope), here.back(slug)))
+            back = here.back(slug)
+            by = here.rollbacks[back].who if back else ""
+            views.append(EndpointView(slug, intent, here.plan(slug, intent, self._scope), back, by))
         return ReadsView(self.source.name, here.control.stage if here.control else None, views, here.unread)
 
     def status(self) -> tuple[ReadsView, Mapping[str, Totals]]:
@@ -137,6 +142,20 @@ class Steering:
         with closing(self._target_row()) as row:
             counted = totals(row.counts())
         return self.show(counted), counted
+
+    def readers(self) -> Mapping[str, set[str] | None]:
+        """Return the endpoints that read and are not rolled back, each with its entities; ``None`` for any of them.
+
+        Raises:
+            TargetError: the target does not answer.
+        """
+        row = PostgresReadRow(self._settings.need_target(), self._scope, role="flags")
+        try:
+            counted = totals(row.counts())
+        finally:
+            row.close()
+        here = self._look()
+        return {slug: each.entities for slug, each in counted.items() if not here.back(slug)}
 
     def lint(self) -> list[Finding]:
         """Return what is wrong, or not as it seems: wishes that nothing allows, groups that split people.

@@ -37,10 +37,10 @@ _EndpointsOption = Annotated[
 ]
 _EndpointArgument = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its name, or its flag; * may end it.")]
 _PercentOption = Annotated[
-    float | None, typer.Option("--percent", metavar="N", min=0, max=100, help="How much reads the tables.")
+    float | None, typer.Option("--percent", metavar="N", help="How much reads the tables, from 0 to 100.")
 ]
 _ShadowOption = Annotated[
-    float | None, typer.Option("--shadow", metavar="N", min=0, max=100, help="How much is read twice and compared.")
+    float | None, typer.Option("--shadow", metavar="N", help="How much is read twice and compared, from 0 to 100.")
 ]
 _StickyOption = Annotated[
     str | None, typer.Option("--sticky", metavar="NAME", help="The property of the request that decides.")

@@ -66,9 +66,10 @@ def gate(
         fields = report.to_json()
         code = {"pass": 0, "fail": REFUSED}.get(report.verdict, INCONCLUSIVE)
         unsure = {each.name: each.verdict for each in report.checks if each.verdict != "pass"}
-        commands = ["stage advance"] if not unsure else []
+        commands = ["stage advance"] if code == 0 else []
         if "divergence" in unsure:
-            commands = ["repair --all --dry-run"] if unsure["divergence"] == "fail" else [_sample(max_divergence)]
+            more = "repair --all --dry-run" if unsure["divergence"] == "fail" else _sample(settings.max_divergence_pct)
+            commands = [more, *commands]
         envelope = call.envelope(
             fields,
             mapping=migration.mapping,

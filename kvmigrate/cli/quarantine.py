@@ -22,7 +22,7 @@ from kvmigrate.cli.options import (
     next_command,
     settings_of,
 )
-from kvmigrate.errors import KVMigrateError
+from kvmigrate.errors import ConfigError, KVMigrateError
 from kvmigrate.model import Reason
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ app = typer.Typer(cls=KVMigrateGroup, no_args_is_help=True, rich_markup_mode=Non
 
 _ReasonOption = Annotated[str | None, typer.Option("--reason", metavar="R", help="Only items refused for this.")]
 _WaitingOption = Annotated[bool, typer.Option("--waiting", help="The waiting items instead, with what for.")]
+_KeptOption = Annotated[bool, typer.Option("--kept", help="The kept items instead: whole, and without rows.")]
 _ShownOption = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Show at most N items.")]
 _KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="The item's key.")]
 _KeysArgument = Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Keys of items.")]
@@ -51,28 +52,35 @@ def quarantine() -> None:
 def list_entries(
     *,
     mapping: MappingOption = None,
+    source: SourceOption = None,
     target: TargetOption = None,
     config: ConfigOption = None,
     reason: _ReasonOption = None,
     entity: EntityOption = None,
     limit: _ShownOption = 100,
     waiting: _WaitingOption = False,
+    kept: _KeptOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List refused items, each with its reason.
 
-    With --waiting the items that wait for another one, each with what it waits for;
-    values of personal columns are masked.
+    With --waiting the items that wait for another one, each with what it waits for, by its
+    own id where the store is named and the tables have a UUID made of it;
+    values of personal columns are masked. With --kept the items that were waived.
     """
     from kvmigrate.migration import Migration
-    from kvmigrate.report.quarantine import describe_entries, describe_waiting
+    from kvmigrate.report.quarantine import describe_entries, describe_kept_items, describe_waiting
 
     _check_reason(reason)
+    if kept and (waiting or reason):
+        raise ConfigError("--kept goes with --entity and --limit alone", hint="leave the others away")
     call = Call("quarantine list", as_json=as_json)
-    with Migration.open(settings_of(mapping=mapping, target=target, config=config)) as migration:
+    with Migration.open(settings_of(mapping=mapping, source=source, target=target, config=config)) as migration:
         migration.check_entities([entity] if entity else [])
         held: list[dict[str, object]]
-        if waiting:
+        if kept:
+            held = [each._asdict() for each in migration.kept(entity=entity, limit=limit + 1)]
+        elif waiting:
             held = [each._asdict() for each in migration.waiting(reason=reason, entity=entity, limit=limit + 1)]
         else:
             held = [entry_fields(each) for each in migration.quarantine.entries(reason, entity, limit + 1)]
@@ -80,13 +88,15 @@ def list_entries(
         fields = {
             "count": len(shown),
             "more": len(held) > limit,
-            "entries": [] if waiting else shown,
+            "entries": [] if waiting or kept else shown,
             "waiting": shown if waiting else [],
+            "kept": shown if kept else [],
         }
         commands = ("quarantine show KEY", "quarantine replay --all") if fields["entries"] else ()
         hints = [next_command(migration.settings, each, "target") for each in commands]
         envelope = call.envelope(fields, mapping=migration.mapping, next_commands=hints)
-    call.finish(envelope, describe_waiting(envelope) if waiting else describe_entries(envelope))
+    describe = describe_kept_items if kept else describe_waiting if waiting else describe_entries
+    call.finish(envelope, describe(envelope))
 
 
 @app.command(

@@ -25,7 +25,9 @@ _SIDES = "--mapping mapping.yaml --source redis://localhost:6379/0 --target post
 EPILOG = example(f"kvmigrate repair --all {_SIDES} --dry-run", f"kvmigrate repair client:1 {_SIDES} --yes")
 DIVERGENT, INCONCLUSIVE = 5, 4
 
-_CAUSES = "missing_row extra_row stale type null_missing order number timezone extra_field child_count moved".split()
+_CAUSES = (
+    "missing_row extra_row stale changed type null_missing order number timezone extra_field child_count moved"
+).split()
 
 _KeysArgument = Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="Which items.", show_default=False)]
 _CauseOption = Annotated[

@@ -26,7 +26,7 @@ from kvmigrate.cli.options import (
 )
 from kvmigrate.cli.signals import ended_by_signals
 from kvmigrate.errors import ConfigError, TargetError
-from kvmigrate.intent import EVERY
+from kvmigrate.intent import EVERY, SAMPLER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,6 +87,16 @@ _RollbackOption = Annotated[
         help="With --for: send all reads back to the store once more than PCT per cent diverge for sure.",
     ),
 ]
+_DemoteOption = Annotated[
+    float | None,
+    typer.Option(
+        "--demote-above",
+        metavar="PCT",
+        min=0.0,
+        max=100.0,
+        help="With --for: send back endpoints once more than PCT per cent of an entity that they read diverge.",
+    ),
+]
 _ShowValuesOption = Annotated[
     bool, typer.Option("--show-values", help="Show the values that differ, but for personal columns.")
 ]
@@ -106,6 +116,7 @@ def sample(
     for_: _ForOption = None,
     health: _HealthOption = None,
     rollback_above: _RollbackOption = None,
+    demote_above: _DemoteOption = None,
     entity: EntityOption = None,
     show_values: _ShowValuesOption = False,
     as_json: JsonOption = False,
@@ -117,8 +128,7 @@ def sample(
     where the servers become slow, until SIGTERM or Ctrl-C at the latest; begun again it goes on where it was.
     """
     from kvmigrate.cli.health import address_of
-    from kvmigrate.cli.sample_lines import Alarm, SampleLines
-    from kvmigrate.config import who_asks
+    from kvmigrate.cli.sample_lines import Alarm, EndpointAlarm, SampleLines
     from kvmigrate.consistency.rounds import RATE, ROUND_KEYS, Ways
     from kvmigrate.consistency.sample import MOST, SIZE, Wanted
     from kvmigrate.migration import Migration
@@ -129,8 +139,10 @@ def sample(
     _check(until, confidence)
     seconds = seconds_of(for_) if for_ else None
     address = address_of(health) if health else None
-    if (health or rollback_above is not None) and not for_:
-        raise ConfigError("--health and --rollback-above belong to a sampler that goes on", hint="add --for TIME")
+    if (health or rollback_above is not None or demote_above is not None) and not for_:
+        raise ConfigError(
+            "--health, --rollback-above and --demote-above belong to a sampler that goes on", hint="add --for TIME"
+        )
     if for_ and (until is not None or seed is not None or show_values):
         raise ConfigError(
             "--for goes with --size, --rate, --confidence and --entity alone", hint="leave the others away"
@@ -142,10 +154,11 @@ def sample(
         with call.progress() as progress:
             if for_:
                 ways = Ways(size or ROUND_KEYS, rate or RATE, seconds)
-                with Steering(settings, migration.mapping.name, who_asks()) as desk:
+                with Steering(settings, migration.mapping.name, SAMPLER) as desk:
                     roll_back = partial(_roll_back, desk, settings.state)
-                    alarm = None if rollback_above is None else Alarm(rollback_above, roll_back)
-                    lines = SampleLines(migration.mapping.name, alarm)
+                    alarm = None if rollback_above is None else Alarm(rollback_above, partial(roll_back, EVERY))
+                    single = None if demote_above is None else EndpointAlarm(demote_above, desk.readers, roll_back)
+                    lines = SampleLines(migration.mapping.name, alarm, single)
                     done = _go_on(migration, ways, confidence, entity, lines, address)
                     unmended = lines.unmended
             else:
@@ -172,8 +185,8 @@ def sample(
     call.finish(envelope, describe_sample(envelope), exit_code=code)
 
 
-def _roll_back(desk: Steering, state: Path | None, why: str) -> None:
-    done = desk.roll_back(EVERY, why=why).places
+def _roll_back(desk: Steering, state: Path | None, slug: str, why: str) -> None:
+    done = desk.roll_back(slug, why=why).places
     # The folder of this machine tells no process of another one.
     if not any(each.done for each in done if each.name not in {"the state folder", str(state)}):
         raise TargetError("neither the store nor the target has the rollback", hint="it is tried again")

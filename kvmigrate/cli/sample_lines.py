@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
 from kvmigrate.cli.health import Answer, probed
 from kvmigrate.consistency.rounds import Rounds
 from kvmigrate.consistency.sample_metrics import SampleMetrics
 from kvmigrate.consistency.sample_report import SampleReport
 from kvmigrate.errors import KVMigrateError
+
+READERS_S = 2.0
+"""So often it is asked at most which endpoints read."""
 
 LINE_S = 10.0
 """Between two lines, where nothing but numbers changes."""
@@ -42,6 +45,53 @@ class Alarm:
                 return
 
 
+class EndpointAlarm:
+    """Sends the reads of single endpoints back to the store, of which more items diverge for sure than is allowed.
+
+    An endpoint goes back once in a round: who lifts that knows why. Nothing is ever lifted here.
+
+    Attributes:
+        demoted: Those that it sent back in this round.
+    """
+
+    def __init__(
+        self,
+        above_pct: float,
+        readers: Callable[[], Mapping[str, Collection[str] | None]],
+        roll_back: Callable[[str, str], object],
+    ) -> None:
+        """Call *roll_back* with endpoint and reason; *readers* returns the entities of each, ``None`` for any."""
+        self._above_pct, self._readers, self._roll_back = above_pct, readers, roll_back
+        self._seed, self._asked_at = -1, -READERS_S
+        self.demoted: set[str] = set()
+
+    def __call__(self, report: SampleReport) -> None:
+        """Look at the numbers; what no place took is tried again with later ones."""
+        if report.seed != self._seed:
+            self._seed, self.demoted = report.seed, set()
+        lower = {name: 100 * report.bounds(each).lower for name, each in report.strata.items() if each.divergent}
+        above = {name: pct for name, pct in lower.items() if pct > self._above_pct}
+        now = time.monotonic()
+        if not above or now - self._asked_at < READERS_S:
+            return
+        self._asked_at = now
+        try:
+            for slug, entities in self._readers().items():
+                read = {name: pct for name, pct in above.items() if entities is None or name in entities}
+                if read and slug not in self.demoted:
+                    name = max(read, key=lambda each: read[each])
+                    told = f"at least {read[name]:.3g} % of {name or 'ambiguous keys'} diverge"
+                    self._send_back(slug, f"{told}, and {self._above_pct:g} % may")
+        except KVMigrateError as exc:
+            sys.stderr.write(f"reads could not be sent back: {exc}\n")
+
+    def _send_back(self, slug: str, why: str) -> None:
+        self._roll_back(slug, why)
+        self.demoted.add(slug)
+        lift = f"`kvmigrate rollback --clear --endpoint {slug}` lifts it"
+        sys.stderr.write(f"reads of {slug} go to the store: {why}; {lift}\n")
+
+
 class SampleLines:
     """Prints how a sampler stands: when a key was found, when it waits, else now and then.
 
@@ -49,8 +99,8 @@ class SampleLines:
         unmended: Keys found divergent, in whatever round, that nothing has mended since.
     """
 
-    def __init__(self, scope: str, alarm: Alarm | None = None) -> None:
-        self._metrics, self._alarm = SampleMetrics(scope), alarm
+    def __init__(self, scope: str, alarm: Alarm | None = None, endpoints: EndpointAlarm | None = None) -> None:
+        self._metrics, self._alarm, self._endpoints = SampleMetrics(scope), alarm, endpoints
         self._state: tuple[object, ...] = ()
         self.unmended = 0
         self._printed_at = time.monotonic()
@@ -62,6 +112,9 @@ class SampleLines:
 
     def __call__(self, report: SampleReport, rounds: Rounds) -> None:
         """Say how it stands, if that is worth a line."""
+        if self._endpoints is not None:
+            self._endpoints(report)
+            self._metrics.demoted = sorted(self._endpoints.demoted)
         self._metrics.note(report, rounds)
         self.unmended = rounds.unmended
         if self._alarm is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -58,6 +59,11 @@ _ForceOption = Annotated[
     bool, typer.Option("--force", help="Open the store although the tables cannot be drained; with --accept-loss.")
 ]
 _AcceptOption = Annotated[bool, typer.Option("--accept-loss", help="Newest table writes may be lost.")]
+
+_VerifiedOption = Annotated[
+    str,
+    typer.Option("--verified-at", metavar="TIME", help="When the backup is from: 2026-03-01T04:00Z, or 2h ago."),
+]
 
 
 @app.callback(epilog=EPILOG)
@@ -179,6 +185,41 @@ def rollback(
             _finish_forced(call, migration, stages, why)
         moved = stages.rollback(to, why=why)
         _finish_move(call, migration, moved, [_typed(migration, "stage show")])
+
+
+@app.command(epilog=example(f"kvmigrate stage backup {_SIDES} --verified-at 2026-03-01T04:00Z --why restored-on-db7"))
+def backup(
+    *,
+    verified_at: _VerifiedOption,
+    mapping: MappingOption = None,
+    source: SourceOption = None,
+    target: TargetOption = None,
+    config: ConfigOption = None,
+    why: _WhyOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Record that a backup of the target was restored and looked at: the gate into rampdown asks how old it is.
+
+    kvmigrate makes no backup and reads none: it believes you.
+    """
+    from kvmigrate.cli.duration import moment_of
+    from kvmigrate.migration import Migration
+    from kvmigrate.report.stage import describe_backup
+
+    call = Call("stage backup", as_json=as_json)
+    if not why:
+        raise ConfigError("stage backup needs a reason", hint="add --why TEXT: where it was restored, who looked at it")
+    now = datetime.now(UTC)
+    at = moment_of(verified_at, now=now)
+    if at is None:
+        raise ConfigError(f"--verified-at {verified_at} is no time", hint="such as 2026-03-01T04:00Z, or 2h")
+    settings = settings_of(mapping=mapping, source=source, target=target, config=config)
+    with Migration.open(settings) as migration, migration.stages() as stages:
+        stages.backup_verified(at, why=why)
+        fields = {"at": at.astimezone(UTC).isoformat(), "why": why}
+        again = [_typed(migration, "gate")]
+        envelope = call.envelope(fields, mapping=migration.mapping, next_commands=again)
+    call.finish(envelope, describe_backup(envelope))
 
 
 def _reached_or_asked(

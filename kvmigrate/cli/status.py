@@ -64,7 +64,7 @@ def status(
 def _endpoint(view: EndpointView, counted: Totals, typed: Callable[[str], str]) -> dict[str, Any]:
     from kvmigrate.reads.verdict import verdict_of
 
-    found = verdict_of(view.slug, view.intent, view.plan, counted, back=view.back)
+    found = verdict_of(view.slug, view.intent, view.plan, counted, back=view.back, by=view.back_by)
     return {
         "endpoint": view.slug,
         "intent_pct": view.intent.share / 100,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from kvmigrate.cli.call import Call
+from kvmigrate.cli.duration import moment_of
 from kvmigrate.cli.options import (
     UNFINISHED,
     ConfigOption,
@@ -39,6 +41,21 @@ _RateOption = Annotated[
         "--rate", metavar="N", min=0.1, help="Compare at most N keys a second; stopped and typed again it goes on."
     ),
 ]
+_SinceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--since",
+        metavar="WHEN",
+        help="Only what was written since the last clean verification: of all of them (last), or of those that began "
+        "by a time such as 2026-03-01T12:00Z or 2h ago.",
+    ),
+]
+_QuickOption = Annotated[
+    bool,
+    typer.Option(
+        "--quick", help="Every item by its hash in the ledger, in full only what was written since: not independent."
+    ),
+]
 
 MEND = ["verify --show-values", "repair --all --dry-run", "backfill --rewrite"]
 """What to type about a divergence: see it, and make right what diverges, or all rows again from the store."""
@@ -55,12 +72,14 @@ def verify(
     show_values: _ShowValuesOption = False,
     processes: ProcessesOption = None,
     rate: _RateOption = None,
+    since: _SinceOption = None,
+    quick: _QuickOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare every item with its rows, both ways.
 
     It changes no data. Ends with 5 if store and tables disagree, with 4 if nothing could be compared, or with --rate if
-    it was stopped.
+    it was stopped. With --since it says what share of all items it looked at.
     """
     from kvmigrate.migration import Migration
     from kvmigrate.report.verify import describe_verify
@@ -68,10 +87,19 @@ def verify(
     call = Call("verify", as_json=as_json)
     if rate and (entity or limit or show_values or processes):
         raise ConfigError("--rate verifies everything, in one process", hint="leave the other options away")
+    if (since or quick) and (entity or limit or processes or rate):
+        raise ConfigError("--since and --quick look at all entities, in one process", hint="leave other options away")
+    if since and quick:
+        raise ConfigError("--since looks at a part, and --quick at everything", hint="leave one of them away")
+    before = moment_of(since, now=datetime.now(UTC)) if since else None
     settings = settings_of(mapping=mapping, source=source, target=target, config=config)
     with Migration.open(settings) as migration:
         with call.progress() as progress:
-            if rate:
+            if since:
+                found = migration.verify_since(before, show_values=show_values, progress=progress)
+            elif quick:
+                found = migration.verify_quick(show_values=show_values, progress=progress)
+            elif rate:
                 stop = threading.Event()
                 with ended_by_signals(stop):
                     found = migration.verify_paced(rate, stop, progress=progress)

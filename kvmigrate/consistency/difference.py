@@ -15,6 +15,7 @@ from kvmigrate.consistency.value_types import Unfit
 from kvmigrate.transform.path import json_path
 
 _SHOWN_CHARACTERS = 80
+_PRUNED = 4
 _QUARTER_S = 900
 _MAX_SHIFT_S = 14 * 3600
 
@@ -25,6 +26,7 @@ class Cause(enum.StrEnum):
     MISSING_ROW = "missing_row"
     EXTRA_ROW = "extra_row"
     STALE = "stale"
+    CHANGED = "changed"
     TYPE = "type"
     NULL_MISSING = "null_missing"
     ORDER = "order"
@@ -76,8 +78,14 @@ def spots(expected: Any, actual: Any, path: tuple[str | int, ...] = ()) -> Itera
             names = [*one, *(name for name in other if name not in one)]
             for name in reversed(names):
                 value, rival = one.get(name, MISSING), other.get(name, MISSING)
-                if type(value) is not type(rival) or isinstance(value, dict | list) or value != rival:
-                    todo.append(((*where, name), value, rival))
+                kind = type(value)
+                if kind is dict or kind is list:
+                    # What is equal need not be looked into. Not at any depth, or the deepest is compared as often.
+                    if len(where) < _PRUNED and equal(value, rival):
+                        continue
+                elif kind is type(rival) and value == rival:
+                    continue
+                todo.append(((*where, name), value, rival))
         elif (
             isinstance(one, list) and isinstance(other, list) and len(one) == len(other) and not _reordered(one, other)
         ):
@@ -102,8 +110,8 @@ def value_cause(expected: Any, actual: Any) -> Cause:
     if kinds[0] == "array":
         if len(expected) != len(actual):
             return Cause.CHILD_COUNT
-        return Cause.ORDER if _reordered(expected, actual) else Cause.STALE
-    return Cause.TIMEZONE if _is_shift(expected, actual) else Cause.STALE
+        return Cause.ORDER if _reordered(expected, actual) else Cause.CHANGED
+    return Cause.TIMEZONE if _is_shift(expected, actual) else Cause.CHANGED
 
 
 def describe(value: Any, *, show: bool) -> str:

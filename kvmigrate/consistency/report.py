@@ -5,13 +5,56 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvmigrate.consistency.difference import Cause, Difference
 
 MAX_EXAMPLES = 50
 COUNTS = ("compared", "matched", "missing", "extra", "different", "tolerated", "pending", "not_comparable")
 _PER_CAUSE = 10
+
+
+class Since(NamedTuple):
+    """What of everything a verification of changes looked at.
+
+    Attributes:
+        at: When the whole verification began that it goes on from, as ISO 8601.
+
+        looked_at: Items that were written in the tables since then, by whomever.
+
+        known: Items that the ledger has.
+
+        marked: Keys that the store changed, and that the tables do not have yet: not looked at.
+
+        undecided: Keys that the whole verification could not compare; looked at only if they were written since.
+    """
+
+    at: str
+    looked_at: int
+    known: int
+    marked: int
+    undecided: int
+
+    @property
+    def share_pct(self) -> float:
+        """What share of the items was looked at, in per cent."""
+        return min(100.0, 100 * self.looked_at / self.known) if self.known else 100.0
+
+
+class Quick(NamedTuple):
+    """How a quick verification came to its answer.
+
+    Attributes:
+        at: When the whole verification began that it builds on, as ISO 8601.
+
+        by_hash: Items whose content in the store has the hash that the ledger has, and that nothing wrote since.
+
+        in_full: Items compared in full.
+    """
+
+    at: str
+    by_hash: int
+    in_full: int
 
 
 @dataclass(slots=True)
@@ -39,7 +82,11 @@ class VerifyReport:
 
         verified_up_to: The last key, in COLLATE "C" order, that both directions cover.
 
-        complete: False when a limit ended the verification early.
+        complete: False when a limit ended the verification early, or only changes were looked at.
+
+        since: Where only changes were looked at: how much that was; else ``None``.
+
+        quick: Where most items were not compared in full: how many were; else ``None``.
 
         unfinished: The tables are those of a backfill that did not come to its end.
     """
@@ -59,6 +106,8 @@ class VerifyReport:
     examples: list[Difference] = field(default_factory=list)
     verified_up_to: str = ""
     complete: bool = True
+    since: Since | None = None
+    quick: Quick | None = None
     unfinished: bool = False
 
     @property
@@ -71,6 +120,13 @@ class VerifyReport:
         setattr(self, name, getattr(self, name) + items)
         if entity:
             self.entities.setdefault(entity, Counter())[name] += items
+
+    def uncount(self, name: str, entity: str) -> None:
+        """Take back one item that `count` counted."""
+        self.count(name, entity, items=-1)
+        counts = self.entities[entity]
+        if not counts[name]:
+            del counts[name]
 
     def note(self, difference: Difference, *, items: int = 1) -> None:
         """Count a difference's cause and keep it as an example while there are few of its cause."""
@@ -119,6 +175,8 @@ class VerifyReport:
             "examples": [each.to_json() for each in self.examples],
             "verified_up_to": self.verified_up_to,
             "complete": self.complete,
+            **({"since": {**self.since._asdict(), "share_pct": self.since.share_pct}} if self.since else {}),
+            **({"quick": {**self.quick._asdict(), "is_independent": False}} if self.quick else {}),
         }
 
     def evidence(self) -> dict[str, Any]:

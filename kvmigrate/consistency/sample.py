@@ -15,7 +15,7 @@ from kvmigrate.consistency.page_read import TableSide
 from kvmigrate.consistency.routing import Destination, Router
 from kvmigrate.consistency.sample_report import SampleReport
 from kvmigrate.consistency.sight import Sight, StoreSight
-from kvmigrate.consistency.stable import SecondLook, Settled, Suspect, version_of
+from kvmigrate.consistency.stable import SecondLook
 from kvmigrate.consistency.strata import EQUAL, Stratum
 from kvmigrate.model import LedgerStatus
 from kvmigrate.stores.base import KVSource, ScanRequest, nothing
@@ -200,28 +200,14 @@ class Sampler:
 
     def compare(self, keys: Sequence[str]) -> None:
         """Compare these keys, and count them in the report."""
-        for settled in self._looked_at(keys):
+        for settled in self._second.at(keys):
             self._report.add(settled)
         self._compared += len(keys)
 
     def equal_again(self, keys: Sequence[str]) -> list[str]:
         """Return those of *keys* that agree now; they are no part of the sample. Of other entities nothing is said."""
         mine = keys if self._tables.only is None else [key for key in keys if self._wants(key)]
-        return [each.key for each in self._looked_at(mine) if each.verdict.counted in {*EQUAL, OUTSIDE}]
-
-    def _looked_at(self, keys: Sequence[str]) -> Iterator[Settled]:
-        glimpses = self._second.sight.look(keys)
-        items = [
-            (key, glimpse.item if glimpse.item is not None and self._wants(key) else None)
-            for key, glimpse in zip(keys, glimpses, strict=True)
-        ]
-        suspects = []
-        for settled in self._second.look(items):
-            if settled.verdict.settled:
-                yield settled
-            else:
-                suspects.append(Suspect(settled.key, settled.item, version_of(settled.entry), time.monotonic()))
-        yield from self._second.settle(suspects)
+        return [each.key for each in self._second.at(mine) if each.verdict.counted in {*EQUAL, OUTSIDE}]
 
 
 def _is_wanted(router: Router, only: Entity | None, key: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kvmigrate.consistency.rounds import Rounds
@@ -24,6 +24,7 @@ _TOLD = {
     "unmended_keys": "Keys found divergent that nothing has mended since.",
     "sampler_rounds": "Rounds that came to their end.",
     "sampler_budget_ratio": "Share of the budget that is used.",
+    "sampler_demoted": "Whether the sampler sent the reads of an endpoint back to the store in this round.",
     "sampler_waits": "Whether a side is waited for.",
 }
 
@@ -33,6 +34,8 @@ class SampleMetrics:
 
     Attributes:
         is_well: No side is waited for.
+
+        demoted: Endpoints whose reads were sent back to the store in this round.
     """
 
     def __init__(self, scope: str) -> None:
@@ -41,6 +44,7 @@ class SampleMetrics:
         self._facts: dict[str, Any] = {"scope": scope}
         self._made_at = -EVERY_S
         self.is_well = True
+        self.demoted: Sequence[str] = ()
 
     def note(self, report: SampleReport, rounds: Rounds) -> None:
         """Take the numbers as they are now."""
@@ -58,6 +62,7 @@ class SampleMetrics:
             "waits": rounds.waits,
         }
         samples = _samples(report, rounds, self._scope)
+        samples["sampler_demoted"] = [("", {"scope": self._scope, "endpoint": each}, 1) for each in self.demoted]
         self._page = page_of(Family(f"kvmigrate_{name}", "gauge", told, samples[name]) for name, told in _TOLD.items())
 
     def prometheus(self) -> str:

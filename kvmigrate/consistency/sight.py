@@ -66,3 +66,7 @@ class FencedSight:
             for key, item, mark in zip(own, seen.items, seen.marks, strict=True):
                 found[key] = Glimpse(item, mark is not None)
         return [found[key] for key in keys]
+
+    def marks(self) -> int:
+        """Return how many keys are marked."""
+        return self._store.marks()

@@ -92,6 +92,21 @@ class SecondLook:
         self.sight, self.tables, self.judge, self.wants, self.settle_s = sight, tables, judge, wants, settle_s
         self.paused_s = 0.0
 
+    def at(self, keys: Sequence[str]) -> Iterator[Settled]:
+        """Yield how each of these keys stands: what differs at first is looked at again."""
+        glimpses = self.sight.look(keys)
+        items = [
+            (key, glimpse.item if glimpse.item is not None and self.wants(key) else None)
+            for key, glimpse in zip(keys, glimpses, strict=True)
+        ]
+        suspects = []
+        for settled in self.look(items):
+            if settled.verdict.settled:
+                yield settled
+            else:
+                suspects.append(Suspect(settled.key, settled.item, version_of(settled.entry), time.monotonic()))
+        yield from self.settle(suspects)
+
     def settle(
         self,
         suspects: Iterable[Suspect],

@@ -27,7 +27,7 @@ class StrayRows:
         tables: TableSide,
         report: VerifyReport,
         settle_s: float,
-        found: Callable[[str], None],
+        found: Callable[[str, Sequence[str]], None],
     ) -> None:
         self.source, self.tables, self.report, self.settle_s = source, tables, report, settle_s
         self.found = found
@@ -50,12 +50,12 @@ class StrayRows:
         strays: dict[str, str] = {}
         keyed: dict[str, str] = {}
         for owner in page:
-            key = _address(plan, owner)
+            key = address_of(plan, owner)
             if key is None:
                 text = "a row tells no key that it could be rebuilt to"
                 self._note_extra(plan.entity, Difference("", "$", owner.table, "", Cause.EXTRA_ROW, text))
             else:
-                (keyed if _is_at_home(plan, owner, key) else strays)[key] = owner.table
+                (keyed if is_at_home(plan, owner, key) else strays)[key] = owner.table
         known = self.tables.reader.ledger(list(keyed))
         unknown = [key for key in keyed if not _accounts_for(known.get(key), plan.entity)]
         if unknown:
@@ -75,16 +75,17 @@ class StrayRows:
     def _note_extra(self, entity: Entity, difference: Difference, *, rows: int = 1) -> None:
         self.report.count(EXTRA, entity.name, items=rows)
         self.report.note(difference, items=rows)
-        self.found(difference.key)
+        self.found(difference.key, [str(difference.cause)])
 
 
-def _address(plan: EntityPlan, owner: Owner) -> str | None:
+def address_of(plan: EntityPlan, owner: Owner) -> str | None:
+    """Return the key that a row says it is of; ``None`` where it tells none."""
     if owner.source_key is not None:
         return owner.source_key
     return plan.first_key([owner.values.get(each.name) for each in plan.root.columns])
 
 
-def _is_at_home(plan: EntityPlan, owner: Owner, key: str) -> bool:
+def is_at_home(plan: EntityPlan, owner: Owner, key: str) -> bool:
     """Whether the row stands where the item with this key has its row."""
     if plan.entity.owned_by_source_key:
         return True

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from kvmigrate.ahead import Ahead
-from kvmigrate.consistency.judge import MATCHED, OUTSIDE, Judge, Verdict, leaves_in_kv
+from kvmigrate.consistency.judge import MATCHED, OUTSIDE, Judge, Verdict, is_content, leaves_in_kv
 from kvmigrate.consistency.page_read import PageRead, Planned, QuickRead, Sides, TableSide
 from kvmigrate.consistency.plan import EntityPlan
 from kvmigrate.consistency.quick import agreeing
@@ -18,14 +18,14 @@ from kvmigrate.consistency.sight import Sight, StoreSight
 from kvmigrate.consistency.stable import SecondLook, Suspect, version_of
 from kvmigrate.consistency.strays import StrayRows
 from kvmigrate.errors import ConfigError, SourceError
-from kvmigrate.model import Item, ItemKind
+from kvmigrate.model import Item, ItemKind, LedgerStatus
 from kvmigrate.processes.rare_collections import rare_collections
 from kvmigrate.stores.base import KVSource, Page, ScanRequest, nothing
 from kvmigrate.target.reader_base import RowReader
 from kvmigrate.transform.mapping import Entity, Mapping
 
-Found = Callable[[str], None]
-"""Called with the key of a divergent item."""
+Found = Callable[[str, Sequence[str]], None]
+"""Called with the key of a divergent item, and the causes of its differences."""
 
 Progress = Callable[[str, int, int | None], None]
 """Called with the phase (``compare`` or ``rows``), how many are done, and of how many if known."""
@@ -149,7 +149,7 @@ class Verification:
     def parts(self, page_keys: int = PAGE_KEYS, *, after: str = "") -> Iterator[Part]:
         """Yield the store's keys behind *after* in order, no value read. Keys that are no text are counted here."""
         request = ScanRequest(page_keys=page_keys, wants=nothing, explodes=self.router.explodes)
-        for page in self._in_order(request):
+        for page in self.in_order(request):
             keys = [item.key for item in page.items if item.key > after]
             if keys or not after:
                 self.report.outside["unmatched"] += len(page.unreadable)
@@ -166,6 +166,30 @@ class Verification:
         page = Page([item for item in items if item is not None], vanished)
         self._compare_page(self.tables.read(page, part.after, part.keys[-1], len(part.keys)))
         self._settle(at_least=len(part.keys))
+
+    def compare_changed(self, keys: Sequence[str]) -> int:
+        """Compare the items under these keys, of either side; return how many there are or should be.
+
+        A key that neither store nor ledger has is none: `conclude` finds rows of no item.
+        """
+        looked_at = 0
+        for each in self.second.at(keys):
+            if each.item is not None or (each.entry is not None and not each.entry.deleted):
+                self._count(each.plan, each.item, each.verdict)
+                looked_at += 1
+        self.done += looked_at
+        return looked_at
+
+    def compare_doubted(self, keys: Sequence[str]) -> None:
+        """Compare items in full that were counted as matched because of their content hash alone."""
+        for each in self.second.at(keys):
+            item, entry, plan = each.item, each.entry, each.plan
+            if item is None or entry is None or entry.deleted or entry.status != LedgerStatus.OK or entry.expired:
+                continue  # It was compared in full before.
+            if each.verdict.counted != MATCHED and plan is not None and is_content(item, entry.content_hash):
+                for name in (MATCHED, "compared"):
+                    self.report.uncount(name, plan.entity.name)
+                self._count(plan, item, each.verdict)
 
     def finish(self) -> VerifyReport:
         """Look again at what differed; return what was found so far, to be merged with what others found."""
@@ -184,9 +208,10 @@ class Verification:
     # The store and the ledger, merged by key
 
     def _pages(self, page_keys: int) -> Iterator[Page]:
-        return self._in_order(ScanRequest(page_keys=page_keys, wants=self._wants, explodes=self.router.explodes))
+        return self.in_order(ScanRequest(page_keys=page_keys, wants=self._wants, explodes=self.router.explodes))
 
-    def _in_order(self, request: ScanRequest) -> Iterator[Page]:
+    def in_order(self, request: ScanRequest) -> Iterator[Page]:
+        """Yield the store's pages in the order of keys. Raises `SourceError` where it does not keep to that."""
         pages = self.source.scan_sorted(request)
         last = ""
         while True:
@@ -281,7 +306,7 @@ class Verification:
         if verdict.counted in {"matched", "tolerated", "different"}:
             report.count("compared", entity)
         if verdict.differences:
-            self.found(verdict.differences[0].key)
+            self.found(verdict.differences[0].key, sorted({str(each.cause) for each in verdict.differences}))
         report.tolerances.update(verdict.tolerated)
         for difference in verdict.differences:
             report.note(difference)
@@ -313,7 +338,7 @@ def _entity(mapping: Mapping, name: str | None) -> Entity | None:
         raise ConfigError(f"the mapping has no entity {name!r}", hint=f"entities: {names}") from None
 
 
-def _no_key(_key: str) -> None:
+def _no_key(_key: str, _causes: Sequence[str]) -> None:
     pass
 
 

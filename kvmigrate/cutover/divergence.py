@@ -67,11 +67,17 @@ class Wish(NamedTuple):
         min_samples: So many keys must have been compared, or all of them.
 
         zero_tolerance: Entities of which no single item may diverge, which only a verification can show.
+
+        max_slowdown: At most so many times as long may the tables take for 95 % of the requests that both sides answer.
+
+        max_backup_age_h: A verified backup of the target may be at most so many hours old.
     """
 
     max_pct: float | None = None
     min_samples: int = 0
     zero_tolerance: Sequence[str] = ()
+    max_slowdown: float | None = None
+    max_backup_age_h: float | None = None
 
     @property
     def is_asked(self) -> bool:

@@ -6,6 +6,7 @@ from collections import Counter
 
 from kvmigrate.cutover.gate import Facts
 from kvmigrate.cutover.intent import foreign_phase
+from kvmigrate.cutover.readiness import Ready
 from kvmigrate.cutover.sides import Sides
 from kvmigrate.model import Stage
 
@@ -41,6 +42,7 @@ def gather(sides: Sides, to: Stage) -> Facts:
         left=sides.left,
         measured=sides.measured(control) if to in {Stage.LIVE, Stage.RAMPDOWN} else None,
         wish=sides.wish,
+        ready=sides.ready() if to in {Stage.LIVE, Stage.RAMPDOWN} else Ready(),
         commands=_in_use(sides) if to is Stage.RAMPDOWN else None,
         pointers=None if unbuilt is None else [f"{name} ({why})" for name, why in sorted(unbuilt.items())],
     )

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from kvmigrate.cutover import readiness
 from kvmigrate.cutover.divergence import Measurement, Wish, intolerable, shortcoming
+from kvmigrate.cutover.readiness import Ready
 from kvmigrate.errors import CheckFailedError, ConfigError
 from kvmigrate.model import Logging, Stage
 from kvmigrate.target.live_base import ProcessSeen
@@ -41,6 +43,9 @@ OVERRIDABLE = (
     "commands",
     "divergence",
     "zero_tolerance",
+    "flags",
+    "latency",
+    "backup",
 )
 """Checks that one may waive with a reason. What the others want, a flip wants too, or something would be lost."""
 
@@ -78,7 +83,9 @@ class Facts(NamedTuple):
 
         measured: The last measurement of divergence; ``None`` where there is none.
 
-        wish: What is asked of it.
+        wish: What is asked of it, and of *ready*.
+
+        ready: How fast both sides answer, who hears the flags, which backup there is.
     """
 
     stage: Stage
@@ -101,10 +108,14 @@ class Facts(NamedTuple):
     commands: Sequence[str] | None = None
     measured: Measurement | None = None
     wish: Wish = Wish()
+    ready: Ready = Ready()
 
 
 class Check(NamedTuple):
-    """One condition: *value operator limit*, as counted over *n* of the *needed*."""
+    """One condition: *value operator limit*, as counted over *n* of the *needed*.
+
+    Where nobody asks for it (*is_asked*), it is told, and stands in nobody's way.
+    """
 
     name: str
     verdict: Verdict
@@ -115,6 +126,7 @@ class Check(NamedTuple):
     n: int
     needed: int
     reason: str
+    is_asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +140,7 @@ class GateReport:
     @property
     def verdict(self) -> Verdict:
         """The worst of those that were not waived."""
-        found = {check.verdict for check in self.checks if check.name not in self.overridden}
+        found = {check.verdict for check in self.checks if check.is_asked and check.name not in self.overridden}
         for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.NO_DATA):
             if verdict in found:
                 return verdict
@@ -137,7 +149,7 @@ class GateReport:
     def check(self) -> None:
         """Raise `CheckFailedError` unless the verdict is pass."""
         if self.verdict is not Verdict.PASS:
-            missing = [each.reason for each in self.checks if each.verdict is not Verdict.PASS]
+            missing = [each.reason for each in self.checks if each.is_asked and each.verdict is not Verdict.PASS]
             raise CheckFailedError(
                 f"the gate into {self.to} says {self.verdict}: {'; '.join(missing)}",
                 hint="`kvmigrate stage advance --dry-run` shows every check",
@@ -178,6 +190,7 @@ def _checks(facts: Facts) -> Iterator[Check]:
         if facts.wish.zero_tolerance:
             verdict, why, items = intolerable(facts.measured, facts.wish)
             yield Check("zero_tolerance", Verdict(verdict), items, "==", 0, "items", items, 0, why)
+        yield from _ready(facts)
     if facts.to is Stage.RAMPDOWN:
         yield from _flip(facts)
     if facts.to is Stage.COMPLETE:
@@ -186,16 +199,31 @@ def _checks(facts: Facts) -> Iterator[Check]:
 
 
 def _divergence(measured: Measurement | None, wish: Wish) -> Iterator[Check]:
-    """Judge the last measurement. Where none is asked for and none is usable there is no check, so nothing is green."""
-    if not wish.is_asked and (measured is None or not (measured.is_usable or measured.unmended)):
-        return
+    """Judge the last measurement. Where none is asked for and none is usable it is told, and is not green."""
+    is_asked = wish.is_asked or (measured is not None and (measured.is_usable or measured.unmended > 0))
     verdict, why, needed = shortcoming(measured, wish)
     n = 0 if measured is None else measured.n
     value: float | None = None
     limit, unit = (0.0, "keys") if wish.max_pct is None else (wish.max_pct, "% of keys")
     if measured is not None:
         value = (measured.divergent or measured.unmended) if wish.max_pct is None else measured.upper_pct
-    yield Check("divergence", Verdict(verdict), value, "<=", limit, unit, n, n + needed, why)
+    yield Check("divergence", Verdict(verdict), value, "<=", limit, unit, n, n + needed, why, is_asked)
+
+
+def _ready(facts: Facts) -> Iterator[Check]:
+    """Judge what does not stand in the two sides. What has no data fails nobody who did not ask."""
+    ready, wish = facts.ready, facts.wish
+    found = readiness.flags(ready)
+    yield _told("flags", found, readiness.FLAGS_S, "s", is_asked=found.verdict != Verdict.NO_DATA)
+    if facts.to is Stage.RAMPDOWN:
+        limit, hours = wish.max_slowdown, wish.max_backup_age_h
+        yield _told("latency", readiness.latency(ready, limit), limit, "times", is_asked=limit is not None)
+        yield _told("backup", readiness.backup(ready, hours), hours, "h old", is_asked=hours is not None)
+
+
+def _told(name: str, found: readiness.Found, limit: float | None, unit: str, *, is_asked: bool) -> Check:
+    value = None if found.value is None else round(found.value, 2)
+    return Check(name, Verdict(found.verdict), value, "<=", limit, unit, found.n, found.needed, found.why, is_asked)
 
 
 def _copied(facts: Facts) -> Iterator[Check]:

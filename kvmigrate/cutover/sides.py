@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from kvmigrate.cutover.divergence import Measurement, Wish
+from kvmigrate.cutover.readiness import Ready
 from kvmigrate.stores.fence_base import FencedStore
 from kvmigrate.target.live_base import Control, ControlRow, LiveTarget
 
@@ -90,7 +91,9 @@ class Sides:
 
         measured: Returns what was last measured of both sides, as it stands at a control row.
 
-        wish: What the gate asks of that.
+        wish: What the gate asks of that, and of *ready*.
+
+        ready: Returns what else the gate wants to know.
 
         hook: Called with the name of every step that was done.
 
@@ -108,6 +111,7 @@ class Sides:
     unbuilt: Callable[[], Mapping[str, str] | None] = _no_indexes
     measured: Callable[[Control], Measurement | None] = _unmeasured
     wish: Wish = field(default_factory=Wish)
+    ready: Callable[[], Ready] = Ready
     hook: Callable[[str], None] = _no_hook
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep

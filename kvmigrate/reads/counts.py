@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections import defaultdict
 from typing import Any
 
@@ -48,9 +49,11 @@ class Counts:
         compared: Comparisons by their result.
 
         standby: Reads of the tables that a standby might serve, by what became of that.
+
+        pairs: Requests that both sides answered, by how many times as long the tables took: `pair_bucket`.
     """
 
-    __slots__ = ("compared", "fallbacks", "outcomes", "seconds", "standby", "times")
+    __slots__ = ("compared", "fallbacks", "outcomes", "pairs", "seconds", "standby", "times")
 
     def __init__(self) -> None:
         """Begin with zeros."""
@@ -61,6 +64,7 @@ class Counts:
         self.fallbacks: dict[str, int] = defaultdict(int)
         self.compared: dict[str, int] = defaultdict(int)
         self.standby: dict[str, int] = defaultdict(int)
+        self.pairs: dict[int, int] = defaultdict(int)
 
     def fell_back(self, reason: str) -> None:
         """Count a read that the store answered after all."""
@@ -69,6 +73,10 @@ class Counts:
     def was_compared(self, result: str) -> None:
         """Count a comparison."""
         self.compared[result] += 1
+
+    def paired(self, kv_s: float, tables_s: float) -> None:
+        """Count a request that both sides answered, in so many seconds each."""
+        self.pairs[pair_bucket(kv_s, tables_s)] += 1
 
     def took(self, side: int, elapsed: float, outcome: int) -> None:
         """Count a read of *elapsed* seconds."""
@@ -85,6 +93,7 @@ class Counts:
         self.fallbacks.clear()
         self.compared.clear()
         self.standby.clear()
+        self.pairs.clear()
 
     @property
     def reads(self) -> int:
@@ -103,6 +112,19 @@ class Counts:
             "fallbacks": dict(self.fallbacks),
             "compared": dict(self.compared),
             "standby": dict(self.standby),
+            "pairs": {str(bucket): number for bucket, number in self.pairs.items()},
             "times": {"kv": list(self.times[Side.KV]), "tables": list(self.times[Side.TABLES])},
             "seconds": {"kv": self.seconds[Side.KV], "tables": self.seconds[Side.TABLES]},
         }
+
+
+def pair_bucket(kv_s: float, tables_s: float) -> int:
+    """Return how many quarters of a power of two the tables took longer, rounded down; within 32 either way."""
+    least = 1e-7
+    quarters = math.floor(4 * math.log2(max(tables_s, least) / max(kv_s, least)))
+    return max(-32, min(32, quarters))
+
+
+def slowdown_of(bucket: int) -> float:
+    """Return how many times as long the tables took at most, of what is counted in a bucket."""
+    return float(2 ** ((bucket + 1) / 4))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 from kvmigrate.errors import DeadlineError, OnlyInStoreError
@@ -53,12 +54,17 @@ def _result(state: EndpointState, args: Arguments, kwargs: dict[str, Any]) -> st
         if number == len(PAUSES_S) and state.reached is not None:
             # Before the last look: what it sees in the tables is then not older than what was written.
             reached = _read(state.reached, args, kwargs)
+        begun = perf_counter()
         kv = _read(state.kv, args, kwargs)
+        between = perf_counter()
         tables = _read(state.tables, args, kwargs)
+        ended = perf_counter()
         if isinstance(kv, _Failed):
             return "kv_failed"
         if isinstance(tables, _Failed):
             return f"tables_{tables.why}"
+        if not number:
+            state.counts.paired(between - begun, ended - between)
         if _same(state, kv, tables):
             state.has_matched()
             return "late" if number else "missing_both" if tables is MISS else "matched"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 from kvmigrate.errors import DeadlineError, OnlyInStoreError
@@ -51,12 +52,17 @@ async def _result(state: EndpointState, args: Arguments, kwargs: dict[str, Any])
         if number == len(PAUSES_S) and state.reached is not None:
             # Before the last look: what it sees in the tables is then not older than what was written.
             reached = await _read(state.reached, args, kwargs)
+        begun = perf_counter()
         kv = await _read(state.kv, args, kwargs)
+        between = perf_counter()
         tables = await _read(state.tables, args, kwargs)
+        ended = perf_counter()
         if isinstance(kv, _Failed):
             return "kv_failed"
         if isinstance(tables, _Failed):
             return f"tables_{tables.why}"
+        if not number:
+            state.counts.paired(between - begun, ended - between)
         if _same(state, kv, tables):
             state.has_matched()
             return "late" if number else "missing_both" if tables is MISS else "matched"

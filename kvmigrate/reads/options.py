@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 from kvmigrate.reads.compare import Comparator
@@ -15,6 +15,7 @@ class EndpointOptions(TypedDict, total=False):
 
     sticky: str
     key: str
+    entities: Sequence[str]
     consistency: Consistency
     compare: str | Comparator
     load: Callable[[Any], Any]

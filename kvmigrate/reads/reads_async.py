@@ -26,6 +26,7 @@ from kvmigrate.reads.by_key_async import (
 from kvmigrate.reads.compare import Comparator, comparator
 from kvmigrate.reads.demotion import Demotion
 from kvmigrate.reads.endpoint_async import AsyncRead, routed
+from kvmigrate.reads.entities import entities_read
 from kvmigrate.reads.metrics import prometheus
 from kvmigrate.reads.pages_async import AsyncPages
 from kvmigrate.reads.request import SessionToken
@@ -36,6 +37,7 @@ from kvmigrate.reads.state import Consistency, EndpointState
 from kvmigrate.reads.sticky import Finder, finder
 from kvmigrate.reads.within_async import within
 from kvmigrate.target.writer_base_async import AsyncItems, AsyncRowQuery
+from kvmigrate.transform.mapping import Mapping
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -60,16 +62,18 @@ class AsyncReads:
         reached: Reached | None = None,
         shadow: AsyncShadow | None = None,
         standby: AsyncStandbyTables | None = None,
+        mapping: Mapping | None = None,
     ) -> None:
         """Read by key through *tables*, by SQL through *rows*, or both through *standby*, where one is named.
 
         *last_write* is what this thread or task wrote last, *reached* whether the tables have all of a key's writes.
+        With *mapping* endpoints tell which entities they read.
         """
         self.router = router
         self._tables: AsyncItems = standby or tables
         self._rows: AsyncRowQuery = standby or rows
         self._last_write, self._reached, self._standby = last_write, reached, standby
-        self._shadow = shadow or AsyncShadow()
+        self._shadow, self._mapping = shadow or AsyncShadow(), mapping
 
     def endpoint(
         self,
@@ -77,6 +81,7 @@ class AsyncReads:
         *,
         sticky: str = "",
         key: str = "",
+        entities: Sequence[str] = (),
         consistency: Consistency = "eventual",
         compare: str | Comparator = "exact",
         load: Load = load_plainly,
@@ -92,6 +97,9 @@ class AsyncReads:
 
             key: The item's key made of arguments, such as ``client:{id}``: it is read from the tables through the
                 mapping. Without it, the reader of the tables is added with ``.tables``.
+
+            entities: Names of those that a reader by SQL looks at. A sampler that finds one of them divergent may send
+                this endpoint back to the store, and one that tells neither key nor entities with any.
 
             consistency: With ``session`` a caller sees what it wrote, with ``strong`` what anybody wrote before the
                 call, from the store where the tables lack it. Strong needs *key*, and asks the store each time.
@@ -112,6 +120,8 @@ class AsyncReads:
         if consistency == "strong" and not (key and self._reached):
             raise _needs_key(name)
         state = EndpointState(name, slug_of(name), sticky, comparator(compare), demotion or Demotion())
+        if self._mapping is not None:
+            state.entities = entities_read(self._mapping, key, entities)
         state.deadline_s, state.consistency, state.offer = deadline_s, consistency, self._shadow.offer
         session = session_wrote(self._last_write) if consistency == "session" else nothing_wrote
 

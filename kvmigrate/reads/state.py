@@ -50,6 +50,8 @@ class EndpointState:
         reached: Whether the tables have every accepted write of what a call reads, asked of the store; ``None`` where
             that cannot be told, as of queries.
 
+        entities: Names of those that it reads; none where it may be any.
+
         compare: Whether both sides said the same.
 
         plan, choose, sample: Made by `Router`: what holds, what says of a call whether it reads the tables, and how
@@ -71,6 +73,7 @@ class EndpointState:
         self.sample = 0.0
         self.offer: Callable[[EndpointState, Arguments, dict[str, Any]], None] = _no_offer
         self.deadline_s = 0.25
+        self.entities: tuple[str, ...] = ()
         self.consistency: Consistency = "eventual"
 
     @property
@@ -85,7 +88,8 @@ class EndpointState:
 
     def told(self) -> dict[str, Any]:
         """Return what this process counted, and why it reads the store by itself, as JSON values."""
-        return {**self.counts.to_json(), "demoted": self.demotion.why if self.demotion.is_open else ""}
+        demoted = self.demotion.why if self.demotion.is_open else ""
+        return {**self.counts.to_json(), "demoted": demoted, "entities": list(self.entities)}
 
     def has_failed(self, why: str) -> None:
         """Note that the tables did not answer, and say so where that ends their reads for a while."""

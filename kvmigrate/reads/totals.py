@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import Any
 
-from kvmigrate.reads.counts import BUCKETS
+from kvmigrate.reads.counts import BUCKETS, slowdown_of
 
 _ANSWERS = ("value", "null")
 
@@ -15,6 +16,13 @@ class Totals:
 
     Attributes:
         demoted: In how many processes reads went back to the store by themselves, by what made them.
+
+        pairs: Requests that both sides answered, by `pair_bucket`.
+
+        flags_age_s: Since the process that did so longest ago read the flags, of those that say so now; infinite where
+            one never did, ``None`` where none says so.
+
+        entities: Names of those that it reads, as its processes say; ``None`` where one of them may read any.
     """
 
     def __init__(self) -> None:
@@ -25,13 +33,24 @@ class Totals:
         self.compared: dict[str, int] = {}
         self.standby: dict[str, int] = {}
         self.demoted: dict[str, int] = {}
+        self.entities: set[str] | None = set()
+        self.pairs: dict[int, int] = {}
+        self.flags_age_s: float | None = None
         self.times: Mapping[str, list[int]] = {"kv": [0] * BUCKETS, "tables": [0] * BUCKETS}
 
     def add(self, counts: Mapping[str, Any]) -> None:
         """Add what one process counted, `Counts.to_json`; what an earlier version left out counts as nothing."""
         self.requests += counts.get("requests", 0)
-        if (why := counts.get("demoted")) and not counts.get("ended"):
+        is_running = not counts.get("ended")
+        if is_running and (why := counts.get("demoted")):
             _raise(self.demoted, str(why), 1)
+        named = counts.get("entities")
+        self.entities = self.entities | set(named) if named and self.entities is not None else None
+        for bucket, number in counts.get("pairs", {}).items():
+            self.pairs[int(bucket)] = self.pairs.get(int(bucket), 0) + number
+        if is_running and "flags_age_s" in counts:
+            age_s = counts["flags_age_s"]
+            self.flags_age_s = max(self.flags_age_s or 0.0, inf if age_s is None else age_s)
         tables = counts.get("tables", {})
         self.on_tables += sum(tables.get(name, 0) for name in _ANSWERS)
         for side in self.times:
@@ -48,6 +67,15 @@ class Totals:
     def served_pct(self) -> float | None:
         """How much the tables answered; ``None`` before the first read."""
         return round(100 * self.on_tables / self.requests, 2) if self.requests else None
+
+    def slowdown(self, percent: float) -> float | None:
+        """Return how many times as long the tables took for so many percent of the requests both answered, at most."""
+        wanted, seen = sum(self.pairs.values()) * percent / 100, 0
+        for bucket, number in sorted(self.pairs.items()):
+            seen += number
+            if seen >= wanted:
+                return slowdown_of(bucket)
+        return None
 
     def to_json(self) -> dict[str, Any]:
         """Return what reports tell of them."""

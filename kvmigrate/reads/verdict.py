@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from kvmigrate.intent import EVERY, ReadIntent, percent_text
+from kvmigrate.intent import EVERY, SAMPLER, ReadIntent, percent_text
 from kvmigrate.reads.bounds import Plan
 from kvmigrate.reads.totals import Totals
 
@@ -13,8 +13,8 @@ class Verdict(NamedTuple):
     """What `kvmigrate status` says of an endpoint.
 
     Attributes:
-        word: rolled_back, by a person; demoted, by itself; held, the stage allows less than its flag asks for;
-            different, comparisons found differences; else ok.
+        word: rolled_back, by a person; demoted, by itself or by a sampler; held, the stage allows less than its flag
+            asks for; different, comparisons found differences; else ok.
 
         next: A command without its options, or "".
     """
@@ -24,13 +24,13 @@ class Verdict(NamedTuple):
     next: str
 
 
-def verdict_of(slug: str, intent: ReadIntent, plan: Plan, counted: Totals, *, back: str) -> Verdict:
+def verdict_of(slug: str, intent: ReadIntent, plan: Plan, counted: Totals, *, back: str, by: str = "") -> Verdict:
     """Return the verdict: of several that hold, the one that explains the others.
 
-    *back* is what a person rolled back: this endpoint, `EVERY`, or ""; it holds nothing back once the tables lead.
+    *back* is what is rolled back: this endpoint, `EVERY`, or ""; *by* whom. It holds nothing back once the tables lead.
     """
     if back and not plan.leads:
-        return Verdict("rolled_back", plan.why, clearing(back))
+        return Verdict("demoted" if by == SAMPLER else "rolled_back", plan.why, clearing(back))
     if counted.demoted:
         processes, why = sum(counted.demoted.values()), max(counted.demoted, key=lambda each: counted.demoted[each])
         who = (

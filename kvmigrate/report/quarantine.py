@@ -38,6 +38,21 @@ def describe_waiting(report: Mapping[str, Any]) -> Document:
     return document
 
 
+def describe_kept_items(report: Mapping[str, Any]) -> Document:
+    """Return the document of ``quarantine list --kept``."""
+    document = Document(f"{report['scope']}: {counted(report['count'], 'kept item')}")
+    if report["kept"]:
+        rows = [
+            [each["key"], each["entity"], each["kind"], number(each["bytes"]), each["expires_at"] or "never"]
+            for each in report["kept"]
+        ]
+        document.add(Grid(["key", "entity", "kind", "bytes>", "expires"], rows))
+    if report["more"]:
+        document.add(Line("There are more: --limit shows them, --entity chooses.", Tone.FAINT))
+    document.add(*ending(report))
+    return document
+
+
 def describe_entry(report: Mapping[str, Any], value: str) -> Document:
     """Return the document of ``quarantine show``; *value* is the item's, for people."""
     document = Document(report["key"])

@@ -13,6 +13,7 @@ _METHODS = {
     "clopper-pearson": "Clopper and Pearson's",
     "anytime": "a confidence sequence, good at every look",
 }
+_MOST_KINDS = 10
 _APART = ("pending", "not_comparable", "vanished")
 
 
@@ -82,7 +83,12 @@ def _strata(report: Mapping[str, Any]) -> Iterator[Block]:
 
 def _kinds(report: Mapping[str, Any]) -> Iterator[Block]:
     for kind in dict.fromkeys(each["by"] for each in report["kinds"]):
-        found = [each for each in report["kinds"] if each["by"] == kind]
+        every = [each for each in report["kinds"] if each["by"] == kind]
+        # The worst stand first where not all are shown: those that diverge, then those that fewest keys speak for.
+        worst = sorted(
+            every, key=lambda each: (-each["lower_pct"], -each["divergent"], -each["upper_pct"], each["name"])
+        )
+        found = every if len(every) <= _MOST_KINDS else worst[:_MOST_KINDS]
         rows = [
             [
                 each["name"],
@@ -97,6 +103,8 @@ def _kinds(report: Mapping[str, Any]) -> Iterator[Block]:
             yield Heading(f"By {kind}")
             tones = [Tone.BAD if each["divergent"] else Tone.PLAIN for each in found]
             yield Grid([kind, "compared>", "divergent>", "share>", "between>"], rows, tones)
+            if left := len(every) - len(found):
+                yield Line(f"{number(left)} more, none worse than these: `--json` has all.", Tone.FAINT)
 
 
 def _differences(report: Mapping[str, Any]) -> Iterator[Block]:

@@ -64,16 +64,36 @@ def describe_gate(report: Mapping[str, Any]) -> Document:
     rows = [
         [
             each["name"],
-            "overridden" if each["name"] in waived else each["verdict"],
+            _verdict(each, waived),
             "" if each["value"] is None else f"{each['value']} {each['unit']}".strip(),
             "" if each["limit"] is None else f"{each['operator']} {each['limit']}",
-            each["reason"],
         ]
         for each in checks
     ]
+    tones = [_TONES[each["verdict"]] if each["is_asked"] else Tone.FAINT for each in checks]
+    document.add(Grid(["check", "verdict", "is>", "wanted>"], rows, tones))
+    # Beneath, as no terminal is as wide as a reason is long.
     document.add(
-        Grid(["check", "verdict", "is>", "wanted>", "why"], rows, [_TONES[each["verdict"]] for each in checks])
+        *(
+            Line(f"{each['name']}: {each['reason']}", tone)
+            for each, tone in zip(checks, tones, strict=True)
+            if each["reason"]
+        )
     )
+    document.add(*ending(report))
+    return document
+
+
+def _verdict(check: Mapping[str, Any], waived: Mapping[str, str]) -> str:
+    if check["name"] in waived:
+        return "overridden"
+    told = str(check["verdict"]).replace("_", " ")
+    return told if check["is_asked"] else f"{told}, not asked"
+
+
+def describe_backup(report: Mapping[str, Any]) -> Document:
+    """Return the document of ``stage backup``."""
+    document = Document(f"{report['scope']}: the backup of {report['at']} is known as verified")
     document.add(*ending(report))
     return document
 

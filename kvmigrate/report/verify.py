@@ -37,9 +37,12 @@ def _verdict(report: Mapping[str, Any]) -> str:
     apart = report["different"] + report["missing"] + report["extra"]
     if apart:
         return f"store and tables disagree on {counted(apart, 'item')}"
+    if not report["compared"] and "since" in report:
+        return f"nothing that could be compared was written since {report['since']['at']}"
     if not report["compared"]:
         return "nothing could be compared"
-    return f"{counted(report['compared'], 'item')} compared, no divergence"
+    told = f"{counted(report['compared'], 'item')} compared, no divergence"
+    return f"{told} among what was written since {report['since']['at']}" if "since" in report else told
 
 
 def _differences(report: Mapping[str, Any]) -> Iterator[Block]:
@@ -62,5 +65,23 @@ def _covered(report: Mapping[str, Any]) -> Iterator[Block]:
     if report["tolerances"]:
         yield Heading("Tolerated, as the mapping declares it")
         yield Grid(["what", "items>"], [[what, number(count)] for what, count in report["tolerances"].items()])
-    if not report["complete"]:
+    if quick := report.get("quick"):
+        told = (
+            f"Not independent: {counted(quick['by_hash'], 'item')} by the hash that the ledger has, and by what nobody"
+        )
+        yield Line(f"{told} wrote since {quick['at']}; {number(quick['in_full'])} in full.", Tone.NOTICE)
+    if since := report.get("since"):
+        yield from _since(since)
+    elif not report["complete"]:
         yield Line(f"Cut short: covered up to the key {report['verified_up_to']!r}.", Tone.NOTICE)
+
+
+def _since(since: Mapping[str, Any]) -> Iterator[Block]:
+    looked_at, known = since["looked_at"], since["known"]
+    told = f"Looked at {number(looked_at)} of {counted(known, 'item')} ({since['share_pct']:.3g} %): those that the"
+    yield Line(f"{told} tables were given since {since['at']}, and all rows of no item.", Tone.NOTICE)
+    if since["marked"]:
+        yield Line(f"Not looked at: {counted(since['marked'], 'key')} that the relay owes the tables.", Tone.NOTICE)
+    if since["undecided"]:
+        told = f"Not comparable or pending then: {counted(since['undecided'], 'item')}; looked at if written since."
+        yield Line(told, Tone.NOTICE)

@@ -65,6 +65,15 @@ ORDER BY u.last_use DESC, u.command, u.entity
 """
 
 
+BACKUP = "backup verified"
+"""What stands in the change log of a backup that was restored and looked at; *after* is when it is from."""
+
+_BACKUP = """
+SELECT l.after, l.who, extract(epoch FROM clock_timestamp() - l.after::timestamptz)::float8
+FROM kvmigrate.change_log AS l JOIN kvmigrate.control AS c ON c.id = l.scope
+WHERE c.scope = %s AND l.what = %s ORDER BY l.after::timestamptz DESC LIMIT 1
+"""
+
 _KEPT = """
 SELECT count(*) FROM kvmigrate.kept AS k JOIN kvmigrate.control AS c ON c.id = k.scope WHERE c.scope = %s
 """
@@ -170,6 +179,11 @@ class PostgresControlRow:
         """Return the commands that were used on mapped keys and work on the store alone, the latest first."""
         found = self._session.run(lambda connection: connection.execute(_COMMANDS, [self._scope]).fetchall())
         return [CommandSeen(*row) for row in found]
+
+    def backup(self) -> tuple[str, str, float] | None:
+        """Return when the newest backup is from that somebody verified, who did, and its age in seconds."""
+        found = self._session.run(lambda connection: connection.execute(_BACKUP, [self._scope, BACKUP]).fetchall())
+        return (found[0][0], found[0][1], float(found[0][2])) if found else None
 
     def kept(self) -> int:
         """Return how many items are kept whole, without rows."""

@@ -11,6 +11,8 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from kvmigrate.errors import TargetError
+from kvmigrate.target.changed import Watermark
+from kvmigrate.target.incarnation import read_incarnation
 from kvmigrate.target.session import Session
 
 Connection = psycopg.Connection[Any]
@@ -25,7 +27,8 @@ MOST_UNMENDED = 1_000
 _APPLICATION = "kvmigrate:verify"
 
 _BEGIN = """
-SELECT c.epoch, (SELECT coalesce(max(e.id), 0) FROM kvmigrate.evidence AS e WHERE e.scope = c.id), now()::text
+SELECT c.epoch, (SELECT coalesce(max(e.id), 0) FROM kvmigrate.evidence AS e WHERE e.scope = c.id), now()::text,
+    pg_snapshot_xmin(pg_current_snapshot())::text
 FROM kvmigrate.control AS c WHERE c.scope = %s
 """
 
@@ -97,6 +100,18 @@ WHERE c.scope = %(scope)s AND e.kind = 'verify' AND e.epoch = c.epoch AND e.mapp
 ORDER BY e.at DESC, e.id DESC LIMIT 1
 """
 
+# Of another epoch the store may have another history.
+_WATERMARK = """
+SELECT (e.facts ->> 'begun_xid')::bigint, e.facts ->> 'begun_life', (e.facts ->> 'begun_at')::timestamptz,
+    coalesce((e.facts ->> 'pending')::bigint, 0) + coalesce((e.facts ->> 'not_comparable')::bigint, 0)
+FROM kvmigrate.evidence AS e JOIN kvmigrate.control AS c ON c.id = e.scope
+WHERE c.scope = %(scope)s AND e.kind = 'verify' AND e.epoch = c.epoch AND e.mapping = %(mapping)s
+    AND coalesce((e.facts ->> 'whole')::boolean, true) AND (e.facts ->> 'divergent')::bigint = 0
+    AND e.facts ? 'begun_xid' AND e.facts ? 'begun_life'
+    AND (%(before)s::timestamptz IS NULL OR (e.facts ->> 'begun_at')::timestamptz <= %(before)s)
+ORDER BY (e.facts ->> 'begun_at')::timestamptz DESC, e.id DESC LIMIT 1
+"""
+
 _NAMED = _UNMENDED + sql.SQL("SELECT key FROM named ORDER BY key LIMIT %(limit)s")
 
 _FOUND = """
@@ -157,7 +172,10 @@ class Evidence:
             SchemaError: the control schema is older than this program.
         """
         rows = self._session.run(lambda connection: connection.execute(_BEGIN, [self._scope]).fetchall())
-        return dict(zip(("begun_epoch", "begun_id", "begun_at"), rows[0], strict=True)) if rows else {}
+        if not rows:
+            return {}
+        begun = dict(zip(("begun_epoch", "begun_id", "begun_at", "begun_xid"), rows[0], strict=True))
+        return {**begun, "begun_life": self._session.run(read_incarnation)}
 
     def try_begin(self) -> Mapping[str, Any]:
         """As `begin`; nothing where the evidence cannot be read."""
@@ -274,6 +292,25 @@ class Evidence:
         values = {"scope": self._scope}
         rows = self._session.run(lambda connection: connection.execute(_LATEST, values).fetchall())
         return Measured(*rows[0]) if rows else None
+
+    def watermark(self, *, mapping: str, before: datetime | None = None) -> tuple[Watermark, int] | None:
+        """Return since when the last clean verification of everything tells of the tables; how many it left undecided.
+
+        Only one of this epoch, that began by *before*; ``None`` where there is none.
+        """
+        values = {"scope": self._scope, "mapping": mapping, "before": before}
+        rows = self._session.run(lambda connection: connection.execute(_WATERMARK, values).fetchall())
+        return (Watermark(*rows[0][:3]), int(rows[0][3])) if rows else None
+
+    def add_found(self, found: Mapping[str, Sequence[str]], *, mapping: str) -> None:
+        """Keep that these keys diverge, each with its causes; the gate counts them until they are mended."""
+        keys = self._keyed(FOUND, {key: {"causes": list(causes)} for key, causes in found.items()}, mapping)
+
+        def work(connection: Connection) -> None:
+            with connection.transaction(), connection.cursor() as cursor:
+                cursor.executemany(_ADD, keys)
+
+        self._session.run(work)
 
     def verified(self, *, mapping: str) -> Mapping[str, Any] | None:
         """Return the facts of the last whole verification of this epoch, mapping and day, if there is one."""

@@ -34,6 +34,7 @@ from kvmigrate.target.counts import NAMED, named_ids, tally
 from kvmigrate.target.direct import DirectLoad
 from kvmigrate.target.first_load import FirstLoad, Phase
 from kvmigrate.target.gone import Gone
+from kvmigrate.target.kept_list import KeptEntry, select_kept_list
 from kvmigrate.target.key_build import KeyBuild
 from kvmigrate.target.layout import Layout
 from kvmigrate.target.listed import compare_listed
@@ -427,6 +428,15 @@ class PostgresTarget:
     def kept(self, keys: Sequence[str]) -> dict[str, Item]:
         """Return those of these items that were waived and are kept whole."""
         return self._writer.run(lambda connection: select_kept(connection, self._parts().scope, keys))
+
+    def kept_items(self, *, entity: str | None, limit: int) -> list[KeptEntry]:
+        """Return the first *limit* kept items, in order of their keys."""
+        parts = self._parts()
+        return self._writer.run(
+            lambda connection: select_kept_list(
+                connection, parts.layout.mapping, parts.scope, entity=entity, limit=limit
+            )
+        )
 
     def waiting_items(self, *, reason: str | None, entity: str | None, limit: int) -> list[WaitingEntry]:
         """Return the first *limit* obstacles of waiting items, in order of the items' keys."""

@@ -77,7 +77,8 @@ SELECT EXISTS (SELECT FROM kvmigrate.endpoint_stat AS s JOIN kvmigrate.control A
 WHERE c.scope = %s AND s.process <> '' AND (s.counts ? 'ended' OR s.updated_at < now() - interval '1 day'))
 """
 _COUNTS = """
-SELECT s.endpoint, CASE WHEN s.updated_at > now() - interval '15 s' THEN s.counts ELSE s.counts - 'demoted' END
+SELECT s.endpoint,
+    CASE WHEN s.updated_at > now() - interval '15 s' THEN s.counts ELSE s.counts - 'demoted' - 'flags_age_s' END
 FROM kvmigrate.endpoint_stat AS s JOIN kvmigrate.control AS c ON c.id = s.scope
 WHERE c.scope = %s ORDER BY s.endpoint, s.process
 """
@@ -243,7 +244,7 @@ class PostgresReadRow:
     def counts(self) -> Sequence[tuple[str, Any]]:
         """Return what every process counted: endpoint and numbers, a row for each process.
 
-        What a process does just now, ``demoted``, is left out of rows that are older than 15 s.
+        What a process does just now, ``demoted`` and ``flags_age_s``, is left out of rows that are older than 15 s.
         """
         return [(endpoint, counts) for endpoint, counts in self._ask(_COUNTS, [self._scope])]
 

@@ -1,11 +1,30 @@
 """``kvmigrate quarantine`` for people: what is asked for, what is shown, and what is refused."""
 
+import uuid
 from pathlib import Path
 
 import pytest
 import redis
 
 from tests.fix_cli import CommandLine, check_schema
+
+FOREIGN = """\
+version: 1
+name: shop
+entities:
+  client:
+    keys: ["client:{id}"]
+    table: clients
+    columns: {id: {key: id, type: uuid, foreign_ids: uuid5}}
+    primary_key: [id]
+  gift:
+    keys: ["gift:{id}"]
+    table: gifts
+    columns:
+      id: {key: id, type: uuid, foreign_ids: uuid5}
+      client_id: {path: of.client, type: uuid, foreign_ids: uuid5, references: client}
+    primary_key: [id]
+"""
 
 
 def test_a_replay_of_a_key_that_is_not_there_is_an_error(cli: CommandLine) -> None:
@@ -72,6 +91,23 @@ def test_waiting_items_are_listed_with_what_they_wait_for(cli: CommandLine) -> N
     assert "refers to no client: 99" in report
     assert "gift:7" in cli(*waiting).out
     assert 0 == cli(*waiting, "--entity", "client", "--json").json["count"]
+
+
+def test_an_awaited_id_is_shown_as_applications_know_it(cli: CommandLine) -> None:
+    """Where the store tells it; else the UUID that the tables have."""
+    (cli.folder / "mapping.yaml").write_text(FOREIGN)
+    with redis.Redis.from_url(cli.source) as client:
+        client.flushdb()
+    cli.put({"gift:a": {"of": {"client": "cli-7"}, "price": 1}})
+    cli.backfill()
+
+    def value(*words: str) -> str:
+        [entry] = cli("quarantine", "list", "--waiting", "--target", cli.target, *words, "--json").json["waiting"]
+        return str(entry["value"])
+
+    assert (5, "cli-7") == (uuid.UUID(value()).version, value("--source", cli.source))
+    assert 5 == uuid.UUID(value("--source", "redis://127.0.0.1:1/0")).version
+    assert "cli-7" in cli("quarantine", "list", "--waiting", *cli.sides).out
 
 
 def test_an_awaited_value_of_a_personal_column_is_masked(cli: CommandLine) -> None:

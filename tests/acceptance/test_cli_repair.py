@@ -162,7 +162,12 @@ def test_a_newer_write_is_not_clobbered(cli: CommandLine, repository: Path, pg: 
 def test_the_gate_explains_what_was_measured(cli: CommandLine, repository: Path, pg: PgConnection) -> None:
     """Nothing asked and nothing measured: as before. A divergence that was found refuses until it is mended."""
     go_live(cli, repository)
-    assert "divergence" not in {each["name"] for each in typed(cli, repository, "gate")["checks"]}
+    unasked = typed(cli, repository, "gate")
+    told = [each["name"] for each in unasked["checks"] if each["verdict"] != "pass" and not each["is_asked"]]
+    assert ("pass", ["divergence", "flags", "latency", "backup"]) == (unasked["verdict"], told)
+    assert ["sample", "stage advance"] == [
+        each.partition("kvmigrate ")[2].partition(" --source")[0] for each in unasked["next"]
+    ]
     asked = typed(cli, repository, "gate", "--max-divergence", "50", code=4)
     assert ("no_data", "rampdown") == (asked["verdict"], asked["to"])
     assert ["sample --until 50"] == [
@@ -238,6 +243,12 @@ def test_what_is_kept_whole_is_compared_with_its_item(
     cli.put({"gift:42": {"client": 1, "price": "N/A"}})
     typed(cli, repository, "repair", "gift:42", "--yes")
     cli("quarantine", "keep", "--all", "--why", "a test", *cli.sides)
+    listed = cli("quarantine", "list", "--kept", "--target", cli.target, "--json").json
+    check_schema(repository, "quarantine-list", listed)
+    assert {"gift:42", "gift:7"} >= {each["key"] for each in listed["kept"]} != set()
+    assert {"gift"} == {each["entity"] for each in listed["kept"]}
+    assert listed["kept"][0]["key"] in cli("quarantine", "list", "--kept", "--target", cli.target).out
+    assert 2 == cli("quarantine", "list", "--kept", "--waiting", "--target", cli.target).code
     assert (0, 1) == tuple(typed(cli, repository, "verify")[name] for name in ("different", "not_comparable"))
 
     redis_client.set("gift:42", json.dumps({"client": 1, "price": "none"}))

@@ -55,7 +55,9 @@ def test_the_whole_way_there_and_back(cli: CommandLine, repository: Path, pg: Pg
         assert (stage, "K", None, None) == tuple(value[name] for name in ("stage", "authority", "stall_ms", "gate"))
     gate = typed(cli, repository, "advance", "--dry-run", code=3)["gate"]
     assert ("fail", "rampdown") == (gate["verdict"], gate["to"])
-    assert ["quarantined"] == [each["name"] for each in gate["checks"] if each["verdict"] != "pass"]
+    assert ["quarantined"] == [
+        each["name"] for each in gate["checks"] if each["is_asked"] and each["verdict"] != "pass"
+    ]
     assert 3 == cli("stage", "advance", "--yes", *cli.sides).code
 
     kept = cli("quarantine", "keep", "gift:42", "--why", "a price without a number", *cli.sides, "--json").json
@@ -327,3 +329,28 @@ def test_where_nothing_was_migrated_there_is_no_stage(empty_cli: CommandLine, re
 
     assert "dualwrite" == typed(empty_cli, repository, "advance")["stage"]
     assert [2] == [each["log"] for each in typed(empty_cli, repository, "show")["fences"]]
+
+
+def test_a_gate_asks_for_a_verified_backup(cli: CommandLine, repository: Path, pg: PgConnection) -> None:
+    """Somebody says that there is one, and from when; in the log it stands with who and why. Reasons stand whole."""
+    assert 0 == cli("stage", "advance", *cli.sides).code
+    (cli.folder / "kvmigrate.toml").write_text("max_backup_age_h = 24\nmax_slowdown = 2\n")
+
+    def backup() -> tuple[str, bool, float | None, str]:
+        gate = cli("gate", "--to", "rampdown", *cli.sides, "--json").json
+        check_schema(repository, "gate", gate)
+        [found] = [each for each in gate["checks"] if each["name"] == "backup"]
+        return found["verdict"], found["is_asked"], found["value"], found["reason"]
+
+    assert ("no_data", True, None) == backup()[:3]
+    typed(cli, repository, "backup", "--verified-at", "30h", "--why", "restored on db7", schema="stage-backup")
+    assert ("fail", True, 30.0) == backup()[:3]
+    shown = " ".join(cli("gate", "--to", "rampdown", *cli.sides).out.split())
+    assert "h old: restore one, look at it, then `kvmigrate stage backup --verified-at TIME" in shown
+    typed(cli, repository, "backup", "--verified-at", "2h", "--why", "restored on db7", schema="stage-backup")
+    typed(cli, repository, "backup", "--verified-at", "40h", "--why", "an older one", schema="stage-backup")
+    assert ("pass", True, 2.0, "") == backup()
+    logged = pg.execute("SELECT why FROM kvmigrate.change_log WHERE what = 'backup verified' ORDER BY id").fetchall()
+    assert ["restored on db7", "restored on db7", "an older one"] == [why for (why,) in logged]
+    for wrong in (("2999-01-01", "soon"), ("last", "x"), ("ever", "x"), ("2h", "")):
+        assert 2 == cli("stage", "backup", "--verified-at", wrong[0], "--why", wrong[1], *cli.sides).code

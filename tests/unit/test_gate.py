@@ -1,9 +1,11 @@
+import json
 from typing import Any
 
 import pytest
 
 from kvmigrate.cutover.divergence import Measurement, Verified, Wish
 from kvmigrate.cutover.gate import Facts, GateReport, Verdict, evaluate
+from kvmigrate.cutover.readiness import Backup, Pairs, Ready
 from kvmigrate.errors import CheckFailedError, ConfigError
 from kvmigrate.model import Logging, Stage
 from kvmigrate.target.live_base import ProcessSeen
@@ -26,7 +28,11 @@ GOOD = Facts(
 def failed(facts: Facts, **overrides: str) -> list[str]:
     """The checks that stand in the way."""
     report = evaluate(facts, overrides)
-    return [each.name for each in report.checks if each.verdict is not Verdict.PASS and each.name not in overrides]
+    return [
+        each.name
+        for each in report.checks
+        if each.is_asked and each.verdict is not Verdict.PASS and each.name not in overrides
+    ]
 
 
 def test_a_gate_without_anything_in_the_way_passes() -> None:
@@ -34,8 +40,9 @@ def test_a_gate_without_anything_in_the_way_passes() -> None:
     report = evaluate(GOOD, {})
 
     assert Verdict.PASS is report.verdict
-    names = "phase backfill logging reconciled lag quarantined waiting mapping processes failover left_in_kv".split()
-    assert names == [each.name for each in report.checks]
+    names = "phase backfill logging reconciled lag divergence flags latency backup quarantined waiting mapping"
+    assert [*names.split(), "processes", "failover", "left_in_kv"] == [each.name for each in report.checks]
+    assert ["divergence", "flags", "latency", "backup"] == [each.name for each in report.checks if not each.is_asked]
     report.check()
 
 
@@ -92,7 +99,7 @@ def test_a_process_that_was_silent_for_an_hour_does_not_count() -> None:
     [
         (Stage.DUALWRITE, "phase"),
         (Stage.SHADOW, "phase backfill logging reconciled"),
-        (Stage.LIVE, "phase backfill logging reconciled lag"),
+        (Stage.LIVE, "phase backfill logging reconciled lag divergence flags"),
         (Stage.COMPLETE, "phase owed"),
     ],
 )
@@ -144,7 +151,7 @@ def test_what_a_flip_cannot_do_without_is_not_overridden(name: str) -> None:
 def test_every_check_has_all_fields() -> None:
     """As the published schema has them."""
     report: GateReport = evaluate(GOOD, {})
-    fields = {"name", "verdict", "value", "operator", "limit", "unit", "n", "needed", "reason"}
+    fields = {"name", "verdict", "value", "operator", "limit", "unit", "n", "needed", "reason", "is_asked"}
 
     assert [fields] * len(report.checks) == [set(each) for each in report.to_json()["checks"]]
 
@@ -153,10 +160,10 @@ CLEAN = Measurement("sample", 3_000, 100_000, 0, 0.0, 0.0997, 0.0997, age_s=60.0
 
 
 def divergence(measured: Measurement | None, wish: Wish) -> tuple[str, int] | None:
-    """The verdict on a measurement, and how many keys it wants; ``None`` where there is no check."""
+    """The verdict on a measurement, and how many keys it wants; ``None`` where it stands in nobody's way."""
     report = evaluate(GOOD._replace(measured=measured, wish=wish), {})
-    found = [(str(each.verdict), each.needed) for each in report.checks if each.name == "divergence"]
-    assert len(found) <= 1
+    found = [(str(each.verdict), each.needed) for each in report.checks if each.name == "divergence" and each.is_asked]
+    assert 1 == sum(each.name == "divergence" and bool(each.reason or each.is_asked) for each in report.checks)
     return found[0] if found else None
 
 
@@ -192,7 +199,9 @@ def test_what_a_measurement_says_to_the_gate(changes: dict[str, Any], wish: Wish
 
 
 def test_nothing_measured_is_no_data_where_it_is_asked_for() -> None:
-    """And no check at all where it is not: neither green nor in the way."""
+    """And where it is not: neither green nor in the way, and told with what to type."""
+    [unasked] = [each for each in evaluate(GOOD, {}).checks if each.name == "divergence"]
+    assert ("no_data", "nothing was measured: `kvmigrate sample`") == (unasked.verdict, unasked.reason)
     assert divergence(None, Wish()) is None
     assert ("no_data", 0) == divergence(None, Wish(0.1))
     assert ("no_data", 500) == divergence(None, Wish(0.1, 500))
@@ -222,3 +231,43 @@ def test_nothing_of_some_entities_may_diverge(verified: dict[str, Verified] | No
     assert ("pass", expected) == (found["divergence"], found["zero_tolerance"])
     assert Verdict.NO_DATA is evaluate(GOOD._replace(wish=Wish(zero_tolerance=("order",))), {}).verdict
     assert Verdict.PASS is evaluate(facts, {"zero_tolerance": "a drill"}).verdict
+
+
+FAST = Pairs(200, 1.5)
+WANTED = Wish(max_slowdown=2.0, max_backup_age_h=24.0)
+YESTERDAY = Backup("2026-03-01T04:00:00+00:00", "ann", 23 * 3600.0)
+
+
+@pytest.mark.parametrize(
+    ("ready", "expected"),
+    [
+        (Ready(), "no_data no_data no_data"),
+        (Ready({"a": FAST}, 1.0, YESTERDAY), "pass pass pass"),
+        (Ready({"a": FAST, "b": Pairs(200, 2.1)}, 299.0, YESTERDAY), "pass fail pass"),
+        (Ready({"a": FAST, "b": Pairs(99, 9.0)}, 1.0, YESTERDAY), "pass inconclusive pass"),
+        (Ready({"a": FAST, "b": Pairs(0, None)}, 1.0, YESTERDAY), "pass inconclusive pass"),
+        (Ready({"a": Pairs(200, 2.1), "b": Pairs(0, None)}, 1.0, YESTERDAY), "pass fail pass"),
+        (Ready({"a": FAST}, 301.0, YESTERDAY._replace(age_s=25 * 3600.0)), "fail pass fail"),
+        (Ready({"a": FAST}, float("inf"), YESTERDAY), "fail pass pass"),
+    ],
+)
+def test_flags_latency_and_backup(ready: Ready, expected: str) -> None:
+    """Each of the four verdicts, with its reason; the worst endpoint counts, and too few requests are not green."""
+    report = evaluate(GOOD._replace(ready=ready, wish=WANTED), {})
+    found = {each.name: each for each in report.checks}
+    told = [found[name] for name in ("flags", "latency", "backup")]
+
+    assert expected.split() == [each.verdict.value for each in told]
+    assert all(bool(each.reason) is (each.verdict is not Verdict.PASS) for each in told)
+    json.dumps(report.to_json(), allow_nan=False)
+
+
+def test_what_nobody_asks_for_stands_in_nobodys_way() -> None:
+    """But for flags that a process is known not to follow; each can be waived."""
+    slow = Ready({"a": Pairs(200, 900.0)}, None, YESTERDAY._replace(age_s=1e9))
+    assert Verdict.PASS is evaluate(GOOD._replace(ready=slow), {}).verdict
+    deaf = GOOD._replace(ready=slow._replace(flags_age_s=301.0))
+    assert ["flags"] == failed(deaf)
+    assert Verdict.FAIL is evaluate(deaf, {}).verdict
+    reasons = dict.fromkeys(("flags", "latency", "backup"), "a drill")
+    assert Verdict.PASS is evaluate(deaf._replace(wish=WANTED), reasons).verdict

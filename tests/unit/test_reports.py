@@ -9,6 +9,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from kvmigrate.consistency.sample_report import SampleReport
+from kvmigrate.consistency.strata import Stratum
 from kvmigrate.model import Bin
 from kvmigrate.report.backfill import describe_backfill
 from kvmigrate.report.bars import render_bars
@@ -16,6 +18,7 @@ from kvmigrate.report.document import Bars, Code, Document, Facts, Grid, Heading
 from kvmigrate.report.export import describe_export
 from kvmigrate.report.html import render_html
 from kvmigrate.report.markdown import render_markdown
+from kvmigrate.report.sample import describe_sample
 from kvmigrate.report.text import render_text
 from kvmigrate.report.verify import describe_verify
 from kvmigrate.report.write import write_report
@@ -283,3 +286,21 @@ def test_an_incomplete_export_names_what_is_missing() -> None:
     assert "gift:7" in shown
     assert "1 key that no item can have" in shown
     assert "Cut short" in render_text(describe_export({**report, "missing": 0}))
+
+
+def test_of_many_tenants_the_worst_are_shown() -> None:
+    """Ten, those that diverge first, and how many more there are; of a few all, in the order of their names."""
+    found = SampleReport(1)
+    for number in range(300):
+        stratum = found.kinds.setdefault("tenant", {}).setdefault(f"tenant-{number:03}", Stratum())
+        stratum.counts.update({"matched": 5, "different": int(number == 222)})
+    found.strata["client"] = Stratum(300)
+    report = {**backfill(), **found.to_json()}
+
+    shown = render_text(describe_sample(report))
+
+    tenants = [line for line in shown.splitlines() if "tenant-" in line]
+    assert (10, True) == (len(tenants), "tenant-222" in tenants[0])
+    assert "290 more, none worse than these" in shown
+    few = render_text(describe_sample({**report, "kinds": report["kinds"][:3]}))
+    assert "more, none worse" not in few
