@@ -36,6 +36,7 @@ from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.relay import Relay
 from kvmigrate.dualwrite.store import Store
 from kvmigrate.dualwrite.way import Connections
+from kvmigrate.endpoints import open_reads
 from kvmigrate.erasing import Erasure, erase
 from kvmigrate.errors import CheckFailedError, ConfigError, SchemaError, TargetError
 from kvmigrate.export.report import ExportReport, Lines, type_name
@@ -44,12 +45,9 @@ from kvmigrate.export.target import TargetExport
 from kvmigrate.log import get_log
 from kvmigrate.model import Authority, Item, ItemKind, Version
 from kvmigrate.processes.crew import Crew
-from kvmigrate.reading import router_of
 from kvmigrate.reads.endpoint import Read
 from kvmigrate.reads.options import EndpointOptions
 from kvmigrate.reads.reads import Reads
-from kvmigrate.reads.standby import Standby
-from kvmigrate.reads.standby_tables import StandbyTables
 from kvmigrate.relaying import LiveScope, Opener, read_control
 from kvmigrate.repairing import Repair
 from kvmigrate.sampling import Sampling, evidence_of, open_sampling, sight_of, verify_paced, verify_quick, verify_since
@@ -66,7 +64,6 @@ from kvmigrate.target.own_ids import with_own_ids
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.target.process_row import PostgresProcessRow, process_id
 from kvmigrate.target.retune import RunState, retune
-from kvmigrate.target.row_query import PostgresRowQuery
 from kvmigrate.target.rows_postgres import PostgresRowReader
 from kvmigrate.target.schema_postgres import AppliedSchema, apply_schema, diff_schema, drop_schema
 from kvmigrate.target.waiting_list import WaitingEntry
@@ -168,24 +165,7 @@ class Migration:
         Raises:
             ConfigError: no store or target is named, or the flags cannot be read from what is named.
         """
-        known = Standby() if self.settings.read_target else None
-        router = router_of(self.settings, self.mapping.name, known)
-        tables = LiveWriter(self.settings.need_target(), self.lens)
-        rows, store = PostgresRowQuery(self.settings.need_target()), self.store
-        standby = None
-        if known is not None:
-            url, last = self.settings.read_target, store.last_write
-            items = tables, LiveWriter(url, self.lens, is_standby=True)
-            standby = StandbyTables(known, items, (rows, PostgresRowQuery(url, is_standby=True)), last)
-        reads = Reads(
-            router,
-            tables,
-            rows,
-            store.last_write,
-            reached=store.has_reached_tables,
-            standby=standby,
-            mapping=self.mapping,
-        )
+        reads = open_reads(self.settings, self.lens, self.store)
         self._open.callback(reads.close)
         return reads
 

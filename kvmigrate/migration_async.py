@@ -13,16 +13,13 @@ from kvmigrate.dualwrite.commands_async import AsyncCommands
 from kvmigrate.dualwrite.companion import Companion
 from kvmigrate.dualwrite.store_async import AsyncStore
 from kvmigrate.dualwrite.way_async import AsyncConnections
-from kvmigrate.reading import router_of
+from kvmigrate.endpoints import open_async_reads
 from kvmigrate.reads.endpoint_async import AsyncRead
 from kvmigrate.reads.options import EndpointOptions
 from kvmigrate.reads.reads_async import AsyncReads
-from kvmigrate.reads.standby import Standby
-from kvmigrate.reads.standby_tables_async import AsyncStandbyTables
 from kvmigrate.stores.open import open_async_drop_in, open_async_writer, open_fenced
 from kvmigrate.target.live_writer_async import AsyncLiveWriter
 from kvmigrate.target.process_row import PostgresProcessRow, process_id
-from kvmigrate.target.row_query_async import AsyncPostgresRowQuery
 from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, compile_mapping
 from kvmigrate.transform.mapping import Mapping as MappingFile
@@ -88,24 +85,7 @@ class AsyncMigration:
         Raises:
             ConfigError: no store or target is named, or the flags cannot be read from what is named.
         """
-        known = Standby() if self.settings.read_target else None
-        router = router_of(self.settings, self.mapping.name, known)
-        target, last = self.settings.need_target(), self.store.last_write
-        tables, rows = AsyncLiveWriter(target, self.lens), AsyncPostgresRowQuery(target)
-        standby = None
-        if known is not None:
-            url = self.settings.read_target
-            items = tables, AsyncLiveWriter(url, self.lens, is_standby=True)
-            standby = AsyncStandbyTables(known, items, (rows, AsyncPostgresRowQuery(url, is_standby=True)), last)
-        return AsyncReads(
-            router,
-            tables,
-            rows,
-            last,
-            reached=self.store.has_reached_tables,
-            standby=standby,
-            mapping=self.mapping,
-        )
+        return open_async_reads(self.settings, self.lens, self.store)
 
     def endpoint(
         self, name: str, **options: Unpack[EndpointOptions]
