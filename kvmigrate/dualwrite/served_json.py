@@ -43,8 +43,10 @@ class _Path(NamedTuple):
 
 def makes_document(args: Sequence[Any]) -> bool:
     """Return whether a JSON.SET may make a new document, which only the store can."""
-    raw = [each.encode() if isinstance(each, str) else each for each in args[2:]]
-    return not raw or (raw[0] in _ROOTS and not any(isinstance(each, bytes) and each.upper() == b"XX" for each in raw))
+    words = [each.encode() if isinstance(each, str) else each for each in args[2:]]
+    if not words or not isinstance(words[0], bytes):
+        return True
+    return words[0] in _ROOTS and not any(isinstance(each, bytes) and each.upper() == b"XX" for each in words)
 
 
 def json_get(found: Found) -> Left:
