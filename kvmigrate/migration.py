@@ -208,8 +208,7 @@ class Migration:
     ) -> BackfillReport:
         """Copy the store into the tables, which are made where they are missing. See `run_backfill`.
 
-        *processes* is how many worker processes read and write together; 1 does all of it in this
-        process. The default is one for each processor, and this process alone for small stores.
+        *processes* read and write together; 1 does all of it in this process, as small stores do by default.
         """
         self.check_entities(only)
         _ = self.source  # a source that is not one is told first
