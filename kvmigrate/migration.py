@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -45,6 +44,7 @@ from kvmigrate.export.target import TargetExport
 from kvmigrate.log import get_log
 from kvmigrate.model import Authority, Item, ItemKind, Version
 from kvmigrate.processes.crew import Crew
+from kvmigrate.processes.crew_size import crew_size
 from kvmigrate.reads.endpoint import Read
 from kvmigrate.reads.options import EndpointOptions
 from kvmigrate.reads.reads import Reads
@@ -80,12 +80,6 @@ _log = get_log()
 C = TypeVar("C")
 P = ParamSpec("P")
 T = TypeVar("T")
-
-WORTH_PROCESSES_KEYS = 50_000
-"""A store with fewer keys is read before worker processes have started."""
-
-MOST_PROCESSES = 8
-"""Worker processes at most, unless more are asked for: each has its own connections to store and database."""
 
 
 class Migration:
@@ -221,7 +215,8 @@ class Migration:
                 )
             as_of = live.as_of if live is not None and live.is_loading else None
             target = self.target if live is None else self._target_as_of(stack, as_of or Version(live.epoch, 0))
-            count = self._processes(processes) if limit_keys is None and (live is None or live.is_loading) else 1
+            alone = limit_keys is not None or (live is not None and not live.is_loading)
+            count = 1 if alone else self._processes(processes, beyond=1)
             setup = BackfillSetup(*self._opened(), as_of=as_of)
             crew = stack.enter_context(Crew(setup, count, Done)) if count > 1 else None
             return run_backfill(
@@ -326,13 +321,10 @@ class Migration:
             progress=progress,
         )
 
-    def _processes(self, wanted: int | None) -> int:
+    def _processes(self, wanted: int | None, *, beyond: int = 0) -> int:
         if wanted == 1 or divisible(self.source) is None:
             return 1
-        if wanted is not None:
-            return wanted
-        keys = self.source.count()
-        return min(os.cpu_count() or 1, MOST_PROCESSES) if keys is None or keys >= WORTH_PROCESSES_KEYS else 1
+        return wanted if wanted is not None else crew_size(self.source.count(), beyond=beyond)
 
     def _opened(self) -> tuple[str, str, str, str]:
         """Return what every worker opens: the fields of `Setup`."""

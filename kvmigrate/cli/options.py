@@ -63,7 +63,10 @@ OutputOption = Annotated[
 ProcessesOption = Annotated[
     int | None,
     typer.Option(
-        "--processes", metavar="N", min=1, help="Worker processes. Default: one per processor; 1 for small stores."
+        "--processes",
+        metavar="N",
+        min=1,
+        help="Worker processes. Default: as many as the processors keep busy; 1 for small stores.",
     ),
 ]
 
