@@ -132,6 +132,7 @@ class Reads:
             return None if state.plan.leads else session()
 
         def reached(key: str) -> bool:
+            """Whether the tables have all that was written under a key."""
             return state.plan.leads or self._reached is None or self._reached(key)
 
         asks_first = reached if consistency == "strong" else None

@@ -130,6 +130,7 @@ class AsyncReads:
             return None if state.plan.leads else session()
 
         async def reached(key: str) -> bool:
+            """Whether the tables have all that was written under a key."""
             return state.plan.leads or self._reached is None or await self._reached(key)
 
         asks_first = reached if consistency == "strong" else None
