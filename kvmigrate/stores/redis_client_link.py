@@ -17,7 +17,19 @@ from typing import Any, Protocol
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 from redis.exceptions import ResponseError
 
-from kvmigrate.errors import AmbiguousWriteError, BadValueError, CommandRefusedError, SourceError, WriteRefusedError
+from kvmigrate.errors import (
+    AmbiguousWriteError,
+    BadValueError,
+    CommandRefusedError,
+    DeadlineError,
+    FenceMissingError,
+    KVMigrateError,
+    OnlyInStoreError,
+    SourceError,
+    StaleError,
+    TargetError,
+    WriteRefusedError,
+)
 from kvmigrate.model import Fence
 from kvmigrate.stores.client_base import Commands
 from kvmigrate.stores.client_encoder import ClientEncoder
@@ -30,8 +42,9 @@ _AT_HAND = frozenset({bool, bytes, dict, int, list, str, type(None)})
 _POLL_S = 0.02
 _MOST_TRIES = 100
 
-ANSWERS = (ResponseError, CommandRefusedError, WriteRefusedError, BadValueError)
-"""What one command of a pipeline may raise while the others go on."""
+_ANSWERS = (ResponseError, CommandRefusedError, WriteRefusedError, BadValueError, OnlyInStoreError)
+_REFUSALS = (StaleError, FenceMissingError, SourceError, TargetError, DeadlineError)
+_HINT = "read what it writes before it goes out again; execute(raise_on_error=False) returns the reply of each command"
 
 
 class Calls(Protocol):
@@ -110,15 +123,6 @@ class Link(ABC):
             raise raw
         return self.finished(raw, args, options)
 
-    def one(self, plan: Plan | None, args: Sequence[Any], options: dict[str, Any]) -> Any:
-        """Do one command of a pipeline by itself; return its reply, or what it raised where the others may go on."""
-        try:
-            if plan is None:
-                return self.plain.execute_command(*args, **options)
-            return self.done(plan, args, options)
-        except ANSWERS as exc:
-            return exc
-
     def finished(self, raw: Any, args: Sequence[Any], options: dict[str, Any]) -> Any:
         """Return what the client makes of the server's answer."""
         return self.made_by(self.callbacks, raw, args, options)
@@ -182,3 +186,39 @@ class Link(ABC):
             if self.plain.execute_command("EXISTS", *plan.keys):
                 [raw] = self.alone(plan)
         return raw
+
+
+class Each:
+    """Does commands of one pipeline, each by itself.
+
+    Attributes:
+        refusal: Why nobody may write now, or what does not answer. No other command waits for it once more.
+    """
+
+    def __init__(self, link: Link) -> None:
+        """Do nothing yet."""
+        self._link = link
+        self.refusal: KVMigrateError | None = None
+
+    def one(self, plan: Plan | None, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        """Do one; return its reply, or what it raised where the others may go on."""
+        try:
+            if plan is None:
+                return self._link.plain.execute_command(*args, **options)
+            if self.refusal is None:
+                return self._link.done(plan, args, options)
+        except _ANSWERS as exc:
+            return exc
+        except _REFUSALS as exc:
+            self.refusal = exc
+        return self.refusal
+
+    def told(self, plans: Sequence[Plan | None], answers: list[Any]) -> list[Any]:
+        """Return all replies; where others of the pipeline may have been done, what was refused says so."""
+        others = [each for plan, each in zip(plans, answers, strict=True) if plan is None or not plan.is_read]
+        refusal = self.refusal
+        is_done = any(not isinstance(each, Exception) or isinstance(each, AmbiguousWriteError) for each in others)
+        if is_done and refusal is not None:
+            refusal.args = (f"{refusal}. This holds for a part of the pipeline: other commands of it were done",)
+            refusal.hint = _HINT
+        return answers

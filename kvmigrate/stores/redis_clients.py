@@ -21,6 +21,7 @@ _OF_CLIENT = (
     "client_name",
     "credential_provider",
     "health_check_interval",
+    "max_connections",
     "password",
     "protocol",
     "socket_connect_timeout",

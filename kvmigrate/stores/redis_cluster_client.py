@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import redis
 import redis.asyncio.cluster
 import redis.cluster
+from redis.commands import READ_COMMANDS
 from redis.exceptions import RedisClusterException
 
 from kvmigrate.errors import ConfigError
@@ -101,6 +103,11 @@ def queue_of(pipeline: Any) -> list[Queued]:
     return [Queued(each.args, each.options if hasattr(each, "options") else each.kwargs) for each in commands]
 
 
+def is_read(args: Sequence[Any]) -> bool:
+    """Return whether the driver knows that a command only reads."""
+    return args[0] in READ_COMMANDS
+
+
 def is_transaction(pipeline: Any) -> bool:
     """Return whether a pipeline is one."""
     kinds = (redis.cluster.TransactionStrategy, redis.asyncio.cluster.TransactionStrategy)
@@ -117,6 +124,15 @@ def slots_of(pipeline: Any) -> set[int]:
     """Return the slots of a transaction's commands."""
     found: set[int] = pipeline._execution_strategy._pipeline_slots  # noqa: SLF001 - as above
     return found
+
+
+def go_through(pipeline: Any, way: Callable[..., Any]) -> None:
+    """Have *way* called with all that a pipeline is given, and before it with how it would have gone on.
+
+    Some methods of a pipeline go past its `execute_command`: DEL, UNLINK and EXISTS without an event loop.
+    """
+    strategy = pipeline._execution_strategy  # noqa: SLF001 - as above
+    strategy.execute_command = partial(way, strategy.execute_command)
 
 
 def watching(pipeline: Any) -> Any:

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -44,13 +44,22 @@ class MappedCluster(_Client):  # type: ignore[misc]  # see above
         link = self._kvmigrate
         plan = link.commands.plan(args, link.calls.encoder)
         if plan is None:
-            answer = super().execute_command(*args, **options)
+            # On its way the driver may close the client and open it again: not what the link has open.
+            answer = link.plain.execute_command(*args, **options)
             return answer if args[0] not in LISTING else link.without_own(args, answer)
         return link.done(plan, args, options)
 
     def pipeline(self, *args: Any, **options: Any) -> Any:
         """As the client's own."""
-        return _fenced(super().pipeline(*args, **options), self._kvmigrate)
+        return _fenced(self._kvmigrate.plain.pipeline(*args, **options), self._kvmigrate)
+
+    def json(self, *args: Any, **options: Any) -> Any:
+        """As the client's own."""
+        return with_pipelines(super().json(*args, **options), _fenced, self._kvmigrate)
+
+    def ts(self, *args: Any, **options: Any) -> Any:
+        """As the client's own."""
+        return with_pipelines(super().ts(*args, **options), _fenced, self._kvmigrate)
 
     def close(self, *args: Any, **options: Any) -> None:
         """As the client's own."""
@@ -73,15 +82,6 @@ class MappedClusterPipeline(_Pipeline):  # type: ignore[misc]  # see above
         if plan is not None and link.commands.reads_tables(plan):
             return link.done(plan, args, {})
         return super().watch(*names)
-
-    def execute_command(self, *args: Any, **options: Any) -> Any:
-        """As the pipeline's own. A write while it watches goes on another connection, which the watch notices."""
-        if driver.is_immediate(self):
-            link = self._kvmigrate
-            plan = link.commands.plan(args, link.calls.encoder)
-            if plan is not None:
-                return self._immediately(plan, args, options)
-        return super().execute_command(*args, **options)
 
     def execute(self, raise_on_error: bool = True, *args: Any) -> list[Any]:  # noqa: FBT001, FBT002 - as the driver has it
         """As the pipeline's own."""
@@ -112,10 +112,19 @@ class MappedClusterPipeline(_Pipeline):  # type: ignore[misc]  # see above
             self._raise_first(queue, answers)
         return answers
 
-    def _immediately(self, plan: Plan, args: Sequence[Any], options: dict[str, Any]) -> Any:
+    def _given(self, own: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Do a command as *own*. A write while keys are watched goes on another connection, which they notice."""
+        if driver.is_immediate(self):
+            link = self._kvmigrate
+            plan = link.commands.plan(args, link.calls.encoder)
+            if plan is not None:
+                return self._immediately(own, plan, args, options)
+        return own(*args, **options)
+
+    def _immediately(self, own: Callable[..., Any], plan: Plan, args: Sequence[Any], options: dict[str, Any]) -> Any:
         link, slots = self._kvmigrate, driver.slots_of(self)
         if plan.is_read and not link.commands.reads_tables(plan):
-            return super().execute_command(*args, **options)
+            return own(*args, **options)
         if slots and link.calls.slot(plan) not in slots:
             raise CrossSlotTransactionError("Cannot watch or send commands on different slots")
         return link.done(plan, args, options)
@@ -140,9 +149,11 @@ class MappedClusterPipeline(_Pipeline):  # type: ignore[misc]  # see above
                 raise WatchError("the authority moved while keys were watched: begin anew") from exc
             except ELSEWHERE as exc:
                 connection.disconnect()
+                driver.watch_no_more(self)
                 raise WatchError("Slot rebalancing occurred while watching keys") from exc
             except AmbiguousWriteError:
                 connection.disconnect()
+                driver.watch_no_more(self)
                 raise
             driver.watch_no_more(self)
             return answers
@@ -191,11 +202,24 @@ def mapped_cluster(client: C, commands: Commands, *, scope: str) -> C:
     return made  # type: ignore[no-any-return]  # a subclass of the client's own class
 
 
+def with_pipelines(module: Any, fenced: Callable[[Any, Any], Any], link: Any) -> Any:
+    """Have the commands of a module of the server make pipelines that fence."""
+    own = module.pipeline
+
+    def pipeline(*args: Any, **options: Any) -> Any:
+        """As the module's own."""
+        return fenced(own(*args, **options), link)
+
+    module.pipeline = pipeline
+    return module
+
+
 def _fenced(pipeline: Any, link: ClusterLink) -> Any:
     """Turn a pipeline of the client into one that fences."""
     kind: Any = type(pipeline)
     pipeline.__class__ = _below(MappedClusterPipeline, kind)
     pipeline._kvmigrate = link  # noqa: SLF001 - of its own class
+    driver.go_through(pipeline, pipeline._given)  # noqa: SLF001 - as above
     return pipeline
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -42,13 +42,22 @@ class AsyncMappedCluster(_Client):  # type: ignore[misc]  # see above
         link = self._kvmigrate
         plan = link.commands.plan(args, link.calls.encoder)
         if plan is None:
-            answer = await super().execute_command(*args, **options)
+            # On its way the driver may close the client and open it again: not what the link has open.
+            answer = await link.plain.execute_command(*args, **options)
             return answer if args[0] not in LISTING else await link.without_own(args, answer)
         return await link.done(plan, args, options)
 
     def pipeline(self, *args: Any, **options: Any) -> Any:
         """As the client's own."""
-        return _fenced(super().pipeline(*args, **options), self._kvmigrate)
+        return _fenced(self._kvmigrate.plain.pipeline(*args, **options), self._kvmigrate)
+
+    def json(self, *args: Any, **options: Any) -> Any:
+        """As the client's own."""
+        return with_pipelines(super().json(*args, **options), _fenced, self._kvmigrate)
+
+    def ts(self, *args: Any, **options: Any) -> Any:
+        """As the client's own."""
+        return with_pipelines(super().ts(*args, **options), _fenced, self._kvmigrate)
 
     async def aclose(self, *args: Any, **options: Any) -> None:
         """As the client's own."""
@@ -71,15 +80,6 @@ class AsyncMappedClusterPipeline(_Pipeline):  # type: ignore[misc]  # see above
         if plan is not None and await link.commands.reads_tables(plan):
             return await link.done(plan, args, {})
         return await super().watch(*names)
-
-    def execute_command(self, *args: Any, **options: Any) -> Any:
-        """As the pipeline's own. A write while it watches goes on another connection, which the watch notices."""
-        if driver.is_immediate(self):
-            link = self._kvmigrate
-            plan = link.commands.plan(args, link.calls.encoder)
-            if plan is not None:
-                return self._immediately(plan, args, options)
-        return super().execute_command(*args, **options)
 
     async def execute(self, raise_on_error: bool = True, *args: Any) -> list[Any]:  # noqa: FBT001, FBT002 - as the driver has it
         """As the pipeline's own."""
@@ -110,10 +110,21 @@ class AsyncMappedClusterPipeline(_Pipeline):  # type: ignore[misc]  # see above
             self._raise_first(queue, answers)
         return answers
 
-    async def _immediately(self, plan: Plan, args: Sequence[Any], options: dict[str, Any]) -> Any:
+    def _given(self, own: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Do a command as *own*. A write while keys are watched goes on another connection, which they notice."""
+        if driver.is_immediate(self):
+            link = self._kvmigrate
+            plan = link.commands.plan(args, link.calls.encoder)
+            if plan is not None:
+                return self._immediately(own, plan, args, options)
+        return own(*args, **options)
+
+    async def _immediately(
+        self, own: Callable[..., Any], plan: Plan, args: Sequence[Any], options: dict[str, Any]
+    ) -> Any:
         link, slots = self._kvmigrate, driver.slots_of(self)
         if plan.is_read and not await link.commands.reads_tables(plan):
-            return await super().execute_command(*args, **options)
+            return await own(*args, **options)
         if slots and link.calls.slot(plan) not in slots:
             raise CrossSlotTransactionError("Cannot watch or send commands on different slots")
         return await link.done(plan, args, options)
@@ -138,9 +149,11 @@ class AsyncMappedClusterPipeline(_Pipeline):  # type: ignore[misc]  # see above
                 raise WatchError("the authority moved while keys were watched: begin anew") from exc
             except ELSEWHERE as exc:
                 await connection.disconnect()
+                driver.watch_no_more(self)
                 raise WatchError("Slot rebalancing occurred while watching keys") from exc
             except AmbiguousWriteError:
                 await connection.disconnect()
+                driver.watch_no_more(self)
                 raise
             driver.watch_no_more(self)
             return answers
@@ -189,11 +202,24 @@ def mapped_cluster(client: C, commands: AsyncCommands, *, scope: str) -> C:
     return made  # type: ignore[no-any-return]  # a subclass of the client's own class
 
 
+def with_pipelines(module: Any, fenced: Callable[[Any, Any], Any], link: Any) -> Any:
+    """Have the commands of a module of the server make pipelines that fence."""
+    own = module.pipeline
+
+    def pipeline(*args: Any, **options: Any) -> Any:
+        """As the module's own."""
+        return fenced(own(*args, **options), link)
+
+    module.pipeline = pipeline
+    return module
+
+
 def _fenced(pipeline: Any, link: AsyncClusterLink) -> Any:
     """Turn a pipeline of the client into one that fences."""
     kind: Any = type(pipeline)
     pipeline.__class__ = _below(AsyncMappedClusterPipeline, kind)
     pipeline._kvmigrate = link  # noqa: SLF001 - of its own class
+    driver.go_through(pipeline, pipeline._given)  # noqa: SLF001 - as above
     return pipeline
 
 

@@ -14,6 +14,7 @@ from hiredis import pack_command
 from redis.client import EMPTY_RESPONSE
 from redis.exceptions import (
     ConnectionError,  # noqa: A004 - the driver's own
+    MaxConnectionsError,
     RedisError,
     ResponseError,
     TimeoutError,  # noqa: A004 - the driver's own
@@ -23,8 +24,9 @@ from kvmigrate.errors import AmbiguousWriteError, SourceError
 from kvmigrate.stores.client_errors import is_of_all, is_refused_by_fence, is_undone, lost, out_of_script
 from kvmigrate.stores.client_plan import Plan, runs_of
 from kvmigrate.stores.redis_client_calls import Words, answer_in, answers_in
+from kvmigrate.stores.redis_client_link import Each
 from kvmigrate.stores.redis_clients import Address
-from kvmigrate.stores.redis_cluster_client import Queued
+from kvmigrate.stores.redis_cluster_client import Queued, is_read
 from kvmigrate.stores.redis_cluster_link import ClusterLink
 from kvmigrate.stores.redis_refusal import ELSEWHERE
 
@@ -44,6 +46,7 @@ class _Line:
     def __init__(self) -> None:
         self.runs: list[tuple[Sequence[int], Sequence[Plan]]] = []
         self.packed: list[bytes] = []
+        self.pool: Any = None
         self.connection: Any = None
         self.is_done = False
 
@@ -61,6 +64,7 @@ class SlotPipeline:
         self._writes_slots: dict[int, list[int]] = {}
         self._homes: dict[int, Address] = {}
         self._lost_nodes: dict[Address | None, Exception] = {}
+        self._each = Each(link)
 
     def run(self) -> list[Any]:
         """Return all replies in order, errors among them.
@@ -68,7 +72,7 @@ class SlotPipeline:
         Raises:
             RedisClusterException: a command names keys of several slots, or none that tells where it goes.
 
-            What `Commands` raises: nobody may write now; other slots may have been written before.
+            What `Commands` raises before anything is sent. What is refused later is an answer.
         """
         link, plans = self._link, self._plans
         mapped = [plan for plan in plans if plan is not None]
@@ -94,7 +98,7 @@ class SlotPipeline:
             self._at_once(fence.epoch)
         for slot, numbers in self._writes_slots.items():
             self._again(slot, numbers)
-        return self._answers
+        return self._each.told(plans, self._answers)
 
     def _plainly(self, numbers: Sequence[int]) -> None:
         if not numbers:
@@ -110,9 +114,12 @@ class SlotPipeline:
         nodes, lines = self._link.calls.nodes, self._lines()
         try:
             for address, line in lines.items():
-                pool: Any = nodes.client(address).connection_pool
+                # The client that is asked at the end may be another.
+                line.pool = nodes.client(address).connection_pool
                 try:
-                    line.connection = pool.get_connection()
+                    line.connection = line.pool.get_connection()
+                except MaxConnectionsError:
+                    continue
                 except (RedisError, OSError):
                     nodes.doubt()
                     continue
@@ -127,11 +134,11 @@ class SlotPipeline:
                 if line.runs:
                     self._read(line)
         finally:
-            for address, line in lines.items():
+            for line in lines.values():
                 if line.connection is not None:
                     if not line.is_done:
                         line.connection.disconnect()
-                    nodes.client(address).connection_pool.release(line.connection)
+                    line.pool.release(line.connection)
 
     def _lines(self) -> dict[Address, _Line]:
         calls, lines = self._link.calls, dict[Address, _Line]()
@@ -160,29 +167,34 @@ class SlotPipeline:
                 line.packed.append(_packed(node.write_many_call(writes, epoch)))
 
     def _lose(self, line: _Line, exc: BaseException) -> None:
-        """Note what of a line has no answer. What marks nothing may go out again, as the driver has it."""
+        """Note what of a line has no answer. Reads alone go out again."""
         for numbers, writes in line.runs:
-            for number in numbers if writes else ():
-                self._answers[number] = lost(exc)
+            for number in numbers:
+                if self._answers[number] is not _NOT_SENT:
+                    continue
+                if writes:
+                    self._answers[number] = lost(exc)
+                elif self._plans[number] is None and not is_read(self._queue[number].args):
+                    self._answers[number] = exc
         line.runs = []
         self._link.calls.nodes.doubt()
 
     def _read(self, line: _Line) -> None:
-        while line.runs:
-            numbers, writes = line.runs[0]
-            try:
-                answers = self._run_answers(line.connection, numbers, writes)
-            except _LOST as exc:
-                self._lose(line, exc)
-                return
-            for number, answer in zip(numbers, answers, strict=True):
-                self._answers[number] = answer
-            del line.runs[0]
-        line.is_done = True
+        try:
+            for numbers, writes in line.runs:
+                if writes:
+                    answers = self._answers_of_writes(line.connection, numbers, writes)
+                    for number, answer in zip(numbers, answers, strict=True):
+                        self._answers[number] = answer
+                    continue
+                for number in numbers:
+                    self._answers[number] = self._answer(line.connection, self._queue[number])
+        except _LOST as exc:
+            self._lose(line, exc)
+        else:
+            line.is_done = True
 
-    def _run_answers(self, connection: Any, numbers: Sequence[int], writes: Sequence[Plan]) -> list[Any]:
-        if not writes:
-            return [self._answer(connection, self._queue[number]) for number in numbers]
+    def _answers_of_writes(self, connection: Any, numbers: Sequence[int], writes: Sequence[Plan]) -> list[Any]:
         try:
             reply = connection.read_response(disable_decoding=True)
             raw = answers_in(reply, writes) if len(writes) > 1 else [answer_in(reply, writes[0])]
@@ -209,12 +221,13 @@ class SlotPipeline:
         if node in self._lost_nodes:
             return self._lost_nodes[node]
         try:
-            return self._link.one(self._plans[number], *self._queue[number])
-        except AmbiguousWriteError as exc:
-            return exc
+            return self._each.one(self._plans[number], *self._queue[number])
         except _LOST as exc:
-            # Not every command shall wait for what did not answer the first.
-            self._lost_nodes[node] = exc
+            if not isinstance(exc, AmbiguousWriteError):
+                # Not every command shall wait for what did not answer the first.
+                self._lost_nodes[node] = exc
+            return exc
+        except (AmbiguousWriteError, RedisError) as exc:
             return exc
 
     def _again(self, slot: int, numbers: Sequence[int]) -> None:
@@ -226,7 +239,7 @@ class SlotPipeline:
         for number, plan, is_refused in zip(numbers, plans, refused, strict=True):
             is_behind = is_behind or (is_refused and plan is not None and not plan.is_read)
             # A read may be behind a write that only comes now.
-            if is_refused or (is_behind and plan is not None and plan.is_read):
+            if is_refused or (is_behind and plan is not None and plan.is_read and self._each.refusal is None):
                 self._answers[number] = self._one(number, slot)
 
 

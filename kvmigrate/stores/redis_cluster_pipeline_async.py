@@ -12,6 +12,7 @@ from hiredis import pack_command
 from redis.client import EMPTY_RESPONSE
 from redis.exceptions import (
     ConnectionError,  # noqa: A004 - the driver's own
+    MaxConnectionsError,
     RedisError,
     ResponseError,
     TimeoutError,  # noqa: A004 - the driver's own
@@ -21,8 +22,9 @@ from kvmigrate.errors import AmbiguousWriteError, SourceError
 from kvmigrate.stores.client_errors import is_of_all, is_refused_by_fence, is_undone, lost, out_of_script
 from kvmigrate.stores.client_plan import Plan, runs_of
 from kvmigrate.stores.redis_client_calls_async import Words, answer_in, answers_in
+from kvmigrate.stores.redis_client_link_async import AsyncEach
 from kvmigrate.stores.redis_clients_async import Address
-from kvmigrate.stores.redis_cluster_client import Queued
+from kvmigrate.stores.redis_cluster_client import Queued, is_read
 from kvmigrate.stores.redis_cluster_link_async import AsyncClusterLink
 from kvmigrate.stores.redis_refusal import ELSEWHERE
 
@@ -42,6 +44,7 @@ class _Line:
     def __init__(self) -> None:
         self.runs: list[tuple[Sequence[int], Sequence[Plan]]] = []
         self.packed: list[bytes] = []
+        self.pool: Any = None
         self.connection: Any = None
         self.is_done = False
 
@@ -59,6 +62,7 @@ class AsyncSlotPipeline:
         self._writes_slots: dict[int, list[int]] = {}
         self._homes: dict[int, Address] = {}
         self._lost_nodes: dict[Address | None, Exception] = {}
+        self._each = AsyncEach(link)
 
     async def run(self) -> list[Any]:
         """Return all replies in order, errors among them.
@@ -66,7 +70,7 @@ class AsyncSlotPipeline:
         Raises:
             RedisClusterException: a command names keys of several slots, or none that tells where it goes.
 
-            What `AsyncCommands` raises: nobody may write now; other slots may have been written before.
+            What `AsyncCommands` raises before anything is sent. What is refused later is an answer.
         """
         link, plans = self._link, self._plans
         mapped = [plan for plan in plans if plan is not None]
@@ -92,7 +96,7 @@ class AsyncSlotPipeline:
             await self._at_once(fence.epoch)
         for slot, numbers in self._writes_slots.items():
             await self._again(slot, numbers)
-        return self._answers
+        return self._each.told(plans, self._answers)
 
     async def _plainly(self, numbers: Sequence[int]) -> None:
         if not numbers:
@@ -108,9 +112,12 @@ class AsyncSlotPipeline:
         nodes, lines = self._link.calls.nodes, await self._lines()
         try:
             for address, line in lines.items():
-                pool: Any = nodes.client(address).connection_pool
+                # The client that is asked at the end may be another.
+                line.pool = nodes.client(address).connection_pool
                 try:
-                    line.connection = await pool.get_connection()
+                    line.connection = await line.pool.get_connection()
+                except MaxConnectionsError:
+                    continue
                 except (RedisError, OSError):
                     nodes.doubt()
                     continue
@@ -125,11 +132,11 @@ class AsyncSlotPipeline:
                 if line.runs:
                     await self._read(line)
         finally:
-            for address, line in lines.items():
+            for line in lines.values():
                 if line.connection is not None:
                     if not line.is_done:
                         await line.connection.disconnect()
-                    await nodes.client(address).connection_pool.release(line.connection)
+                    await line.pool.release(line.connection)
 
     async def _lines(self) -> dict[Address, _Line]:
         calls, lines = self._link.calls, dict[Address, _Line]()
@@ -158,29 +165,34 @@ class AsyncSlotPipeline:
                 line.packed.append(_packed(node.write_many_call(writes, epoch)))
 
     def _lose(self, line: _Line, exc: BaseException) -> None:
-        """Note what of a line has no answer. What marks nothing may go out again, as the driver has it."""
+        """Note what of a line has no answer. Reads alone go out again."""
         for numbers, writes in line.runs:
-            for number in numbers if writes else ():
-                self._answers[number] = lost(exc)
+            for number in numbers:
+                if self._answers[number] is not _NOT_SENT:
+                    continue
+                if writes:
+                    self._answers[number] = lost(exc)
+                elif self._plans[number] is None and not is_read(self._queue[number].args):
+                    self._answers[number] = exc
         line.runs = []
         self._link.calls.nodes.doubt()
 
     async def _read(self, line: _Line) -> None:
-        while line.runs:
-            numbers, writes = line.runs[0]
-            try:
-                answers = await self._run_answers(line.connection, numbers, writes)
-            except _LOST as exc:
-                self._lose(line, exc)
-                return
-            for number, answer in zip(numbers, answers, strict=True):
-                self._answers[number] = answer
-            del line.runs[0]
-        line.is_done = True
+        try:
+            for numbers, writes in line.runs:
+                if writes:
+                    answers = await self._answers_of_writes(line.connection, numbers, writes)
+                    for number, answer in zip(numbers, answers, strict=True):
+                        self._answers[number] = answer
+                    continue
+                for number in numbers:
+                    self._answers[number] = await self._answer(line.connection, self._queue[number])
+        except _LOST as exc:
+            self._lose(line, exc)
+        else:
+            line.is_done = True
 
-    async def _run_answers(self, connection: Any, numbers: Sequence[int], writes: Sequence[Plan]) -> list[Any]:
-        if not writes:
-            return [await self._answer(connection, self._queue[number]) for number in numbers]
+    async def _answers_of_writes(self, connection: Any, numbers: Sequence[int], writes: Sequence[Plan]) -> list[Any]:
         try:
             reply = await connection.read_response(disable_decoding=True)
             raw = answers_in(reply, writes) if len(writes) > 1 else [answer_in(reply, writes[0])]
@@ -207,12 +219,13 @@ class AsyncSlotPipeline:
         if node in self._lost_nodes:
             return self._lost_nodes[node]
         try:
-            return await self._link.one(self._plans[number], *self._queue[number])
-        except AmbiguousWriteError as exc:
-            return exc
+            return await self._each.one(self._plans[number], *self._queue[number])
         except _LOST as exc:
-            # Not every command shall wait for what did not answer the first.
-            self._lost_nodes[node] = exc
+            if not isinstance(exc, AmbiguousWriteError):
+                # Not every command shall wait for what did not answer the first.
+                self._lost_nodes[node] = exc
+            return exc
+        except (AmbiguousWriteError, RedisError) as exc:
             return exc
 
     async def _again(self, slot: int, numbers: Sequence[int]) -> None:
@@ -224,7 +237,7 @@ class AsyncSlotPipeline:
         for number, plan, is_refused in zip(numbers, plans, refused, strict=True):
             is_behind = is_behind or (is_refused and plan is not None and not plan.is_read)
             # A read may be behind a write that only comes now.
-            if is_refused or (is_behind and plan is not None and plan.is_read):
+            if is_refused or (is_behind and plan is not None and plan.is_read and self._each.refusal is None):
                 self._answers[number] = await self._one(number, slot)
 
 

@@ -39,8 +39,8 @@ from kvmigrate.stores.redis_client_calls import (
     answers_in,
     calls_of_one,
 )
-from kvmigrate.stores.redis_client_link import Link
-from kvmigrate.stores.redis_cluster_drop_in import mapped_cluster
+from kvmigrate.stores.redis_client_link import Each, Link
+from kvmigrate.stores.redis_cluster_drop_in import mapped_cluster, with_pipelines
 
 C = TypeVar("C")
 
@@ -119,15 +119,15 @@ class MappedRedis(_Client):  # type: ignore[misc]  # see above
 
     def json(self, *args: Any, **options: Any) -> Any:
         """As the client's own."""
-        return _with_pipelines(super().json(*args, **options), self._kvmigrate)
+        return with_pipelines(super().json(*args, **options), _fenced, self._kvmigrate)
 
     def ft(self, *args: Any, **options: Any) -> Any:
         """As the client's own."""
-        return _with_pipelines(super().ft(*args, **options), self._kvmigrate)
+        return with_pipelines(super().ft(*args, **options), _fenced, self._kvmigrate)
 
     def ts(self, *args: Any, **options: Any) -> Any:
         """As the client's own."""
-        return _with_pipelines(super().ts(*args, **options), self._kvmigrate)
+        return with_pipelines(super().ts(*args, **options), _fenced, self._kvmigrate)
 
     def close(self, *args: Any, **options: Any) -> None:
         """As the client's own."""
@@ -240,14 +240,15 @@ class MappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
         if any(refused):
             link.commands.forget()
             self._give_back()
-        first = refused.index(True) if any(refused) else len(answers)
+        first, each = refused.index(True) if any(refused) else len(answers), Each(link)
         for number in range(first, len(stack)):
             (args, options), plan = stack[number], plans[number]
             # What was done is never done twice; a read may be behind a write that only comes now.
-            if number < len(answers) and not (plan is not None and (refused[number] or plan.is_read)):
+            is_behind = plan is not None and plan.is_read and each.refusal is None
+            if number < len(answers) and not (refused[number] or is_behind):
                 continue
-            answers[number : number + 1] = [link.one(plan, args, options)]
-        return answers
+            answers[number : number + 1] = [each.one(plan, args, options)]
+        return each.told(plans, answers)
 
     def _give_back(self) -> None:
         """Let go of the connection, as what comes now takes its own, and the pool may have no other."""
@@ -345,18 +346,6 @@ def _fenced(pipeline: Any, link: AloneLink) -> Any:
     pipeline.__class__ = _below(MappedPipeline, kind)
     pipeline._kvmigrate = link.piped(pipeline.response_callbacks)  # noqa: SLF001 - of its own class
     return pipeline
-
-
-def _with_pipelines(module: Any, link: AloneLink) -> Any:
-    """Have the commands of a module of the server make pipelines that fence."""
-    own = module.pipeline
-
-    def pipeline(*args: Any, **options: Any) -> Any:
-        """As the module's own."""
-        return _fenced(own(*args, **options), link)
-
-    module.pipeline = pipeline
-    return module
 
 
 @cache

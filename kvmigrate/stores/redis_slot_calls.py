@@ -13,7 +13,7 @@ from typing import Any
 
 from redis import RedisCluster
 from redis.crc import key_slot
-from redis.exceptions import AskError, MovedError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import AskError, MaxConnectionsError, MovedError, RedisClusterException, RedisError, ResponseError
 
 from kvmigrate.errors import ConfigError, SourceError
 from kvmigrate.stores.client_encoder import ClientEncoder
@@ -118,7 +118,8 @@ class SlotCalls:
         try:
             connection = pool.get_connection()
         except (RedisError, OSError) as exc:
-            self.nodes.doubt()
+            if not isinstance(exc, MaxConnectionsError):
+                self.nodes.doubt()
             raise SourceError(f"{self.nodes.name}: {self.nodes.place.scrub(exc)}; nothing was sent") from exc
         try:
             return self.at(address).transacted(connection, plans, commands)

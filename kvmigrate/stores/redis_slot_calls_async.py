@@ -11,7 +11,7 @@ from typing import Any
 
 from redis.asyncio import RedisCluster
 from redis.crc import key_slot
-from redis.exceptions import AskError, MovedError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import AskError, MaxConnectionsError, MovedError, RedisClusterException, RedisError, ResponseError
 
 from kvmigrate.errors import ConfigError, SourceError
 from kvmigrate.stores.client_encoder import ClientEncoder
@@ -116,7 +116,8 @@ class AsyncSlotCalls:
         try:
             connection = await pool.get_connection()
         except (RedisError, OSError) as exc:
-            self.nodes.doubt()
+            if not isinstance(exc, MaxConnectionsError):
+                self.nodes.doubt()
             raise SourceError(f"{self.nodes.name}: {self.nodes.place.scrub(exc)}; nothing was sent") from exc
         try:
             return await self.at(address).transacted(connection, plans, commands)

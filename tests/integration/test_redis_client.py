@@ -188,6 +188,34 @@ def test_a_seal_that_stays_is_told(world: RealWorld, migration: Migration, clien
     assert b"1" == client.get("client:1")
 
 
+def test_a_seal_in_the_midst_of_a_pipeline_leaves_the_other_replies(
+    world: RealWorld, migration: Migration, client: Any
+) -> None:
+    """What is refused says that others were done; reads keep the answers that they have."""
+    migration.store._patience = Patience(wait_s=0.1)
+    client.mset({"client:1": 1, "client:2": 1})
+
+    def close() -> None:
+        with redis.Redis.from_url(world.settings.need_source()) as other:
+            while not any("b" in each["flags"] for each in other.client_list()):
+                time.sleep(0.02)
+            seal(world, epoch=3)
+            other.lpush("gate", "x")
+
+    thread = threading.Thread(target=close)
+    thread.start()
+    pipe = client.pipeline(transaction=False).incr("client:1").blpop("gate", 30)
+    pipe.incr("client:2").get("client:1").incr("client:1").incr("other")
+    answers = pipe.execute(raise_on_error=False)
+    thread.join(30)
+
+    refused = answers[2]
+    assert [2, b"2", refused, 1] == [answers[number] for number in (0, 3, 4, 5)]
+    assert isinstance(refused, SealedError)
+    assert "other commands of it were done" in str(refused)
+    assert "raise_on_error=False" in refused.hint
+
+
 def test_a_transaction_that_watches_begins_anew_when_the_authority_moves(world: RealWorld, client: Any) -> None:
     """As with any change of what is watched: the loop of the driver runs its function again."""
     client.set("client:1", 1)

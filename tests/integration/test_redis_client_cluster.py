@@ -336,7 +336,7 @@ def test_a_lost_answer_is_ambiguous_and_nothing_is_sent_twice(cluster: Cluster, 
             return (address[0], line.port) if address[1] == node.port else address
 
         port = cluster.masters[1].port
-        plain = redis.RedisCluster(**clients(cluster, socket_timeout=0.4, address_remap=remap) | {"port": port})
+        plain = redis.RedisCluster(**clients(cluster, socket_timeout=2, address_remap=remap) | {"port": port})
         with migration.redis(plain) as client:
             client.mset_nonatomic(dict.fromkeys(keys, 0))
             line.answers = "hold"
@@ -377,6 +377,8 @@ def test_slots_that_move_are_followed(own_cluster: Cluster, database: str, tmp_p
             pipe.set(twin, 9)
             with pytest.raises(redis.WatchError):
                 pipe.execute()
+        # Its connection was given up, so that there was nothing to unwatch.
+        assert "cmdstat_unwatch" not in old.client.info("commandstats")
         assert [4, b"4", 3] == client.pipeline().incr(key).get(key).incr(twin).execute()
         assert [5, 4] == client.pipeline(transaction=True).incr(key).incr(twin).execute()
         assert sorted([key, twin, "client:x"]) == marked(world)
