@@ -143,7 +143,7 @@ class Steering:
             counted = totals(row.counts())
         return self.show(counted), counted
 
-    def readers(self) -> Mapping[str, set[str] | None]:
+    def readers(self) -> Mapping[str, frozenset[str] | None]:
         """Return the endpoints that read and are not rolled back, each with its entities; ``None`` for any of them.
 
         None at all where the tables lead: no reads go back then.
