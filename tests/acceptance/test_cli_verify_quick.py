@@ -81,7 +81,6 @@ def test_what_waits_is_compared_in_full(shop: CommandLine, pg: PgConnection) -> 
 
 def test_what_is_rewritten_meanwhile_is_not_taken_for_compared(shop: CommandLine, pg: PgConnection) -> None:
     """By hash or by its entry an item was looked at once; a row that was changed by hand before is found."""
-
     told = list[object]()
 
     def rewrite(event: object) -> None:
