@@ -244,7 +244,7 @@ class _Base(NamedTuple):
 def _going_on(
     settings: Settings, source: KVSource, lens: Lens, before: datetime | None, *, show_values: bool
 ) -> Iterator[_Base]:
-    """Go on from the last clean verification that began by *before*; keys that are found divergent are kept.
+    """Go on from the last clean verification that began by *before*; keys that are found divergent are kept if may be.
 
     Raises:
         CheckFailedError: there is no such verification, or it cannot be told what was written since.
@@ -267,11 +267,12 @@ def _going_on(
         sight = sight_of(settings, lens, stack)
         run = Verification(source, reader, mapping, None, show_values=show_values, sight=sight)
         run.found = lambda key, causes: found.setdefault(key, []).extend(causes)
-        yield _Base(since, undecided, run, changes, sight)
+        try:
+            yield _Base(since, undecided, run, changes, sight)
+        finally:
+            found.pop("", None)
+            run.report.unkept = evidence.try_add_found(found, mapping=mapping.fingerprint)
         run.report.unfinished = not reader.is_backfill_finished()
-        found.pop("", None)
-        if found:
-            evidence.add_found(found, mapping=mapping.fingerprint)
 
 
 def verify_since(

@@ -15,7 +15,7 @@ from kvmigrate.flags.base import FlagSource
 from kvmigrate.intent import EVERY, NOTHING, FlagChange, FlagState, ReadIntent, Rollback, slug_of
 from kvmigrate.model import Stage
 from kvmigrate.reading import open_flags
-from kvmigrate.reads.bounds import Known, Plan, closed_because, plan_of, rolled_back_text
+from kvmigrate.reads.bounds import Known, Plan, closed_because, leads, plan_of, rolled_back_text
 from kvmigrate.reads.explain import explained
 from kvmigrate.reads.totals import Totals, totals
 from kvmigrate.reads.verdict import clearing
@@ -143,8 +143,10 @@ class Steering:
             counted = totals(row.counts())
         return self.show(counted), counted
 
-    def readers(self) -> Mapping[str, set[str] | None]:
+    def readers(self) -> Mapping[str, frozenset[str] | None]:
         """Return the endpoints that read and are not rolled back, each with its entities; ``None`` for any of them.
+
+        None at all where the tables lead: no reads go back then.
 
         Raises:
             TargetError: the target does not answer.
@@ -155,7 +157,22 @@ class Steering:
         finally:
             row.close()
         here = self._look()
+        if leads(Known(here.control)):
+            return {}
         return {slug: each.entities for slug, each in counted.items() if not here.back(slug)}
+
+    def sent_back(self) -> frozenset[str]:
+        """Return the endpoints, or `EVERY`, whose reads this one sent back and nobody lifted; none where tables lead.
+
+        Raises:
+            TargetError: a place was not asked, so that it is not known.
+        """
+        here = self._look()
+        if here.unread:
+            raise TargetError(f"it is not known what is rolled back: {'; '.join(here.unread)}", hint="kvmigrate doctor")
+        if leads(Known(here.control)):
+            return frozenset()
+        return frozenset(slug for slug, each in here.rollbacks.items() if each.who == self._who)
 
     def lint(self) -> list[Finding]:
         """Return what is wrong, or not as it seems: wishes that nothing allows, groups that split people.

@@ -14,6 +14,7 @@ import redis
 from referencing import Registry, Resource
 
 from kvmigrate.cli.main import run
+from kvmigrate.transform.declaration.mapping_file import load_mapping
 from tests.application import say_it_writes
 
 MAPPING = """\
@@ -120,7 +121,7 @@ class CommandLine:
 
     def application(self, scope: str = "shop") -> None:
         """Say that a process writes through kvmigrate, and that it follows the stages."""
-        say_it_writes(self.target, scope)
+        say_it_writes(self.target, scope, load_mapping(self.folder / "mapping.yaml").fingerprint)
 
 
 def program(*arguments: str | Path) -> list[str]:

@@ -97,7 +97,7 @@ class Moving:
 
     def application(self) -> None:
         """Say that a process writes, and that it follows the stages."""
-        say_it_writes(self.url, self.lens.mapping.name)
+        say_it_writes(self.url, self.lens.mapping.name, self.lens.mapping.fingerprint)
 
     def both(self, **more: Any) -> Sides:
         """Open both sides once more."""

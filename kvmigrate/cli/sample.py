@@ -157,7 +157,7 @@ def sample(
                 with Steering(settings, migration.mapping.name, SAMPLER) as desk:
                     roll_back = partial(_roll_back, desk, settings.state)
                     alarm = None if rollback_above is None else Alarm(rollback_above, partial(roll_back, EVERY))
-                    single = None if demote_above is None else EndpointAlarm(demote_above, desk.readers, roll_back)
+                    single = None if demote_above is None else EndpointAlarm(demote_above, desk, roll_back)
                     lines = SampleLines(migration.mapping.name, alarm, single)
                     done = _go_on(migration, ways, confidence, entity, lines, address)
                     unmended = lines.unmended
@@ -185,11 +185,13 @@ def sample(
     call.finish(envelope, describe_sample(envelope), exit_code=code)
 
 
-def _roll_back(desk: Steering, state: Path | None, slug: str, why: str) -> None:
-    done = desk.roll_back(slug, why=why).places
+def _roll_back(desk: Steering, state: Path | None, slug: str, why: str) -> bool:
+    """Return whether reads stay with the tables all the same."""
+    done, tables_lead, _ = desk.roll_back(slug, why=why)
     # The folder of this machine tells no process of another one.
     if not any(each.done for each in done if each.name not in {"the state folder", str(state)}):
         raise TargetError("neither the store nor the target has the rollback", hint="it is tried again")
+    return tables_lead
 
 
 def _go_on(

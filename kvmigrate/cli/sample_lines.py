@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from typing import Protocol
 
 from kvmigrate.cli.health import Answer, probed
 from kvmigrate.consistency.rounds import Rounds
@@ -15,15 +17,24 @@ from kvmigrate.errors import KVMigrateError
 READERS_S = 2.0
 """So often it is asked at most which endpoints read."""
 
+STANDING_S = 10.0
+"""So often it is asked which endpoints are still sent back."""
+
 LINE_S = 10.0
 """Between two lines, where nothing but numbers changes."""
+
+
+_STAY = "stay with the tables, which lead"
 
 
 class Alarm:
     """Sends all reads back to the store, once, when more keys diverge for sure than is allowed."""
 
-    def __init__(self, above_pct: float, roll_back: Callable[[str], object]) -> None:
-        """Call *roll_back* with the reason when the lower bound, of all keys or of an entity, is above *above_pct*."""
+    def __init__(self, above_pct: float, roll_back: Callable[[str], bool]) -> None:
+        """Call *roll_back* with the reason when the lower bound, of all keys or of an entity, is above *above_pct*.
+
+        It returns whether reads stay with the tables all the same.
+        """
         self._above_pct, self._roll_back = above_pct, roll_back
         self.why = ""
 
@@ -36,13 +47,28 @@ class Alarm:
             if stratum.divergent and lower_pct > self._above_pct:
                 why = f"the sampler: at least {lower_pct:.3g} % of {name} diverge, and {self._above_pct:g} % may"
                 try:
-                    self._roll_back(why)
+                    tables_lead = self._roll_back(why)
                 except KVMigrateError as exc:
                     sys.stderr.write(f"reads could not be rolled back: {exc}\n")
                     return
                 self.why = why
+                if tables_lead:
+                    sys.stderr.write(f"all reads {_STAY}: {why}; `kvmigrate stage rollback` moves them\n")
+                    return
                 sys.stderr.write(f"all reads go to the store: {why}; `kvmigrate rollback --clear` lifts it\n")
                 return
+
+
+class Reads(Protocol):
+    """Which endpoints read, and which do not any more. Both may raise `KVMigrateError`."""
+
+    def readers(self) -> Mapping[str, Collection[str] | None]:
+        """Return the entities of each that is not rolled back, ``None`` for any."""
+        ...
+
+    def sent_back(self) -> Collection[str]:
+        """Return those whose reads a sampler sent back and nobody lifted."""
+        ...
 
 
 class EndpointAlarm:
@@ -51,34 +77,34 @@ class EndpointAlarm:
     An endpoint goes back once in a round: who lifts that knows why. Nothing is ever lifted here.
 
     Attributes:
-        demoted: Those that it sent back in this round.
+        demoted: Those that a sampler sent back, in any round, and that nobody lifted.
     """
 
-    def __init__(
-        self,
-        above_pct: float,
-        readers: Callable[[], Mapping[str, Collection[str] | None]],
-        roll_back: Callable[[str, str], object],
-    ) -> None:
-        """Call *roll_back* with endpoint and reason; *readers* returns the entities of each, ``None`` for any."""
-        self._above_pct, self._readers, self._roll_back = above_pct, readers, roll_back
-        self._seed, self._asked_at = -1, -READERS_S
+    def __init__(self, above_pct: float, reads: Reads, roll_back: Callable[[str, str], bool]) -> None:
+        """Call *roll_back* with endpoint and reason; it returns whether reads stay with the tables all the same."""
+        self._above_pct, self._reads, self._roll_back = above_pct, reads, roll_back
+        self._seed, self._asked_at, self._looked_at = -1, -READERS_S, -STANDING_S
+        self._sent: set[str] = set()
         self.demoted: set[str] = set()
 
     def __call__(self, report: SampleReport) -> None:
         """Look at the numbers; what no place took is tried again with later ones."""
         if report.seed != self._seed:
-            self._seed, self.demoted = report.seed, set()
+            self._seed, self._sent = report.seed, set()
         lower = {name: 100 * report.bounds(each).lower for name, each in report.strata.items() if each.divergent}
         above = {name: pct for name, pct in lower.items() if pct > self._above_pct}
         now = time.monotonic()
+        if now - self._looked_at >= STANDING_S:
+            self._looked_at = now
+            with suppress(KVMigrateError):  # What is not known now stands as it stood.
+                self.demoted = set(self._reads.sent_back())
         if not above or now - self._asked_at < READERS_S:
             return
         self._asked_at = now
         try:
-            for slug, entities in self._readers().items():
+            for slug, entities in self._reads.readers().items():
                 read = {name: pct for name, pct in above.items() if entities is None or name in entities}
-                if read and slug not in self.demoted:
+                if read and slug not in self._sent:
                     name = max(read, key=lambda each: read[each])
                     told = f"at least {read[name]:.3g} % of {name or 'ambiguous keys'} diverge"
                     self._send_back(slug, f"{told}, and {self._above_pct:g} % may")
@@ -86,7 +112,11 @@ class EndpointAlarm:
             sys.stderr.write(f"reads could not be sent back: {exc}\n")
 
     def _send_back(self, slug: str, why: str) -> None:
-        self._roll_back(slug, why)
+        tables_lead = self._roll_back(slug, why)
+        self._sent.add(slug)
+        if tables_lead:
+            sys.stderr.write(f"reads of {slug} {_STAY}: {why}; `kvmigrate stage rollback` moves them\n")
+            return
         self.demoted.add(slug)
         lift = f"`kvmigrate rollback --clear --endpoint {slug}` lifts it"
         sys.stderr.write(f"reads of {slug} go to the store: {why}; {lift}\n")

@@ -62,7 +62,7 @@ _AcceptOption = Annotated[bool, typer.Option("--accept-loss", help="Newest table
 
 _VerifiedOption = Annotated[
     str,
-    typer.Option("--verified-at", metavar="TIME", help="When the backup is from: 2026-03-01T04:00Z, or 2h ago."),
+    typer.Option("--verified-at", metavar="TIME", help="When the backup is from: 2026-03-01T04:00Z, or 2h."),
 ]
 
 

@@ -47,7 +47,7 @@ _SinceOption = Annotated[
         "--since",
         metavar="WHEN",
         help="Only what was written since the last clean verification: of all of them (last), or of those that began "
-        "by a time such as 2026-03-01T12:00Z or 2h ago.",
+        "by a time such as 2026-03-01T12:00Z or 2h.",
     ),
 ]
 _QuickOption = Annotated[
@@ -112,10 +112,13 @@ def verify(
         commands = ["backfill"] if found.unfinished else MEND if found.divergent else []
         if is_stopped:
             commands = [f"verify --rate {rate:g}"]
+        warnings = [UNFINISHED] if found.unfinished else []
+        if found.unkept:
+            warnings.append(f"the gate will not know of the keys that diverge: {found.unkept}")
         envelope = call.envelope(
             {"source": migration.source_name, "target": migration.target_name, **found.to_json()},
             mapping=migration.mapping,
-            warnings=[UNFINISHED] if found.unfinished else [],
+            warnings=warnings,
             next_commands=[next_command(settings, each, "source", "target") for each in commands],
             ok=exit_code == 0,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple, Protocol
 
 import xxhash
@@ -31,7 +32,7 @@ class Fingerprints(Changes, Protocol):
     """What the ledger says of each item. Every method may raise `TargetError`."""
 
     def hashes(self, page_keys: int) -> Iterator[Sequence[Entry]]:
-        """Yield the ledger by key, deleted items left out."""
+        """Yield the ledger by key, deleted items left out; an equal hash suffices of none that waits."""
         ...
 
     def rootless(self, entity: Entity, page_keys: int) -> Iterator[Sequence[str]]:
@@ -49,7 +50,7 @@ class Counted(NamedTuple):
 def run_quick_verify(
     run: Verification, ledger: Fingerprints, *, page_keys: int = PAGE_KEYS, progress: Progress
 ) -> tuple[VerifyReport, Counted]:
-    """Compare every item with *run*, most of them by hash.
+    """Compare every item with *run*, most of them by hash. Memory grows with the number of those compared in full.
 
     Args:
         run: Its report is filled.
@@ -64,30 +65,37 @@ def run_quick_verify(
         SourceError, TargetError: a side failed. Nothing was written on either.
     """
     by_hash = in_full = 0
+    looked_at = set[str]()
     for agree, doubted in _pages(run, ledger, page_keys, progress):
         for entity, items in agree.items():
             for name in (MATCHED, "compared"):
                 run.report.count(name, run.tables.entities[entity].name, items=items)
             by_hash += items
+        looked_at.update(doubted)
         for start in range(0, len(doubted), page_keys):
             in_full += run.compare_changed(doubted[start : start + page_keys])
-    for keys in _doubted(run, ledger, page_keys):
-        run.compare_doubted(keys)
-        by_hash, in_full = by_hash - len(keys), in_full + len(keys)
+    for keys in _doubted(run, ledger, page_keys, looked_at):
+        moved = run.compare_doubted(keys)
+        by_hash, in_full = by_hash - moved, in_full + moved
         progress("rows", in_full, None)
     StrayRows(run.source, run.tables, run.report, run.settle_s, run.found).look(page_keys, progress)
-    return run.report, Counted(by_hash, in_full)
+    return run.report, Counted(max(by_hash, 0), in_full)
 
 
-def _doubted(run: Verification, ledger: Fingerprints, page_keys: int) -> Iterator[Sequence[str]]:
-    """Yield keys whose hash does not suffice, each once: of rows that somebody wrote, or that are not there."""
+def _doubted(
+    run: Verification, ledger: Fingerprints, page_keys: int, looked_at: AbstractSet[str]
+) -> Iterator[Sequence[str]]:
+    """Yield keys whose hash does not suffice, each once: of rows that somebody wrote, or that are not there.
+
+    Without those that were *looked_at* in full; an entry that was written since its hash was compared tells nothing.
+    """
     for entity in run.tables.entities.values():
         seen = set[str]()
         for keys in ledger.rootless(entity, page_keys):
             seen.update(keys)
-            yield keys
+            yield [key for key in keys if key not in looked_at]
         for keys in keys_by_rows(run, ledger, page_keys, entity):
-            if left := [key for key in keys if key not in seen]:
+            if left := [key for key in keys if key not in seen and key not in looked_at]:
                 yield left
 
 

@@ -89,6 +89,8 @@ class VerifyReport:
         quick: Where most items were not compared in full: how many were; else ``None``.
 
         unfinished: The tables are those of a backfill that did not come to its end.
+
+        unkept: Why the keys that diverge could not be kept as evidence, or "".
     """
 
     compared: int = 0
@@ -109,6 +111,7 @@ class VerifyReport:
     since: Since | None = None
     quick: Quick | None = None
     unfinished: bool = False
+    unkept: str = ""
 
     @property
     def divergent(self) -> bool:

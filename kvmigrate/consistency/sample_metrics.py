@@ -24,7 +24,7 @@ _TOLD = {
     "unmended_keys": "Keys found divergent that nothing has mended since.",
     "sampler_rounds": "Rounds that came to their end.",
     "sampler_budget_ratio": "Share of the budget that is used.",
-    "sampler_demoted": "Whether the sampler sent the reads of an endpoint back to the store in this round.",
+    "sampler_demoted": "Whether a sampler sent the reads of an endpoint back to the store, and nobody lifted that.",
     "sampler_waits": "Whether a side is waited for.",
 }
 
@@ -35,7 +35,7 @@ class SampleMetrics:
     Attributes:
         is_well: No side is waited for.
 
-        demoted: Endpoints whose reads were sent back to the store in this round.
+        demoted: Endpoints whose reads a sampler sent back to the store, as long as that stands.
     """
 
     def __init__(self, scope: str) -> None:

@@ -16,11 +16,7 @@ class Changes(Protocol):
     """What was written in the tables since some moment. Every method may raise `TargetError`."""
 
     def entries(self, page_keys: int) -> Iterator[Sequence[str]]:
-        """Yield the keys whose ledger entry was written since, deleted items too, each once, in pages."""
-        ...
-
-    def among(self, keys: Sequence[str]) -> set[str]:
-        """Return those of *keys* that `entries` yields."""
+        """Yield the keys whose ledger entry was written since, or that wait, deleted ones too, each once, in pages."""
         ...
 
     def owners(self, entity: Entity, page_rows: int) -> Iterator[Sequence[Owner]]:
@@ -32,6 +28,8 @@ def run_changed_verify(
     run: Verification, changes: Changes, *, page_keys: int = PAGE_KEYS, progress: Progress
 ) -> tuple[VerifyReport, int]:
     """Compare with *run* what *changes* name, and look for all rows of no item, changed or not.
+
+    Memory grows with the number of ledger entries that were written.
 
     Returns:
         Its report, which is not complete, and how many items were looked at.
@@ -50,13 +48,19 @@ def run_changed_verify(
 
 def changed_keys(run: Verification, changes: Changes, page_keys: int) -> Iterator[Sequence[str]]:
     """Yield keys in pages, each key once."""
-    yield from changes.entries(page_keys)
+    # Those that were yielded, not those that would be now: an entry may be written while this goes on.
+    yielded = set[str]()
+    for page in changes.entries(page_keys):
+        yielded.update(page)
+        yield page
     for entity in run.tables.entities.values():
-        yield from keys_by_rows(run, changes, page_keys, entity)
+        for keys in keys_by_rows(run, changes, page_keys, entity):
+            if left := [key for key in keys if key not in yielded]:
+                yield left
 
 
 def keys_by_rows(run: Verification, changes: Changes, page_keys: int, entity: Entity) -> Iterator[Sequence[str]]:
-    """Yield the keys of rows of *entity* that were written, where the ledger entry was not; each key once."""
+    """Yield the keys of rows of *entity* that were written, each once."""
     plan, seen = run.tables.plans(entity), set[str]()
     for page in changes.owners(entity, page_keys):
         # What stands at another place than its key's is a row of no item.
@@ -64,6 +68,5 @@ def keys_by_rows(run: Verification, changes: Changes, page_keys: int, entity: En
         if entity.rows_only and len(entity.root.children) > 1:
             keys -= seen
             seen |= keys
-        keys -= changes.among(list(keys))
         if keys:
             yield sorted(keys)

@@ -180,16 +180,19 @@ class Verification:
         self.done += looked_at
         return looked_at
 
-    def compare_doubted(self, keys: Sequence[str]) -> None:
-        """Compare items in full that were counted as matched because of their content hash alone."""
+    def compare_doubted(self, keys: Sequence[str]) -> int:
+        """Compare items in full that were counted as matched because of their content hash alone; return how many."""
+        looked_at = 0
         for each in self.second.at(keys):
             item, entry, plan = each.item, each.entry, each.plan
             if item is None or entry is None or entry.deleted or entry.status != LedgerStatus.OK or entry.expired:
-                continue  # It was compared in full before.
+                continue  # No hash made it match.
+            looked_at += 1
             if each.verdict.counted != MATCHED and plan is not None and is_content(item, entry.content_hash):
                 for name in (MATCHED, "compared"):
                     self.report.uncount(name, plan.entity.name)
                 self._count(plan, item, each.verdict)
+        return looked_at
 
     def finish(self) -> VerifyReport:
         """Look again at what differed; return what was found so far, to be merged with what others found."""

@@ -263,6 +263,7 @@ def _processes(processes: Sequence[ProcessSeen], mapping: str) -> Check:
     blind = [each.id for each in alive if not each.live_seen]
     others = [each.id for each in alive if each.mapping not in {"", mapping}]
     writers = sum(each.kind != RELAY for each in alive)
+    silent = [each.id for each in alive if mapping and each.kind != RELAY and not each.mapping]
     verdict, why = Verdict.PASS, ""
     if blind:
         verdict, why = Verdict.FAIL, f"{', '.join(blind[:5])}: alive, and did not see the stage live yet"
@@ -272,7 +273,12 @@ def _processes(processes: Sequence[ProcessSeen], mapping: str) -> Check:
     elif not writers:
         why = "no process writes through kvmigrate, so whoever writes does not follow the move: start the service"
         verdict = Verdict.NO_DATA
-    return Check("processes", verdict, len({*blind, *others}), "==", 0, "processes", writers, max(1, writers), why)
+    elif silent:
+        why = f"{', '.join(silent[:5])}: alive, and do not say by which mapping they work: start them with this version"
+        verdict = Verdict.INCONCLUSIVE
+    return Check(
+        "processes", verdict, len({*blind, *others, *silent}), "==", 0, "processes", writers, max(1, writers), why
+    )
 
 
 def _must(name: str, *, is_met: bool, why: str) -> Check:

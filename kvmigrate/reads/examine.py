@@ -23,6 +23,10 @@ PAUSES_S = (0.05, 0.5)
 """A difference is looked at again after so long: the mirror may be on its way."""
 
 
+_NEVER_S = 1e9
+"""Counts as the time of a side that did not answer."""
+
+
 class _Failed:
     """A side that did not answer."""
 
@@ -61,10 +65,11 @@ def _result(state: EndpointState, args: Arguments, kwargs: dict[str, Any]) -> st
         ended = perf_counter()
         if isinstance(kv, _Failed):
             return "kv_failed"
+        if not number and not (isinstance(tables, _Failed) and tables.why == "stale"):
+            # Who did not answer was not fast.
+            state.counts.paired(between - begun, _NEVER_S if isinstance(tables, _Failed) else ended - between)
         if isinstance(tables, _Failed):
             return f"tables_{tables.why}"
-        if not number:
-            state.counts.paired(between - begun, ended - between)
         if _same(state, kv, tables):
             state.has_matched()
             return "late" if number else "missing_both" if tables is MISS else "matched"

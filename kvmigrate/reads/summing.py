@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any
 
-MOMENTARY = frozenset({"demoted", "flags_age_s"})
-"""What a process says of itself just now."""
+MOMENTARY = frozenset({"demoted", "flags_age_s", "pairs"})
+"""What a process says of itself just now, or since it began: it ends with the process."""
 
 
 def plus(first: Any, second: Any, sign: int = 1) -> Any:

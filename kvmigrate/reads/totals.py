@@ -17,12 +17,11 @@ class Totals:
     Attributes:
         demoted: In how many processes reads went back to the store by themselves, by what made them.
 
-        pairs: Requests that both sides answered, by `pair_bucket`.
+        pairs: Requests that the store answered and the tables were asked for, by `pair_bucket`; of processes that run.
 
         flags_age_s: Since the process that did so longest ago read the flags, of those that say so now; infinite where
             one never did, ``None`` where none says so.
 
-        entities: Names of those that it reads, as its processes say; ``None`` where one of them may read any.
     """
 
     def __init__(self) -> None:
@@ -33,7 +32,7 @@ class Totals:
         self.compared: dict[str, int] = {}
         self.standby: dict[str, int] = {}
         self.demoted: dict[str, int] = {}
-        self.entities: set[str] | None = set()
+        self._entities: list[frozenset[str]] = []
         self.pairs: dict[int, int] = {}
         self.flags_age_s: float | None = None
         self.times: Mapping[str, list[int]] = {"kv": [0] * BUCKETS, "tables": [0] * BUCKETS}
@@ -44,9 +43,10 @@ class Totals:
         is_running = not counts.get("ended")
         if is_running and (why := counts.get("demoted")):
             _raise(self.demoted, str(why), 1)
-        named = counts.get("entities")
-        self.entities = self.entities | set(named) if named and self.entities is not None else None
-        for bucket, number in counts.get("pairs", {}).items():
+        if "entities" in counts:
+            self._entities.append(frozenset(counts["entities"]))
+        # Of processes that ended it says nothing of how fast the tables are now.
+        for bucket, number in counts.get("pairs", {}).items() if is_running else ():
             self.pairs[int(bucket)] = self.pairs.get(int(bucket), 0) + number
         if is_running and "flags_age_s" in counts:
             age_s = counts["flags_age_s"]
@@ -62,6 +62,11 @@ class Totals:
         for name in ("fallbacks", "compared", "standby"):
             for reason, number in counts.get(name, {}).items():
                 _raise(getattr(self, name), reason, number)
+
+    @property
+    def entities(self) -> frozenset[str] | None:
+        """Names of those that it reads, as processes say; ``None`` where one of them may read any, or none says it."""
+        return frozenset().union(*self._entities) if self._entities and all(self._entities) else None
 
     @property
     def served_pct(self) -> float | None:

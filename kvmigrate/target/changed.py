@@ -33,6 +33,22 @@ _MOST_XIDS = 2_000_000_000
 # any number, so that it may be looked at once more.
 _SINCE = sql.SQL("age({}) <= age({}::xid8::xid)")
 
+_WAITS = sql.SQL("EXISTS (SELECT FROM kvmigrate.waiting AS w WHERE (w.scope, w.key) = (l.scope, l.key))")
+
+# VACUUM, ANALYZE and new indexes change these rows in place. An age below zero is that of a row older than all of them.
+_REDEFINED = sql.SQL("""
+WITH RECURSIVE mapped (oid) AS (
+    SELECT c.oid FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = {schema} AND c.relname = ANY({tables})
+    UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i JOIN mapped AS m ON m.oid = i.inhparent
+)
+SELECT DISTINCT m.oid::regclass::text FROM mapped AS m CROSS JOIN LATERAL (
+    SELECT c.xmin FROM pg_catalog.pg_class AS c WHERE c.oid = m.oid
+    UNION ALL SELECT a.xmin FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = m.oid
+    UNION ALL SELECT i.xmin FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = m.oid
+) AS catalog (xmin_) WHERE age(xmin_) >= 0 AND {written} ORDER BY 1
+""")
+
 _SCOPE = sql.SQL("(SELECT c.id FROM kvmigrate.control AS c WHERE c.scope = {})")
 
 _NEXT_XID = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
@@ -79,11 +95,21 @@ class PostgresChanges:
             )
         if life != self._since.incarnation:
             raise CheckFailedError(
-                f"the database failed over or was restored since {self._since.at.isoformat()}: what it lost is gone",
+                f"the database failed over or was promoted since {self._since.at.isoformat()}: what it lost is gone",
                 hint=AGAIN,
             )
-        if xid - self._since.xid > _MOST_XIDS:
-            raise CheckFailedError(f"too many transactions ended since {self._since.at.isoformat()}", hint=AGAIN)
+        if not 0 <= xid - self._since.xid <= _MOST_XIDS:
+            raise CheckFailedError(
+                f"transactions since {self._since.at.isoformat()} cannot be told apart: too many, or the database is "
+                "an earlier one",
+                hint=AGAIN,
+            )
+        if redefined := self._session.run(self._redefined):
+            raise CheckFailedError(
+                f"{', '.join(redefined[:5])}: the table itself changed since {self._since.at.isoformat()} (a column, "
+                "a partition, a right, a swap), which no row tells",
+                hint=AGAIN,
+            )
 
     def count(self) -> int:
         """Return how many items the ledger has."""
@@ -92,20 +118,12 @@ class PostgresChanges:
         return int(count)
 
     def entries(self, page_keys: int) -> Iterator[list[str]]:
-        """Yield the keys whose ledger entry was written since, deleted items too, in pages."""
-        query = sql.SQL("SELECT l.key FROM kvmigrate.ledger AS l WHERE l.scope = {} AND {}").format(
-            self._scope, self._written("l")
+        """Yield the keys whose ledger entry was written since, deleted items too, and those that wait, in pages."""
+        query = sql.SQL("SELECT l.key FROM kvmigrate.ledger AS l WHERE l.scope = {} AND ({} OR {})").format(
+            self._scope, self._written("l"), _WAITS
         )
         for rows in self._streamed(query, page_keys):
             yield [key for (key,) in rows]
-
-    def among(self, keys: Sequence[str]) -> set[str]:
-        """Return those of *keys* that `entries` yields."""
-        query = sql.SQL("SELECT l.key FROM kvmigrate.ledger AS l WHERE l.scope = {} AND l.key = ANY(%s) AND {}").format(
-            self._scope, self._written("l")
-        )
-        found = self._session.run(lambda connection: connection.execute(query, [list(keys)]).fetchall())
-        return {key for (key,) in found}
 
     def owners(self, entity: Entity, page_rows: int) -> Iterator[list[Owner]]:
         """Yield the owners of rows of any table of the entity that were written since, each once for each top table."""
@@ -122,15 +140,15 @@ class PostgresChanges:
     def hashes(self, page_keys: int) -> Iterator[list[tuple[str, int, bytes | None, bool]]]:
         """Yield the ledger by key, deleted items left out: key, entity, content hash, whether that suffices.
 
-        It does of a written item whose entry was not written since, and that did not expire. Nothing is told of
-        entities that the mapping lost.
+        It does of a written item that waits for nothing, whose entry was not written since, and that did not expire.
+        Nothing is told of entities that the mapping lost.
         """
         query = sql.SQL(
             "SELECT l.key, l.entity, l.content_hash,"
-            " l.status = 'ok' AND NOT {} AND coalesce(l.expires_at > now(), true)"
+            " l.status = 'ok' AND NOT {} AND NOT {} AND coalesce(l.expires_at > now(), true)"
             " FROM kvmigrate.ledger AS l WHERE l.scope = {} AND NOT l.deleted"
             " AND (l.entity = ANY({}) OR l.status <> 'ok') ORDER BY l.key"
-        ).format(self._written("l"), self._scope, sql.Literal(named_ids(self._mapping)))
+        ).format(self._written("l"), _WAITS, self._scope, sql.Literal(named_ids(self._mapping)))
         yield from self._streamed(query, page_keys)
 
     def rootless(self, entity: Entity, page_keys: int) -> Iterator[list[str]]:
@@ -146,6 +164,15 @@ class PostgresChanges:
                 )
         for rows in self._streamed(query, page_keys):
             yield [key for (key,) in rows]
+
+    def _redefined(self, connection: Connection) -> list[str]:
+        names = [table.name for entity in self._mapping.entities for table in entity.tables]
+        query = _REDEFINED.format(
+            schema=sql.Literal(self._mapping.schema),
+            tables=sql.Literal(names),
+            written=_SINCE.format(sql.Identifier("xmin_"), sql.Literal(str(self._since.xid))),
+        )
+        return [name for (name,) in connection.execute(query).fetchall()]
 
     def _owned(self, columns: sql.Composable, chain: Sequence[Table]) -> sql.Composed:
         joins = [

@@ -302,15 +302,23 @@ class Evidence:
         rows = self._session.run(lambda connection: connection.execute(_WATERMARK, values).fetchall())
         return (Watermark(*rows[0][:3]), int(rows[0][3])) if rows else None
 
-    def add_found(self, found: Mapping[str, Sequence[str]], *, mapping: str) -> None:
-        """Keep that these keys diverge, each with its causes; the gate counts them until they are mended."""
+    def try_add_found(self, found: Mapping[str, Sequence[str]], *, mapping: str) -> str:
+        """Keep that these keys diverge, each with its causes; the gate counts them until they are mended.
+
+        Returns why that could not be kept, or "".
+        """
         keys = self._keyed(FOUND, {key: {"causes": list(causes)} for key, causes in found.items()}, mapping)
 
         def work(connection: Connection) -> None:
             with connection.transaction(), connection.cursor() as cursor:
                 cursor.executemany(_ADD, keys)
 
-        self._session.run(work)
+        try:
+            if keys:
+                self._session.run(work)
+        except TargetError as exc:
+            return str(exc)
+        return ""
 
     def verified(self, *, mapping: str) -> Mapping[str, Any] | None:
         """Return the facts of the last whole verification of this epoch, mapping and day, if there is one."""

@@ -1,17 +1,21 @@
 """A sampler that goes on: rounds, interruption, what it keeps, and what the gate makes of it."""
 
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from psycopg.types.json import Jsonb
 
-from kvmigrate.cli.sample_lines import SampleLines
+from kvmigrate.cli.sample_lines import Alarm, EndpointAlarm, SampleLines
 from kvmigrate.config import Settings
 from kvmigrate.consistency.rounds import Rounds, Ways
 from kvmigrate.consistency.sample_report import SampleReport
+from kvmigrate.intent import EVERY, SAMPLER
 from kvmigrate.migration import Migration
 from kvmigrate.reads.endpoint import Read
+from kvmigrate.steering import Steering
 from tests.fix_cli import CommandLine, check_schema
 from tests.fix_postgres import PgConnection
 
@@ -204,6 +208,53 @@ def test_only_endpoints_that_read_what_diverges_go_back(cli: CommandLine, pg: Pg
     assert ("demoted", "rolled_back", "ok") == tuple(status[name]["verdict"] for name in ("both", "held", "gifts"))
     assert "% of client diverge, and 10 % may" in status["both"]["reason"]
     assert "rollback --clear --endpoint both" in status["both"]["next"]
+
+
+def test_what_was_sent_back_is_told_as_long_as_that_stands(
+    cli: CommandLine, pg: PgConnection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a sampler that began later, too; not what a person sent back. Once the tables lead nothing goes back."""
+    fill(cli, 40)
+    assert 0 == cli("stage", "advance", *cli.sides).code
+    cli.backfill()
+    assert 0 == cli("rollback", "--endpoint", "held", "--why", "a person", *cli.sides).code
+    pg.execute("UPDATE clients SET name = 'changed' WHERE id < 130")
+    pg.execute(
+        "INSERT INTO kvmigrate.endpoint_stat (scope, process, endpoint, counts)"
+        """ SELECT id, 'a', 'clients', '{"entities": ["client"]}' FROM kvmigrate.control"""
+    )
+    settings = Settings(cli.source, cli.target, cli.folder / "mapping.yaml")
+    with Steering(settings, "shop", SAMPLER) as desk, Migration.open(settings) as migration:
+
+        def roll_back(slug: str, why: str) -> bool:
+            return desk.roll_back(slug, why=why).tables_lead
+
+        def told(above_pct: float) -> str:
+            stop, single = threading.Event(), EndpointAlarm(above_pct, desk, roll_back)
+            lines = SampleLines("shop", Alarm(above_pct, partial(roll_back, EVERY)), single)
+
+            def tell(report: SampleReport, rounds: Rounds) -> None:
+                lines(report, rounds)
+                stop.set()
+
+            with migration.sampling() as sampling:
+                sampling.run(Ways(46, 10_000.0), stop, tell)
+            return lines.answer("/metrics")[2].decode()
+
+        desk.roll_back("clients", why="as a sampler did before")
+        page = told(100)
+        assert 'sampler_demoted{scope="shop",endpoint="clients"} 1' in page
+        assert "held" not in page
+        desk.clear("clients")
+        assert "sampler_demoted{" not in told(100)
+        assert {"clients": {"client"}} == desk.readers()
+        pg.execute("UPDATE kvmigrate.control SET stage = 'rampdown'")
+        assert ({}, frozenset()) == (desk.readers(), desk.sent_back())
+        capsys.readouterr()
+        told(10)
+        said = capsys.readouterr().err
+        assert "all reads stay with the tables, which lead: the sampler" in said
+        assert "go to the store" not in said
 
 
 def test_a_probe_needs_a_sampler_that_goes_on(cli: CommandLine) -> None:

@@ -237,9 +237,10 @@ def test_an_edited_mapping_stops_a_flip_until_a_backfill(cli: CommandLine, repos
     assert "live" == typed(cli, repository, "advance", "--to", "live")["stage"]
     checks = typed(cli, repository, "advance", "--dry-run", code=3)["gate"]["checks"]
 
-    assert {"quarantined", "mapping"} == {each["name"] for each in checks if each["verdict"] == "fail"}
+    assert {"quarantined", "mapping", "processes"} == {each["name"] for each in checks if each["verdict"] == "fail"}
     assert before != pg.execute(makes).fetchall()
     cli.backfill()
+    cli.application()
     assert "pass" == typed(cli, repository, "advance", "--dry-run")["gate"]["verdict"]
 
 

@@ -33,6 +33,11 @@ entities:
         columns: {position: {ordinal: true}, entry: {value: true, type: text}}
 """
 
+WAITS = """
+INSERT INTO kvmigrate.waiting (scope, key, place, on_constraint, on_entity, on_value, reason)
+SELECT id, 'client:9', 0, 'c', 1, 'v', 'missing-parent' FROM kvmigrate.control
+"""
+
 
 @pytest.fixture
 def shop(cli: CommandLine) -> CommandLine:
@@ -111,6 +116,47 @@ def test_it_says_what_it_did_not_look_at(shop: CommandLine, pg: PgConnection) ->
     assert re.search(r"Looked at 1 of 21 items \(4\.76 %\)", told.out), told.out
     assert before == pg.execute("SELECT count(*) FROM kvmigrate.evidence WHERE kind <> 'found'").fetchall()
     assert 5 == shop("verify", *shop.sides).code
+
+
+def test_what_waits_is_looked_at(shop: CommandLine, pg: PgConnection) -> None:
+    """What it waits for may have come, and nothing wrote its rows then."""
+    swept(shop)
+    pg.execute(WAITS)
+    assert (0, 1, {}) == since(shop)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER TABLE parts ADD COLUMN note text",
+        "ALTER TABLE clients RENAME TO old; CREATE TABLE clients AS TABLE old",
+        "CREATE TABLE more () INHERITS (parts)",
+    ],
+)
+def test_tables_that_are_others_are_refused(shop: CommandLine, pg: PgConnection, statement: str) -> None:
+    """No row tells of it, and a whole verification makes up for it; what VACUUM and ANALYZE write is no change."""
+    swept(shop)
+    pg.execute("VACUUM ANALYZE clients, parts, entries")
+    pg.execute("CREATE INDEX ON parts (part)")
+    assert 4 == since(shop)[0]
+    pg.execute(statement.encode())
+    refused = shop("verify", "--since", "last", *shop.sides)
+    assert (3, True) == (refused.code, "the table itself changed" in refused.err), refused
+
+
+def test_who_may_keep_nothing_is_told_what_diverges(shop: CommandLine, pg: PgConnection) -> None:
+    """The report stands, with a warning that the gate does not know of it."""
+    swept(shop)
+    pg.execute("UPDATE clients SET name = 'by hand' WHERE id = 1")
+    pg.execute("""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN RAISE insufficient_privilege USING MESSAGE = 'no right'; END $$
+    """)
+    pg.execute("CREATE TRIGGER refuse BEFORE INSERT ON kvmigrate.evidence EXECUTE FUNCTION refuse()")
+    for options in (("--since", "last"), ("--quick",)):
+        done = shop("verify", *options, *shop.sides, "--json")
+        assert (5, 1) == (done.code, done.json["different"]), done
+        assert any("the gate will not know" in each for each in done.json["warnings"]), done.json["warnings"]
 
 
 def test_a_time_chooses_the_verification(shop: CommandLine, pg: PgConnection) -> None:

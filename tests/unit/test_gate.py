@@ -109,8 +109,9 @@ def test_each_stage_has_its_own_checks(to: Stage, names: str) -> None:
 
 
 def test_whoever_works_by_another_mapping_is_named() -> None:
-    """Writers and relays alike; who is of an earlier version does not tell, and who was not heard of is gone."""
-    facts = GOOD._replace(mapping="new", processes=[seen("a", live=True)._replace(mapping="new"), seen("b", live=True)])
+    """Writers and relays alike; a relay of an earlier version does not tell, and who was not heard of is gone."""
+    relay = seen("b", live=True, kind="relay")
+    facts = GOOD._replace(mapping="new", processes=[seen("a", live=True)._replace(mapping="new"), relay])
     assert [] == failed(facts)
 
     other = seen("c", live=True, kind="relay")._replace(mapping="old")
@@ -122,6 +123,21 @@ def test_whoever_works_by_another_mapping_is_named() -> None:
 
     assert (Verdict.FAIL, 1, True) == (check.verdict, check.value, "c: alive, and work by another" in check.reason)
     assert [] == failed(facts._replace(processes=[*facts.processes, other._replace(age_s=7200.0)]))
+
+
+def test_whoever_writes_and_tells_no_mapping_is_not_green() -> None:
+    """An earlier version may write by any; what is known to be wrong comes first."""
+    old = seen("old", live=True)
+    facts = GOOD._replace(mapping="new", processes=[seen("a", live=True)._replace(mapping="new"), old])
+
+    def check(facts: Facts) -> tuple[Verdict, str]:
+        return next((each.verdict, each.reason) for each in evaluate(facts, {}).checks if each.name == "processes")
+
+    verdict, why = check(facts)
+    assert (Verdict.INCONCLUSIVE, "old: alive, and do not say") == (verdict, why[:26])
+    blind = [*facts.processes, seen("blind", live=False)]
+    assert Verdict.FAIL is check(facts._replace(processes=blind))[0]
+    assert [] == failed(facts._replace(processes=[facts.processes[0], old._replace(age_s=7200.0)]))
 
 
 def test_what_was_not_seen_is_inconclusive() -> None:

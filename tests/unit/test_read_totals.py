@@ -6,6 +6,7 @@ import math
 import pytest
 
 from kvmigrate.reads.counts import Counts, pair_bucket, slowdown_of
+from kvmigrate.reads.summing import plus
 from kvmigrate.reads.totals import totals
 
 
@@ -37,6 +38,37 @@ def test_pairs_of_all_processes_count_together() -> None:
 
     assert 100 == sum(found.pairs.values())
     assert (slowdown_of(2), slowdown_of(12)) == (found.slowdown(95), found.slowdown(99))
+
+
+def test_pairs_are_those_of_processes_that_run() -> None:
+    """Who ended tells nothing of how fast the tables are now, before and after it was folded."""
+    slow, fast = Counts(), Counts()
+    slow.paired(0.001, 0.9)
+    fast.paired(0.001, 0.001)
+    ended = {**slow.to_json(), "ended": True}
+
+    for rows in ([ended, fast.to_json()], [plus(plus(None, ended), ended), fast.to_json()]):
+        assert slowdown_of(0) == totals([("a", json.loads(json.dumps(each))) for each in rows])["a"].slowdown(99)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ([["client"], ["gift"]], {"client", "gift"}),
+        ([["client"], None], {"client"}),
+        ([None, ["client"]], {"client"}),
+        ([["client"], []], None),
+        ([None, []], None),
+        ([None, None], None),
+    ],
+)
+def test_a_process_that_does_not_tell_its_entities_says_nothing(
+    said: list[list[str] | None], expected: set[str] | None
+) -> None:
+    """It is of an earlier version; unless no process tells them, those that do say it. None at all is any."""
+    rows = [("a", {} if each is None else {"entities": each}) for each in said]
+
+    assert expected == totals(rows)["a"].entities
 
 
 def test_the_oldest_flags_count() -> None:

@@ -172,6 +172,10 @@ def test_a_comparison_tells_a_fault_from_a_difference(side: str, fault: str, *, 
 
     assert BESIDE[side, fault] == compared()
     assert {BESIDE[side, fault]: 1} == stand.state.counts.compared
+    is_slowest, is_no_pair = BESIDE[side, fault] in {"tables_failed", "tables_timeout"}, "_stale" in BESIDE[side, fault]
+    pairs = stand.state.counts.pairs
+    assert ({32: 1} == pairs) is is_slowest
+    assert (pairs == {}) is (is_no_pair or BESIDE[side, fault] == "kv_failed")
 
 
 def awaited(reader: Callable[..., Any]) -> Callable[..., Any]:
