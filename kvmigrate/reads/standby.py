@@ -57,6 +57,11 @@ class Standby:
             # Where it comes to now would be too late to count.
             self._written.popleft()
 
+    def forget(self) -> None:
+        """Leave it alone until a look finds it well again: it is no standby."""
+        self._written.clear()
+        self._fresh_until = 0.0
+
     def has_failed(self, counts: Counts) -> None:
         """Let it alone for a while with reads of one endpoint; those of others may be well."""
         self._paused_until[counts] = monotonic() + PAUSE_S
@@ -80,6 +85,7 @@ class StandbyLook:
         # In this order: what was written meanwhile must not make it look late.
         primary, replica = self._primary.look(), self._replica.look()
         if why := _why_none(primary, replica):
+            self._standby.forget()
             raise TargetError(
                 f"{self._replica.name} is no standby of {self._primary.name}: {why}",
                 hint="check the setting `read_target`",

@@ -159,7 +159,7 @@ def test_two_who_make_a_flag_at_once_leave_one_strategy(desk: Desk, monkeypatch:
 
     def makes(self: UnleashAdmin, flag: str, slug: str, sticky: str) -> None:
         made(self, flag, slug, sticky)
-        monkeypatch.undo()
+        monkeypatch.setattr(UnleashAdmin, "_make", made)
         desk.told("set", CLIENT, "--percent", "20", "--sticky", "client")
 
     monkeypatch.setattr(UnleashAdmin, "_make", makes)

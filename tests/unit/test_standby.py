@@ -113,8 +113,10 @@ def test_a_follower_is_asked(replica: LogPosition) -> None:
     ids=["another database", "old timeline", "promoted", "started alone"],
 )
 def test_one_that_does_not_follow_is_told(changes: dict[str, int], said: str) -> None:
-    """However far its own log is: the same number is another place there."""
+    """However far its own log is: the same number is another place there. At once, though it was well before."""
     standby = Standby()
+    StandbyLook(standby, Looker("one", PRIMARY), Looker("other", STANDBY)).look()
+    assert standby.serves(COUNTS)
     replica = STANDBY._replace(position=1_000, **changes)
     with pytest.raises(TargetError, match=said):
         StandbyLook(standby, Looker("one", PRIMARY), Looker("other", replica)).look()
