@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kvmigrate.errors import ConfigError
@@ -20,7 +20,7 @@ from kvmigrate.reads.sticky import Arguments, finder
 from kvmigrate.target.writer_base import Items
 
 Load = Callable[[Any], Any]
-Wrote = Callable[[], Awaitable[Version | None]]
+Wrote = Callable[[], Version | None]
 """The greatest version of what a session wrote and the tables may lack."""
 
 

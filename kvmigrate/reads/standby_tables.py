@@ -7,7 +7,7 @@ This module is the generated twin.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -41,7 +41,7 @@ class StandbyTables:
         items: tuple[Items, Items],
         rows: tuple[RowQuery, RowQuery],
         last_write: Callable[[], WriteResult | None],
-        lacking: Callable[[], Awaitable[Version | None]],
+        lacking: Callable[[], Version | None],
     ) -> None:
         """Read from pairs of the primary and the standby; *last_write*, *lacking* as of `Reads`."""
         self._known, self._items, self._rows = known, items, rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -112,7 +112,7 @@ def test_a_follower_is_asked(replica: LogPosition) -> None:
     ],
     ids=["another database", "old timeline", "promoted", "started alone"],
 )
-def test_one_that_does_not_follow_is_told(changes: dict[str, int], said: str) -> None:
+def test_one_that_does_not_follow_is_told(changes: dict[str, Any], said: str) -> None:
     """However far its own log is: the same number is another place there. At once, though it was well before."""
     standby = Standby()
     StandbyLook(standby, Looker("one", PRIMARY), Looker("other", STANDBY)).look()
