@@ -30,9 +30,9 @@ def open_reads(settings: Settings, lens: Lens, store: Store) -> Reads:
     if known is not None:
         url = settings.read_target
         items, queries = LiveWriter(url, lens, is_standby=True), PostgresRowQuery(url, is_standby=True)
-        standby = StandbyTables(known, (tables, items), (rows, queries), last)
-    reached = store.has_reached_tables
-    return Reads(router, tables, rows, last, reached=reached, standby=standby, mapping=lens.mapping)
+        standby = StandbyTables(known, (tables, items), (rows, queries), last, store.lacking)
+    lacking, reached, mapping = store.lacking, store.has_reached_tables, lens.mapping
+    return Reads(router, tables, rows, last, lacking=lacking, reached=reached, standby=standby, mapping=mapping)
 
 
 def open_async_reads(settings: Settings, lens: Lens, store: AsyncStore) -> AsyncReads:
@@ -43,6 +43,6 @@ def open_async_reads(settings: Settings, lens: Lens, store: AsyncStore) -> Async
     if known is not None:
         url = settings.read_target
         items, queries = AsyncLiveWriter(url, lens, is_standby=True), AsyncPostgresRowQuery(url, is_standby=True)
-        standby = AsyncStandbyTables(known, (tables, items), (rows, queries), last)
-    reached = store.has_reached_tables
-    return AsyncReads(router, tables, rows, last, reached=reached, standby=standby, mapping=lens.mapping)
+        standby = AsyncStandbyTables(known, (tables, items), (rows, queries), last, store.lacking)
+    lacking, reached, mapping = store.lacking, store.has_reached_tables, lens.mapping
+    return AsyncReads(router, tables, rows, last, lacking=lacking, reached=reached, standby=standby, mapping=mapping)

@@ -87,6 +87,14 @@ class Rollback(NamedTuple):
     why: str = ""
 
 
+def rolled_back_as(slug: str, rollbacks: Mapping[str, Rollback]) -> str:
+    """Return under which name an endpoint is rolled back: `EVERY`, its own, or a pattern that fits; else ""."""
+    for name in (EVERY, slug):
+        if name in rollbacks:
+            return name
+    return next((name for name in rollbacks if EVERY in name and fnmatch.fnmatchcase(slug, name)), "")
+
+
 def rollback_of(members: object) -> Rollback:
     """Return what a place holds for an endpoint: members that a later version added are left out.
 

@@ -12,9 +12,11 @@ from kvmigrate.config import Settings
 from kvmigrate.errors import KVMigrateError
 from kvmigrate.flags.base import RollbackPlace
 from kvmigrate.intent import EVERY, Rollback
+from kvmigrate.model import Fence
 from kvmigrate.reading import rollback_places
 from kvmigrate.reads.bounds import Known, leads
 from kvmigrate.stores.redis_rollback import RedisRollbacks
+from kvmigrate.target.live_base import Control
 from kvmigrate.target.read_row import PostgresReadRow
 
 T = TypeVar("T")
@@ -77,19 +79,21 @@ class Rollbacks:
 
     def keep(self, slug: str, rollback: Rollback) -> Kept:
         """Keep a rollback wherever that can be done in `ROLLBACK_S`; then see what comes of it, on the same way."""
-        known, endpoints = Known(), list[str]()
+        # Each place's thread says its own part: what the other one said meanwhile must stay.
+        rows, fences, endpoints = list[Control | None](), list[Fence](), list[str]()
 
         def look(place: RollbackPlace) -> None:
-            nonlocal known
             if isinstance(place, PostgresReadRow):
-                known = known._replace(control=place.look().control)
+                rows.append(place.look().control)
                 endpoints.extend(place.endpoints())
             if isinstance(place, RedisRollbacks):
                 # A flip moves all shards.
-                for fence in filter(None, place.fenced.fences(place.fenced.shards()[:1]).values()):
-                    known = known._replace(fence_epoch=fence.epoch, fence_authority=fence.authority)
+                fences.extend(filter(None, place.fenced.fences(place.fenced.shards()[:1]).values()))
 
         places = self._everywhere(lambda place: place.roll_back(slug, rollback), ROLLBACK_S, look)
+        known = Known(rows[0] if rows else None)
+        for fence in fences:
+            known = known._replace(fence_epoch=fence.epoch, fence_authority=fence.authority)
         return Kept(places, leads(known), frozenset(endpoints))
 
     def clear(self, slug: str) -> list[PlaceDone]:

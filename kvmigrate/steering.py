@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 from kvmigrate.config import Settings
 from kvmigrate.errors import ConfigError, KVMigrateError, TargetError
 from kvmigrate.flags.base import FlagSource
-from kvmigrate.intent import EVERY, NOTHING, FlagChange, FlagState, ReadIntent, Rollback, slug_of
+from kvmigrate.intent import EVERY, NOTHING, FlagChange, FlagState, ReadIntent, Rollback, rolled_back_as, slug_of
 from kvmigrate.model import Stage
 from kvmigrate.reading import open_flags
 from kvmigrate.reads.bounds import Known, Plan, closed_because, leads, plan_of, rolled_back_text
@@ -78,7 +78,7 @@ class _Here(NamedTuple):
 
     def back(self, slug: str) -> str:
         """Return under which name an endpoint is rolled back, or ""."""
-        return next((name for name in (EVERY, slug) if name in self.rollbacks), "")
+        return rolled_back_as(slug, self.rollbacks)
 
     def plan(self, slug: str, intent: ReadIntent, scope: str) -> Plan:
         """Return what is done with an endpoint's reads, as far as it is known here."""

@@ -61,7 +61,7 @@ RULES: tuple[tuple[str, str], ...] = (
     (r"async with ", "with "),
     (r"async for ", "for "),
     (r"await ", ""),
-    (r"Awaitable\[(\w+)\]", r"\1"),
+    (r"Awaitable\[([\w| ]+)\]", r"\1"),
     (r"aclose", "close"),
     (r"disconnect\(nowait=True\)", "disconnect()"),
     (r"redis\.asyncio", "redis"),

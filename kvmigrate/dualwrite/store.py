@@ -15,11 +15,12 @@ from typing import Any
 
 from kvmigrate.dualwrite.fence import Belief
 from kvmigrate.dualwrite.request_reads import count_read
+from kvmigrate.dualwrite.unmirrored import Unmirrored
 from kvmigrate.dualwrite.value import Raw, item_of, need_entity, raw_of, value_of
 from kvmigrate.dualwrite.way import Connections, Way
 from kvmigrate.dualwrite.write import Patience, Write
-from kvmigrate.errors import BadValueError, DeadlineError, FenceMissingError, TargetError
-from kvmigrate.model import Authority, Fence, Item, Logging, WriteResult
+from kvmigrate.errors import BadValueError, DeadlineError, FenceMissingError, KVMigrateError, TargetError
+from kvmigrate.model import Authority, Fence, Item, Logging, Version, WriteResult
 from kvmigrate.transform.keys.route import RouteKind
 from kvmigrate.transform.lens import Lens
 from kvmigrate.transform.maintained import listed_entities
@@ -53,6 +54,7 @@ class Store:
         self._listed = listed_entities(lens.mapping)
         self._by_process: dict[int, Way] = {}
         self._last: ContextVar[WriteResult | None] = ContextVar("kvmigrate_last_write", default=None)
+        self._unmirrored = Unmirrored()
 
     def get(self, key: str) -> Any:
         """Return the value of *key*, ``None`` where there is none.
@@ -154,8 +156,9 @@ class Store:
         if not writes:
             return {}
         results = [_done(result) for result in self.way().write(writes)]
-        for result in results:
+        for key, result in zip(mapping, results, strict=True):
             self._last.set(result)
+            self._unmirrored.note(key, result)
         return dict(zip(mapping, results, strict=True))
 
     def scan(self, prefix: str = "") -> Iterator[str]:
@@ -191,13 +194,8 @@ class Store:
 
     def has_reached_tables(self, key: str) -> bool:
         """Return whether the tables have every write of a key that was accepted before this call. One round trip."""
-        try:
-            [seen] = self.way().store.observe([key])
-        except FenceMissingError:
-            return False
-        if seen.fence.authority in {Authority.TABLES, Authority.RETIRED}:
-            return True
-        return seen.fence.log is Logging.MIRROR and seen.marks[0] is None and not seen.fence.owes_all
+        [reached] = self._reached([key])
+        return reached
 
     def entity(self, key: str) -> Entity:
         """Return the entity of a key. Raises `UnmappedKeyError`."""
@@ -206,6 +204,23 @@ class Store:
     def last_write(self) -> WriteResult | None:
         """Return the result of the newest write of this thread or task; ``None`` before the first."""
         return self._last.get()
+
+    def lacking(self) -> Version | None:
+        """Return the greatest version of what this thread or task wrote and the tables may lack; ``None`` for nothing.
+
+        Nothing is asked unless a write was not mirrored; then the store is, until the relay has brought it.
+        """
+        while some := self._unmirrored.some():
+            try:
+                reached = self._reached([key for key, _ in some])
+            except KVMigrateError:
+                break
+            for each, has_reached in zip(some, reached, strict=True):
+                if has_reached:
+                    self._unmirrored.forget(*each)
+            if not all(reached):
+                break
+        return self._unmirrored.newest()
 
     def close(self) -> None:
         """Finish what is under way beside the calls, and release connections. Safe to call twice."""
@@ -309,11 +324,23 @@ class Store:
                 return
             after = page[-1]
 
+    def _reached(self, keys: Sequence[str]) -> Sequence[bool]:
+        try:
+            found = self.way().store.observe(keys)
+        except FenceMissingError:
+            return [False for _ in keys]
+        return [
+            seen.fence.authority in {Authority.TABLES, Authority.RETIRED}
+            or (seen.fence.log is Logging.MIRROR and seen.marks[0] is None and not seen.fence.owes_all)
+            for seen in found
+        ]
+
     def _write(self, write: Write) -> WriteResult | None:
         way = self._by_process.get(getpid()) or self.way()
         result = way.write_one(write)
         if result is not None:
             self._last.set(result)
+            self._unmirrored.note(write.key, result)
         return result
 
 

@@ -61,7 +61,7 @@ class UnleashAdmin:
             number = quote(str(environment["strategies"][0]["id"]), safe="")
             self._done("PUT", f"{place}/strategies/{number}", strategy)
         else:
-            self._done("POST", f"{place}/strategies", strategy)
+            self._add(flag, place, strategy)
         if not environment["enabled"]:
             self._done("POST", f"{place}/on")
         return FlagChange(at, who, slug, intent_text(before), intent_text(intent), why)
@@ -119,6 +119,14 @@ class UnleashAdmin:
             hint = "it is archived, or in another project: revive it there, or name that one with &project="
             raise ConfigError(f"{self._place.name}: {flag}: {answer.message}", hint=hint)
         self._told(answer)
+
+    def _add(self, flag: str, place: str, strategy: Mapping[str, Any]) -> None:
+        """Give a flag its first strategy, unless somebody else does so just now: two are refused ever after."""
+        made = self._done("POST", f"{place}/strategies", strategy)
+        found = self._stands(flag)
+        if found is not None and len(found["strategies"]) > 1:
+            self._done("DELETE", f"{place}/strategies/{quote(str(made['id']), safe='')}")
+            raise FlagsError(f"{self._place.name}: {flag} was set by somebody else just now", hint="set it again")
 
     def _ask(self, method: str, path: str, body: Any = None) -> Answer:
         return self._place.call(method, f"admin/{path}", token=self._token, body=body)

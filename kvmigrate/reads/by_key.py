@@ -21,7 +21,7 @@ from kvmigrate.target.writer_base import Items
 
 Load = Callable[[Any], Any]
 Wrote = Callable[[], Version | None]
-"""What this thread or task wrote last and the tables may lack."""
+"""The greatest version of what a session wrote and the tables may lack."""
 
 
 Reached = Callable[[str], bool]
@@ -59,12 +59,13 @@ def by_key(
     load: Load,
     *,
     deadline_s: float,
-    wrote: Wrote,
+    wrote: Wrote | None = None,
     reached: Reached | None = None,
 ) -> Callable[..., Any]:
     """Return a reader of the tables by key; each of its statements ends after *deadline_s*.
 
-    With *reached* the store is asked first, so that every write that was accepted before the call is seen.
+    With *wrote* the item must be of that version, or a later one. With *reached* the store is asked first, so that
+    every write that was accepted before the call is seen.
     """
 
     def read(*args: Any, **kwargs: Any) -> Any:
@@ -72,7 +73,7 @@ def by_key(
         key = make_key(args, kwargs)
         if reached is not None and not reached(key):
             raise StaleReadError
-        wanted = wrote()
+        wanted = None if wrote is None else wrote()
         if wanted is not None:
             version = tables.version(key, deadline_s=deadline_s)
             if version is None or version < wanted:
@@ -105,17 +106,16 @@ def in_session(reader: Callable[..., Any], wrote: Wrote) -> Callable[..., Any]:
     return read
 
 
-def nothing_wrote() -> Version | None:
-    """Return ``None``: any state of the tables will do."""
+def nothing_lacks() -> Version | None:
+    """Return ``None``: the tables have what this thread or task wrote."""
     return None
 
 
-def session_wrote(last: Callable[[], Any]) -> Wrote:
-    """Return what tells the version that a session must see: its token, or its last write that was not mirrored."""
+def session_wrote(lacking: Wrote) -> Wrote:
+    """Return what tells the version that a session must see: its token's, or of its writes that the tables may lack."""
 
     def wrote() -> Version | None:
-        given, written = token.get(), last()
-        mine = None if written is None or written.mirrored else written.version
+        given, mine = token.get(), lacking()
         if given is None or given.position:
             return mine
         return given.version if mine is None else max(given.version, mine)

@@ -18,8 +18,8 @@ from kvmigrate.reads.sticky import Arguments, finder
 from kvmigrate.target.writer_base_async import AsyncItems
 
 Load = Callable[[Any], Any]
-Wrote = Callable[[], Version | None]
-"""What this thread or task wrote last and the tables may lack."""
+Wrote = Callable[[], Awaitable[Version | None]]
+"""The greatest version of what a session wrote and the tables may lack."""
 
 
 Reached = Callable[[str], Awaitable[bool]]
@@ -57,12 +57,13 @@ def by_key(
     load: Load,
     *,
     deadline_s: float,
-    wrote: Wrote,
+    wrote: Wrote | None = None,
     reached: Reached | None = None,
 ) -> Callable[..., Awaitable[Any]]:
     """Return a reader of the tables by key; each of its statements ends after *deadline_s*.
 
-    With *reached* the store is asked first, so that every write that was accepted before the call is seen.
+    With *wrote* the item must be of that version, or a later one. With *reached* the store is asked first, so that
+    every write that was accepted before the call is seen.
     """
 
     async def read(*args: Any, **kwargs: Any) -> Any:
@@ -70,7 +71,7 @@ def by_key(
         key = make_key(args, kwargs)
         if reached is not None and not await reached(key):
             raise StaleReadError
-        wanted = wrote()
+        wanted = None if wrote is None else await wrote()
         if wanted is not None:
             version = await tables.version(key, deadline_s=deadline_s)
             if version is None or version < wanted:
@@ -96,24 +97,23 @@ def in_session(reader: Callable[..., Awaitable[Any]], wrote: Wrote) -> Callable[
 
     async def read(*args: Any, **kwargs: Any) -> Any:
         """Read, unless the session wrote."""
-        if wrote() is not None:
+        if await wrote() is not None:
             raise StaleReadError
         return await reader(*args, **kwargs)
 
     return read
 
 
-def nothing_wrote() -> Version | None:
-    """Return ``None``: any state of the tables will do."""
+async def nothing_lacks() -> Version | None:
+    """Return ``None``: the tables have what this thread or task wrote."""
     return None
 
 
-def session_wrote(last: Callable[[], Any]) -> Wrote:
-    """Return what tells the version that a session must see: its token, or its last write that was not mirrored."""
+def session_wrote(lacking: Wrote) -> Wrote:
+    """Return what tells the version that a session must see: its token's, or of its writes that the tables may lack."""
 
-    def wrote() -> Version | None:
-        given, written = token.get(), last()
-        mine = None if written is None or written.mirrored else written.version
+    async def wrote() -> Version | None:
+        given, mine = token.get(), await lacking()
         if given is None or given.position:
             return mine
         return given.version if mine is None else max(given.version, mine)

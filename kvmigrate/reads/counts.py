@@ -112,7 +112,7 @@ class Counts:
             "fallbacks": dict(self.fallbacks),
             "compared": dict(self.compared),
             "standby": dict(self.standby),
-            "pairs": {str(bucket): number for bucket, number in self.pairs.items()},
+            "pairs": {str(bucket): number for bucket, number in dict(self.pairs).items()},
             "times": {"kv": list(self.times[Side.KV]), "tables": list(self.times[Side.TABLES])},
             "seconds": {"kv": self.seconds[Side.KV], "tables": self.seconds[Side.TABLES]},
         }

@@ -22,7 +22,7 @@ from kvmigrate.reads.by_key import (
     in_session,
     key_maker,
     load_plainly,
-    nothing_wrote,
+    nothing_lacks,
     session_wrote,
 )
 from kvmigrate.reads.compare import Comparator, comparator
@@ -61,6 +61,7 @@ class Reads:
         rows: RowQuery,
         last_write: Callable[[], Any],
         *,
+        lacking: Wrote = nothing_lacks,
         reached: Reached | None = None,
         shadow: Shadow | None = None,
         standby: StandbyTables | None = None,
@@ -68,13 +69,14 @@ class Reads:
     ) -> None:
         """Read by key through *tables*, by SQL through *rows*, or both through *standby*, where one is named.
 
-        *last_write* is what this thread or task wrote last, *reached* whether the tables have all of a key's writes.
+        *last_write* is what this thread or task wrote last, *lacking* the greatest version of what it wrote and the
+        tables may lack, *reached* whether they have all of a key's writes.
         With *mapping* endpoints tell which entities they read.
         """
         self.router = router
         self._tables: Items = standby or tables
         self._rows: RowQuery = standby or rows
-        self._last_write, self._reached, self._standby = last_write, reached, standby
+        self._last_write, self._lacking, self._reached, self._standby = last_write, lacking, reached, standby
         self._shadow, self._mapping = shadow or Shadow(), mapping
 
     def endpoint(
@@ -125,7 +127,7 @@ class Reads:
         if self._mapping is not None:
             state.entities = entities_read(self._mapping, key, entities)
         state.deadline_s, state.consistency, state.offer = deadline_s, consistency, self._shadow.offer
-        session = session_wrote(self._last_write) if consistency == "session" else nothing_wrote
+        session = session_wrote(self._lacking)
 
         def wrote() -> Version | None:
             # Once the tables lead, they have what was written before and since.
@@ -141,7 +143,8 @@ class Reads:
             state.kv, state.find = kv, _finds(kv)
             if key:
                 make = key_maker(key, kv)
-                reader = by_key(make, self._tables, load, deadline_s=deadline_s, wrote=wrote, reached=asks_first)
+                sees = wrote if consistency == "session" else None
+                reader = by_key(make, self._tables, load, deadline_s=deadline_s, wrote=sees, reached=asks_first)
                 state.tables = self._asked(reader, state)
                 state.reached = by_call(make, reached)
             self.router.add(state)
@@ -203,19 +206,22 @@ class Reads:
         return Pages(self._rows, model, sql, order=order, secrets=secrets, most=most)
 
     def session(self) -> str:
-        """Return a token of what this thread or task wrote last, for the session's later requests; "" before that.
+        """Return a token of all that this thread or task wrote, for the session's later requests; "" before that.
 
-        It is `WriteResult.token`, and where a standby is read also how far that must be: one round trip, once for each
-        write. With it queries may be read from the tables, too.
+        It is `WriteResult.token` of the last write, or of the latest that the tables may lack. Where they lack nothing
+        and a standby is read, also how far that must be: one round trip, once for each write. With it queries may be
+        read from the tables, too.
 
         Raises:
             DeadlineError, TargetError: the tables do not answer.
         """
         last: WriteResult | None = self._last_write()
+        lacked = self._lacking()
         if last is None or last.version is None:
-            return ""
-        position = 0 if self._standby is None else self._standby.written()
-        return str(SessionToken(last.version, position))
+            return "" if lacked is None else str(SessionToken(lacked))
+        if lacked is not None:
+            return str(SessionToken(max(last.version, lacked)))
+        return str(SessionToken(last.version, 0 if self._standby is None else self._standby.written()))
 
     def close(self) -> None:
         """End what runs beside the requests, and release connections. Safe to call twice."""

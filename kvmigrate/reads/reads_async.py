@@ -20,7 +20,7 @@ from kvmigrate.reads.by_key_async import (
     in_session,
     key_maker,
     load_plainly,
-    nothing_wrote,
+    nothing_lacks,
     session_wrote,
 )
 from kvmigrate.reads.compare import Comparator, comparator
@@ -59,6 +59,7 @@ class AsyncReads:
         rows: AsyncRowQuery,
         last_write: Callable[[], Any],
         *,
+        lacking: Wrote = nothing_lacks,
         reached: Reached | None = None,
         shadow: AsyncShadow | None = None,
         standby: AsyncStandbyTables | None = None,
@@ -66,13 +67,14 @@ class AsyncReads:
     ) -> None:
         """Read by key through *tables*, by SQL through *rows*, or both through *standby*, where one is named.
 
-        *last_write* is what this thread or task wrote last, *reached* whether the tables have all of a key's writes.
+        *last_write* is what this thread or task wrote last, *lacking* the greatest version of what it wrote and the
+        tables may lack, *reached* whether they have all of a key's writes.
         With *mapping* endpoints tell which entities they read.
         """
         self.router = router
         self._tables: AsyncItems = standby or tables
         self._rows: AsyncRowQuery = standby or rows
-        self._last_write, self._reached, self._standby = last_write, reached, standby
+        self._last_write, self._lacking, self._reached, self._standby = last_write, lacking, reached, standby
         self._shadow, self._mapping = shadow or AsyncShadow(), mapping
 
     def endpoint(
@@ -123,11 +125,11 @@ class AsyncReads:
         if self._mapping is not None:
             state.entities = entities_read(self._mapping, key, entities)
         state.deadline_s, state.consistency, state.offer = deadline_s, consistency, self._shadow.offer
-        session = session_wrote(self._last_write) if consistency == "session" else nothing_wrote
+        session = session_wrote(self._lacking)
 
-        def wrote() -> Version | None:
+        async def wrote() -> Version | None:
             # Once the tables lead, they have what was written before and since.
-            return None if state.plan.leads else session()
+            return None if state.plan.leads else await session()
 
         async def reached(key: str) -> bool:
             """Whether the tables have all that was written under a key."""
@@ -139,7 +141,8 @@ class AsyncReads:
             state.kv, state.find = kv, _finds(kv)
             if key:
                 make = key_maker(key, kv)
-                reader = by_key(make, self._tables, load, deadline_s=deadline_s, wrote=wrote, reached=asks_first)
+                sees = wrote if consistency == "session" else None
+                reader = by_key(make, self._tables, load, deadline_s=deadline_s, wrote=sees, reached=asks_first)
                 state.tables = self._asked(reader, state)
                 state.reached = by_call(make, reached)
             self.router.add(state)
@@ -201,19 +204,22 @@ class AsyncReads:
         return AsyncPages(self._rows, model, sql, order=order, secrets=secrets, most=most)
 
     async def session(self) -> str:
-        """Return a token of what this thread or task wrote last, for the session's later requests; "" before that.
+        """Return a token of all that this thread or task wrote, for the session's later requests; "" before that.
 
-        It is `WriteResult.token`, and where a standby is read also how far that must be: one round trip, once for each
-        write. With it queries may be read from the tables, too.
+        It is `WriteResult.token` of the last write, or of the latest that the tables may lack. Where they lack nothing
+        and a standby is read, also how far that must be: one round trip, once for each write. With it queries may be
+        read from the tables, too.
 
         Raises:
             DeadlineError, TargetError: the tables do not answer.
         """
         last: WriteResult | None = self._last_write()
+        lacked = await self._lacking()
         if last is None or last.version is None:
-            return ""
-        position = 0 if self._standby is None else await self._standby.written()
-        return str(SessionToken(last.version, position))
+            return "" if lacked is None else str(SessionToken(lacked))
+        if lacked is not None:
+            return str(SessionToken(max(last.version, lacked)))
+        return str(SessionToken(last.version, 0 if self._standby is None else await self._standby.written()))
 
     async def close(self) -> None:
         """End what runs beside the requests, and release connections. Safe to call twice."""

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any
 
 from kvmigrate.errors import ConfigError
-from kvmigrate.intent import EVERY, FlagState, ReadIntent, Rollback
+from kvmigrate.intent import FlagState, ReadIntent, Rollback, rolled_back_as
 from kvmigrate.log import get_log
 from kvmigrate.model import Fence
 from kvmigrate.reads.bounds import FRESH_S, Known, plan_of
@@ -143,8 +143,8 @@ class Router:
     def rollback_of(self, slug: str) -> Rollback | None:
         """Return the rollback that holds for an endpoint; any place suffices."""
         for found in self._rollbacks.values():
-            if each := found.get(EVERY) or found.get(slug):
-                return each
+            if name := rolled_back_as(slug, found):
+                return found[name]
         return None
 
     def intent_of(self, state: EndpointState) -> ReadIntent:

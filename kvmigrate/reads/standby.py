@@ -10,7 +10,7 @@ from typing import NamedTuple
 from kvmigrate.errors import TargetError
 from kvmigrate.reads.bounds import FRESH_S
 from kvmigrate.reads.counts import Counts
-from kvmigrate.target.standby_base import LogLooker
+from kvmigrate.target.standby_base import LogLooker, LogPosition
 
 PAUSE_S = 5.0
 """A standby that failed a read is not asked for so long: where it hangs, each try costs a deadline."""
@@ -23,10 +23,13 @@ class Asking(NamedTuple):
         position: What a standby must have replayed to serve it; 0 is any, ``None`` leaves it to the primary.
 
         counts: Of the endpoint.
+
+        spent_s: Seconds that passed until *position* was known; they are of the read's own time.
     """
 
     position: int | None
     counts: Counts
+    spent_s: float = 0.0
 
 
 asking: ContextVar[Asking | None] = ContextVar("kvmigrate_asking", default=None)
@@ -54,6 +57,11 @@ class Standby:
             # Where it comes to now would be too late to count.
             self._written.popleft()
 
+    def forget(self) -> None:
+        """Leave it alone until a look finds it well again: it is no standby."""
+        self._written.clear()
+        self._fresh_until = 0.0
+
     def has_failed(self, counts: Counts) -> None:
         """Let it alone for a while with reads of one endpoint; those of others may be well."""
         self._paused_until[counts] = monotonic() + PAUSE_S
@@ -76,9 +84,10 @@ class StandbyLook:
         begun = monotonic()
         # In this order: what was written meanwhile must not make it look late.
         primary, replica = self._primary.look(), self._replica.look()
-        if primary.system != replica.system:
+        if why := _why_none(primary, replica):
+            self._standby.forget()
             raise TargetError(
-                f"{self._replica.name} is no standby of {self._primary.name}: its log is another one",
+                f"{self._replica.name} is no standby of {self._primary.name}: {why}",
                 hint="check the setting `read_target`",
             )
         self._standby.hear(begun, primary.position, replica.position)
@@ -87,3 +96,13 @@ class StandbyLook:
         """Close both."""
         self._primary.close()
         self._replica.close()
+
+
+def _why_none(primary: LogPosition, replica: LogPosition) -> str:
+    if primary.system != replica.system:
+        return "its log is another one"
+    if not replica.is_standby and primary.started != replica.started:
+        return "it follows no server"
+    if primary.timeline != replica.timeline:
+        return f"it is on timeline {replica.timeline}, and the target on {primary.timeline}"
+    return ""

@@ -8,6 +8,7 @@ This module is the generated twin.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
 from typing import Any, TypeVar
 
 from kvmigrate.errors import DeadlineError, KVMigrateError, OnlyInStoreError
@@ -22,6 +23,7 @@ from kvmigrate.target.writer_base import Items, RowQuery
 T = TypeVar("T")
 
 _POSITION_S = 1.0
+_LEAST_S = 0.001
 _KEPT_POSITIONS = 1_000
 
 
@@ -39,16 +41,21 @@ class StandbyTables:
         items: tuple[Items, Items],
         rows: tuple[RowQuery, RowQuery],
         last_write: Callable[[], WriteResult | None],
+        lacking: Callable[[], Version | None],
     ) -> None:
-        """Read from pairs of the primary and the standby; *last_write* is what this thread or task wrote last."""
-        self._known, self._items, self._rows, self._last_write = known, items, rows, last_write
-        self._positions: dict[Version, int] = {}
+        """Read from pairs of the primary and the standby; *last_write*, *lacking* as of `Reads`."""
+        self._known, self._items, self._rows = known, items, rows
+        self._last_write, self._lacking = last_write, lacking
+        # By the result itself, which is kept so that no other one gets its number: many keys may have one version.
+        self._positions: dict[int, tuple[WriteResult, int]] = {}
 
     def get(self, keys: Sequence[str], *, deadline_s: float) -> Sequence[Item | None]:
         """As `Items.get`."""
         primary, standby = self._items
         return self._ask(
-            lambda: standby.get(keys, deadline_s=deadline_s), lambda: primary.get(keys, deadline_s=deadline_s)
+            deadline_s,
+            lambda left_s: standby.get(keys, deadline_s=left_s),
+            lambda left_s: primary.get(keys, deadline_s=left_s),
         )
 
     def version(self, key: str, *, deadline_s: float = 5.0) -> Version | None:
@@ -59,8 +66,9 @@ class StandbyTables:
         """As `RowQuery.fetch`."""
         primary, standby = self._rows
         return self._ask(
-            lambda: standby.fetch(sql, values, deadline_s=deadline_s),
-            lambda: primary.fetch(sql, values, deadline_s=deadline_s),
+            deadline_s,
+            lambda left_s: standby.fetch(sql, values, deadline_s=left_s),
+            lambda left_s: primary.fetch(sql, values, deadline_s=left_s),
         )
 
     def page(
@@ -69,8 +77,9 @@ class StandbyTables:
         """As `RowQuery.page`."""
         primary, standby = self._rows
         return self._ask(
-            lambda: standby.page(sql, values, keyset, deadline_s=deadline_s),
-            lambda: primary.page(sql, values, keyset, deadline_s=deadline_s),
+            deadline_s,
+            lambda left_s: standby.page(sql, values, keyset, deadline_s=left_s),
+            lambda left_s: primary.page(sql, values, keyset, deadline_s=left_s),
         )
 
     def position(self, *, deadline_s: float) -> int:
@@ -82,7 +91,9 @@ class StandbyTables:
 
         def read(*args: Any, **kwargs: Any) -> Any:
             """Read, and let whatever asks the tables know for whom."""
-            reset = asking.set(Asking(self._wanted(state), state.counts))
+            begun = monotonic()
+            wanted = self._wanted(state)
+            reset = asking.set(Asking(wanted, state.counts, monotonic() - begun))
             try:
                 return reader(*args, **kwargs)
             finally:
@@ -91,11 +102,9 @@ class StandbyTables:
         return read
 
     def written(self) -> int:
-        """Return a position behind what this thread or task wrote last; 0 where the tables may lack that."""
+        """Return a position behind what this thread or task wrote, if the tables have it; 0 where it wrote nothing."""
         last = self._last_write()
-        if last is None or last.version is None or not last.mirrored:
-            return 0
-        return self._behind(last.version)
+        return 0 if last is None or last.version is None else self._behind(last, _POSITION_S)
 
     def close(self) -> None:
         """Close all. Safe to call twice."""
@@ -113,33 +122,46 @@ class StandbyTables:
         if given is not None and not given.position:
             return None
         position = 0 if given is None else given.position
+        if not state.plan.leads and self._lacking() is not None:
+            return None
         if last is None or last.version is None:
             return position
-        if not (last.mirrored or state.plan.leads):
+        try:
+            return max(position, self._behind(last, min(_POSITION_S, state.deadline_s / 2)))
+        except KVMigrateError:
+            # The primary may still answer in the other half of the time, and needs no position for that.
             return None
-        return max(position, self._behind(last.version))
 
-    def _behind(self, version: Version) -> int:
+    def _behind(self, write: WriteResult, deadline_s: float) -> int:
         """Return a position of the primary's log behind a write that it has; asked once for each write."""
-        found = self._positions.get(version)
-        if found is None:
-            found = self.position(deadline_s=_POSITION_S)
-            if len(self._positions) >= _KEPT_POSITIONS:
-                self._positions = {}
-            self._positions[version] = found
+        kept = self._positions.get(id(write))
+        if kept is not None:
+            return kept[1]
+        found = self.position(deadline_s=deadline_s)
+        if len(self._positions) >= _KEPT_POSITIONS:
+            self._positions = {}
+        self._positions[id(write)] = write, found
         return found
 
-    def _ask(self, from_standby: Callable[[], T], from_primary: Callable[[], T]) -> T:
+    def _ask(
+        self,
+        deadline_s: float,
+        from_standby: Callable[[float], T],
+        from_primary: Callable[[float], T],
+    ) -> T:
         wanted = asking.get()
-        if wanted is None or wanted.position is None:
-            return from_primary()
+        if wanted is None:
+            return from_primary(deadline_s)
+        end = monotonic() + deadline_s - wanted.spent_s
+        if wanted.position is None:
+            return from_primary(_left_s(end))
         counts = wanted.counts
         if not self._known.serves(counts):
             counts.standby["late"] += 1
-            return from_primary()
+            return from_primary(_left_s(end))
         reset = wanted_position.set(wanted.position)
         try:
-            found = from_standby()
+            found = from_standby(_left_s(end))
         except BehindError:
             counts.standby["behind"] += 1
         except OnlyInStoreError:
@@ -152,7 +174,7 @@ class StandbyTables:
             raise
         except KVMigrateError:
             counts.standby["failed"] += 1
-            answer = from_primary()
+            answer = from_primary(_left_s(end))
             # Only now: what is wrong for both is no fault of the standby.
             self._known.has_failed(counts)
             return answer
@@ -161,4 +183,8 @@ class StandbyTables:
             return found
         finally:
             wanted_position.reset(reset)
-        return from_primary()
+        return from_primary(_left_s(end))
+
+
+def _left_s(end: float) -> float:
+    return max(end - monotonic(), _LEAST_S)

@@ -6,6 +6,7 @@ This module has a generated twin without ``await``.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import monotonic
 from typing import Any, TypeVar
 
 from kvmigrate.errors import DeadlineError, KVMigrateError, OnlyInStoreError
@@ -20,6 +21,7 @@ from kvmigrate.target.writer_base_async import AsyncItems, AsyncRowQuery
 T = TypeVar("T")
 
 _POSITION_S = 1.0
+_LEAST_S = 0.001
 _KEPT_POSITIONS = 1_000
 
 
@@ -37,16 +39,21 @@ class AsyncStandbyTables:
         items: tuple[AsyncItems, AsyncItems],
         rows: tuple[AsyncRowQuery, AsyncRowQuery],
         last_write: Callable[[], WriteResult | None],
+        lacking: Callable[[], Awaitable[Version | None]],
     ) -> None:
-        """Read from pairs of the primary and the standby; *last_write* is what this thread or task wrote last."""
-        self._known, self._items, self._rows, self._last_write = known, items, rows, last_write
-        self._positions: dict[Version, int] = {}
+        """Read from pairs of the primary and the standby; *last_write*, *lacking* as of `AsyncReads`."""
+        self._known, self._items, self._rows = known, items, rows
+        self._last_write, self._lacking = last_write, lacking
+        # By the result itself, which is kept so that no other one gets its number: many keys may have one version.
+        self._positions: dict[int, tuple[WriteResult, int]] = {}
 
     async def get(self, keys: Sequence[str], *, deadline_s: float) -> Sequence[Item | None]:
         """As `AsyncItems.get`."""
         primary, standby = self._items
         return await self._ask(
-            lambda: standby.get(keys, deadline_s=deadline_s), lambda: primary.get(keys, deadline_s=deadline_s)
+            deadline_s,
+            lambda left_s: standby.get(keys, deadline_s=left_s),
+            lambda left_s: primary.get(keys, deadline_s=left_s),
         )
 
     async def version(self, key: str, *, deadline_s: float = 5.0) -> Version | None:
@@ -57,8 +64,9 @@ class AsyncStandbyTables:
         """As `AsyncRowQuery.fetch`."""
         primary, standby = self._rows
         return await self._ask(
-            lambda: standby.fetch(sql, values, deadline_s=deadline_s),
-            lambda: primary.fetch(sql, values, deadline_s=deadline_s),
+            deadline_s,
+            lambda left_s: standby.fetch(sql, values, deadline_s=left_s),
+            lambda left_s: primary.fetch(sql, values, deadline_s=left_s),
         )
 
     async def page(
@@ -67,8 +75,9 @@ class AsyncStandbyTables:
         """As `AsyncRowQuery.page`."""
         primary, standby = self._rows
         return await self._ask(
-            lambda: standby.page(sql, values, keyset, deadline_s=deadline_s),
-            lambda: primary.page(sql, values, keyset, deadline_s=deadline_s),
+            deadline_s,
+            lambda left_s: standby.page(sql, values, keyset, deadline_s=left_s),
+            lambda left_s: primary.page(sql, values, keyset, deadline_s=left_s),
         )
 
     async def position(self, *, deadline_s: float) -> int:
@@ -80,7 +89,9 @@ class AsyncStandbyTables:
 
         async def read(*args: Any, **kwargs: Any) -> Any:
             """Read, and let whatever asks the tables know for whom."""
-            reset = asking.set(Asking(await self._wanted(state), state.counts))
+            begun = monotonic()
+            wanted = await self._wanted(state)
+            reset = asking.set(Asking(wanted, state.counts, monotonic() - begun))
             try:
                 return await reader(*args, **kwargs)
             finally:
@@ -89,11 +100,9 @@ class AsyncStandbyTables:
         return read
 
     async def written(self) -> int:
-        """Return a position behind what this thread or task wrote last; 0 where the tables may lack that."""
+        """Return a position behind what this thread or task wrote, if the tables have it; 0 where it wrote nothing."""
         last = self._last_write()
-        if last is None or last.version is None or not last.mirrored:
-            return 0
-        return await self._behind(last.version)
+        return 0 if last is None or last.version is None else await self._behind(last, _POSITION_S)
 
     async def close(self) -> None:
         """Close all. Safe to call twice."""
@@ -111,33 +120,46 @@ class AsyncStandbyTables:
         if given is not None and not given.position:
             return None
         position = 0 if given is None else given.position
+        if not state.plan.leads and await self._lacking() is not None:
+            return None
         if last is None or last.version is None:
             return position
-        if not (last.mirrored or state.plan.leads):
+        try:
+            return max(position, await self._behind(last, min(_POSITION_S, state.deadline_s / 2)))
+        except KVMigrateError:
+            # The primary may still answer in the other half of the time, and needs no position for that.
             return None
-        return max(position, await self._behind(last.version))
 
-    async def _behind(self, version: Version) -> int:
+    async def _behind(self, write: WriteResult, deadline_s: float) -> int:
         """Return a position of the primary's log behind a write that it has; asked once for each write."""
-        found = self._positions.get(version)
-        if found is None:
-            found = await self.position(deadline_s=_POSITION_S)
-            if len(self._positions) >= _KEPT_POSITIONS:
-                self._positions = {}
-            self._positions[version] = found
+        kept = self._positions.get(id(write))
+        if kept is not None:
+            return kept[1]
+        found = await self.position(deadline_s=deadline_s)
+        if len(self._positions) >= _KEPT_POSITIONS:
+            self._positions = {}
+        self._positions[id(write)] = write, found
         return found
 
-    async def _ask(self, from_standby: Callable[[], Awaitable[T]], from_primary: Callable[[], Awaitable[T]]) -> T:
+    async def _ask(
+        self,
+        deadline_s: float,
+        from_standby: Callable[[float], Awaitable[T]],
+        from_primary: Callable[[float], Awaitable[T]],
+    ) -> T:
         wanted = asking.get()
-        if wanted is None or wanted.position is None:
-            return await from_primary()
+        if wanted is None:
+            return await from_primary(deadline_s)
+        end = monotonic() + deadline_s - wanted.spent_s
+        if wanted.position is None:
+            return await from_primary(_left_s(end))
         counts = wanted.counts
         if not self._known.serves(counts):
             counts.standby["late"] += 1
-            return await from_primary()
+            return await from_primary(_left_s(end))
         reset = wanted_position.set(wanted.position)
         try:
-            found = await from_standby()
+            found = await from_standby(_left_s(end))
         except BehindError:
             counts.standby["behind"] += 1
         except OnlyInStoreError:
@@ -150,7 +172,7 @@ class AsyncStandbyTables:
             raise
         except KVMigrateError:
             counts.standby["failed"] += 1
-            answer = await from_primary()
+            answer = await from_primary(_left_s(end))
             # Only now: what is wrong for both is no fault of the standby.
             self._known.has_failed(counts)
             return answer
@@ -159,4 +181,8 @@ class AsyncStandbyTables:
             return found
         finally:
             wanted_position.reset(reset)
-        return await from_primary()
+        return await from_primary(_left_s(end))
+
+
+def _left_s(end: float) -> float:
+    return max(end - monotonic(), _LEAST_S)

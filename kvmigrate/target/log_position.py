@@ -16,11 +16,17 @@ from kvmigrate.target.timed_settings import connect_settings
 WRITTEN = "SELECT (pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint"
 """Behind whatever was committed before: also behind what is not on disk yet, where `synchronous_commit` is off."""
 
-# What is not flushed yet no standby can have.
+# What is not flushed yet no standby can have. A timeline that a standby has come to but not noted yet is no error of
+# anybody: it counts as another one until the next restart point.
 _LOOK = """
-SELECT system_identifier, (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
-    ELSE pg_catalog.pg_current_wal_flush_lsn() END - '0/0'::pg_lsn)::bigint
-FROM pg_catalog.pg_control_system()
+SELECT system_identifier, (CASE WHEN is_standby THEN pg_catalog.pg_last_wal_replay_lsn()
+    ELSE pg_catalog.pg_current_wal_flush_lsn() END - '0/0'::pg_lsn)::bigint,
+    CASE WHEN is_standby THEN greatest(timeline_id, min_recovery_end_timeline)
+    ELSE ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8)
+        )::bit(32)::bigint END,
+    is_standby, pg_catalog.pg_postmaster_start_time()
+FROM pg_catalog.pg_is_in_recovery() AS is_standby, pg_catalog.pg_control_system(), pg_catalog.pg_control_checkpoint(),
+    pg_catalog.pg_control_recovery()
 """
 _LOOK_S = 2.0
 

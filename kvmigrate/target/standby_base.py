@@ -5,6 +5,7 @@ A position is the number of bytes before it in the log, which PostgreSQL writes 
 
 from __future__ import annotations
 
+import datetime as dt
 from contextvars import ContextVar
 from typing import NamedTuple, Protocol
 
@@ -23,10 +24,19 @@ class LogPosition(NamedTuple):
         system: Tells databases apart that do not have the same log.
 
         position: Up to where the log is written, or on a standby replayed.
+
+        timeline: Of the log; positions of two timelines cannot be compared.
+
+        is_standby: Whether it only replays the log of another server.
+
+        started: When the server began; tells one from all others.
     """
 
     system: int
     position: int
+    timeline: int
+    is_standby: bool
+    started: dt.datetime
 
 
 class LogLooker(Protocol):

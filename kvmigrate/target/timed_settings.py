@@ -24,10 +24,10 @@ SERVER_PROCESS = "SELECT pg_catalog.pg_backend_pid()"
 """The number of the process that answers; a pooler speaks to its clients under another one."""
 
 HAS_REPLAYED = """
-SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
-    ELSE pg_catalog.pg_current_wal_insert_lsn() END - '0/0'::pg_lsn >= %s
+SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() - '0/0'::pg_lsn >= %s
+    ELSE false END
 """
-"""Whether what a connection sees has come so far in the log."""
+"""Whether what a connection sees has come so far in the log; a server that follows no other one writes its own."""
 
 _CANCELED = "57014"
 

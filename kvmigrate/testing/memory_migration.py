@@ -90,8 +90,8 @@ class MemoryMigration:
         """As `Migration.reads`; its flags are set with `flag`."""
         router = self._router()
         kind, store = StrictReads if self._is_strict else Reads, self.store
-        tables = MemoryLiveWriter(self.tables)
-        return kind(router, tables, MemoryRowQuery(), store.last_write, reached=store.has_reached_tables)
+        tables, rows = MemoryLiveWriter(self.tables), MemoryRowQuery()
+        return kind(router, tables, rows, store.last_write, lacking=store.lacking, reached=store.has_reached_tables)
 
     @cached_property
     def async_reads(self) -> AsyncReads:
@@ -99,7 +99,7 @@ class MemoryMigration:
         router = self._router()
         tables, rows = AsyncMemoryLiveWriter(self.tables), AsyncMemoryRowQuery()
         kind, store = AsyncStrictReads if self._is_strict else AsyncReads, self.async_store
-        return kind(router, tables, rows, store.last_write, reached=store.has_reached_tables)
+        return kind(router, tables, rows, store.last_write, lacking=store.lacking, reached=store.has_reached_tables)
 
     def close(self) -> None:
         """End what runs beside the program under test. Safe to call twice."""

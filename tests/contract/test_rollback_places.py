@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +16,14 @@ from kvmigrate.errors import KVMigrateError
 from kvmigrate.flags.base import RollbackPlace
 from kvmigrate.flags.state_folder import StateFolder
 from kvmigrate.intent import EVERY, Rollback
+from kvmigrate.model import Authority, Fence
+from kvmigrate.rollbacks import Rollbacks
 from kvmigrate.steering import Steering
 from kvmigrate.stores.redis_rollback import RedisRollbacks
 from kvmigrate.stores.redis_shards import is_own, rollback_key
 from kvmigrate.target.control_schema import install_control
-from kvmigrate.target.read_row import PostgresReadRow
+from kvmigrate.target.read_row import Looked, PostgresReadRow
+from kvmigrate.testing.memory_store import MemoryStore
 
 BACK = Rollback("2026-01-01T00:00:00+00:00", "ada", "slow")
 
@@ -134,6 +138,71 @@ def test_what_one_place_holds_is_seen(redis_url: str, tmp_path: Path) -> None:
         assert any("slow (kept by the store)" in each for each in found)
         assert any("the state folder" in each for each in view.unread)
         assert steering.explain("get.a", {})["why"] == view.endpoints[0].plan.why
+
+
+def test_a_pattern_is_shown_with_what_it_holds_back(redis_url: str, tmp_path: Path) -> None:
+    """Under its own name, by which it is cleared."""
+    flags = tmp_path / "flags.yaml"
+    flags.write_text("{version: 1, scope: shop, endpoints: {get.a: {percent: 5}, put.a: {percent: 5}}}")
+    settings = Settings(redis_url, "", tmp_path / "mapping.yaml", flags=str(flags))
+    with Steering(settings, "shop", "ada") as steering:
+        steering.roll_back("get.*", why="slow")
+        assert ["get.*", ""] == [each.back for each in steering.show().endpoints]
+        steering.clear("get.*")
+        assert ["", ""] == [each.back for each in steering.show().endpoints]
+
+
+def test_what_one_place_says_last_takes_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store's fence says that the tables lead, while the target is still asked."""
+    is_asked, has_said = threading.Event(), threading.Event()
+
+    class Store(RedisRollbacks):
+        """Leads no more; it answers once the target is asked."""
+
+        name = "the store"
+
+        def __init__(self) -> None:
+            memory = MemoryStore()
+            memory.create(memory.shards(), Fence(3, Authority.TABLES))
+            self.fenced = memory
+
+        def roll_back(self, slug: str, rollback: Rollback) -> None:
+            """Keep nothing."""
+            del slug, rollback
+            assert is_asked.wait(10)
+
+        def close(self) -> None:
+            """Tell that it was asked."""
+            has_said.set()
+
+    class Target(PostgresReadRow):
+        """Answers last."""
+
+        def __init__(self) -> None:
+            self.name = "the target"
+
+        def roll_back(self, slug: str, rollback: Rollback) -> None:
+            """Keep nothing."""
+
+        def look(self) -> Looked:
+            """Wait until the store has answered."""
+            is_asked.set()
+            assert has_said.wait(10)
+            return Looked(None, None, {})
+
+        def endpoints(self) -> frozenset[str]:
+            """Name one."""
+            return frozenset({"get.a"})
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+    places = {"the store": Store, "the target": Target}
+    monkeypatch.setattr("kvmigrate.rollbacks.rollback_places", lambda *_, **__: places)
+    monkeypatch.setattr("kvmigrate.rollbacks.ROLLBACK_S", 20.0)
+    kept = Rollbacks(Settings("", "", tmp_path / "mapping.yaml"), "shop", "ada").keep(EVERY, BACK)
+
+    assert (True, frozenset({"get.a"})) == (kept.tables_lead, kept.endpoints)
 
 
 def test_to_clear_all_clears_each(redis_url: str, tmp_path: Path) -> None:

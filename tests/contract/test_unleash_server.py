@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from kvmigrate.errors import FlagsError
 from kvmigrate.flags.bucket import position
 from kvmigrate.flags.unleash import UnleashFlags
+from kvmigrate.flags.unleash_admin import UnleashAdmin
 from kvmigrate.intent import ReadIntent, flag_name
 from tests.fix_cli import CommandLine, Done, check_schema
 from tests.fix_flags import ServerWorld
@@ -149,6 +151,23 @@ def test_a_flag_that_only_has_a_name_is_made(desk: Desk) -> None:
 
     assert [CLIENT] == desk.told("init", "--endpoint", CLIENT, "--sticky", "client")["made"]
     assert desk.server("GET", CLIENT)["environments"][0]["enabled"]
+
+
+def test_two_who_make_a_flag_at_once_leave_one_strategy(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one takes its own back, and is told; the flag can be set again."""
+    made, intent = UnleashAdmin._make, ReadIntent(1_000, sticky="client")
+
+    def makes(self: UnleashAdmin, flag: str, slug: str, sticky: str) -> None:
+        made(self, flag, slug, sticky)
+        monkeypatch.setattr(UnleashAdmin, "_make", made)
+        desk.told("set", CLIENT, "--percent", "20", "--sticky", "client")
+
+    monkeypatch.setattr(UnleashAdmin, "_make", makes)
+    with pytest.raises(FlagsError, match="set by somebody else just now"):
+        desk.world.source.change(CLIENT, intent, who="ada", why="")
+
+    assert "20" == desk.strategy(CLIENT)["parameters"]["rollout"]
+    assert desk.world.source.change(CLIENT, intent, who="ada", why="").before.startswith("20 %")
 
 
 def test_an_archived_flag_is_told(desk: Desk) -> None:

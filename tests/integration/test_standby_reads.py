@@ -12,9 +12,14 @@ import pytest
 
 from kvmigrate import AsyncMigration, Migration
 from kvmigrate.errors import DeadlineError, TargetError
+from kvmigrate.model import Stage
+from kvmigrate.reads.bounds import FRESH_S
 from kvmigrate.reads.endpoint import Read
 from kvmigrate.reads.request import request
 from kvmigrate.reads.state import Consistency
+from kvmigrate.target.log_position import PostgresLogPosition
+from kvmigrate.target.standby_base import BehindError, wanted_position
+from kvmigrate.target.timed import TimedPool
 from tests.fix_standby import Pair
 from tests.reads_world import GET, ReadsWorld, until
 
@@ -63,8 +68,11 @@ class FollowedWorld(ReadsWorld):
 
 
 @pytest.fixture
-def world(tmp_path: Path, redis_url: str, standby_pair: Pair, followed_database: str) -> Iterator[FollowedWorld]:
-    """Both sides, and the standby."""
+def world(
+    tmp_path: Path, redis_url: str, standby_pair: Pair, followed_database: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FollowedWorld]:
+    """Both sides, and the standby, which is late only after a minute: a slow machine must not make it so."""
+    monkeypatch.setattr("kvmigrate.reads.standby.FRESH_S", 60.0)
     made = FollowedWorld(tmp_path, redis_url, followed_database, standby_pair)
     yield made
     made.close()
@@ -106,6 +114,20 @@ def test_a_session_sees_what_it_wrote(world: FollowedWorld, migration: Migration
     assert {"behind": 1, "served": 1, "fallbacks": 0} == served(client)
 
 
+def test_a_session_sees_keys_that_are_new_in_open_tables(world: FollowedWorld, migration: Migration) -> None:
+    """All of them begin with the same version, and each has a place of its own in the log."""
+    client = world.endpoint(migration, "session")
+    world.move(Stage.RAMPDOWN)
+    until(lambda: bool(client.state.plan.leads))
+    first = migration.store.put("client:a", {"n": 1})
+    assert {"n": 1} == client("a")
+    world.pair.catch_up()
+    with world.pair.stopped():
+        assert first.version == migration.store.put("client:b", {"n": 2}).version
+
+        assert {"n": 2} == client("b")
+
+
 def test_a_token_tells_how_far_a_standby_must_be(world: FollowedWorld, migration: Migration) -> None:
     """In another session, too; without that a query leaves such a request to the store."""
     client = world.endpoint(migration, "session", by_sql=True)
@@ -127,6 +149,23 @@ def test_a_token_tells_how_far_a_standby_must_be(world: FollowedWorld, migration
     world.pair.catch_up()
     with request(session=whole):
         assert ({"n": 3}, {"behind": 2, "served": 1, "fallbacks": 1}) == (client("1"), served(client))
+
+
+def test_a_look_tells_a_standby_from_its_primary(world: FollowedWorld) -> None:
+    """They have one log and one timeline; only who replays it can be asked whether it has come so far."""
+    primary, standby = (PostgresLogPosition(url) for url in (world.settings.target, world.settings.read_target))
+    one, other = primary.look(), standby.look()
+    primary.close()
+    standby.close()
+
+    assert (one.system, one.timeline, 1) == (other.system, other.timeline, one.timeline)
+    assert (False, True, False) == (one.is_standby, other.is_standby, one.started == other.started)
+    pool = TimedPool(world.settings.target, application_name="test", size=1, is_standby=True)
+    reset = wanted_position.set(1)
+    with pytest.raises(BehindError), pool.within(5):
+        pass
+    wanted_position.reset(reset)
+    pool.close()
 
 
 def test_a_strong_read_never_asks_a_standby(world: FollowedWorld, migration: Migration) -> None:
@@ -154,8 +193,11 @@ def plain(world: FollowedWorld, migration: Migration, consistency: Consistency) 
     return client
 
 
-def test_a_standby_that_stands_still_is_left_alone(world: FollowedWorld, migration: Migration) -> None:
+def test_a_standby_that_stands_still_is_left_alone(
+    world: FollowedWorld, migration: Migration, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After three seconds the primary serves even what may be late; once it has caught up, it serves again."""
+    monkeypatch.setattr("kvmigrate.reads.standby.FRESH_S", FRESH_S)
     client = world.endpoint(migration, "eventual")
     with world.pair.stopped():
         world.write("client:1", {"n": 5})

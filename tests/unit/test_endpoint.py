@@ -16,6 +16,7 @@ from kvmigrate.flags.bucket import position
 from kvmigrate.intent import EVERY, Rollback
 from kvmigrate.model import Authority, Fence, Stage
 from kvmigrate.reads.bounds import plan_of
+from kvmigrate.reads.counts import Counts
 from kvmigrate.reads.demotion import Demotion
 from kvmigrate.reads.poll import Poller
 from kvmigrate.reads.reads import Reads
@@ -108,6 +109,31 @@ def test_the_latest_epoch_of_some_shards_says_who_leads(make: Make) -> None:
     assert stand.state.plan.leads
     stand.router.hear_fences([earlier._replace(owes_all=True), earlier])
     assert "kv" == stand.call("1")
+
+
+def test_a_rollback_of_a_pattern_is_of_all_that_fit(make: Make) -> None:
+    """As flags have patterns; others stay with the tables."""
+    stand, back = make(), Rollback("2026-01-01T00:00:00+00:00", "ada")
+    stand.router.hear_rollbacks("store", {"get.catalogs.*": back})
+    assert "tables" == stand.call("1")
+    stand.router.hear_rollbacks("store", {"get.catalogs.*": back, "get.clients.*": back})
+    assert "kv" == stand.call("1")
+
+
+def test_counts_are_told_while_others_count() -> None:
+    """Another thread counts what nobody counted before."""
+    counts = Counts()
+
+    class Bucket(int):
+        """Counts something else as it is told."""
+
+        def __str__(self) -> str:
+            counts.pairs[len(counts.pairs)] += 1
+            return "7"
+
+    counts.pairs[Bucket(7)] += 1
+
+    assert {"7": 1} == counts.to_json()["pairs"]
 
 
 def test_a_reader_that_hangs_is_given_up() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import datetime as dt
+from typing import Any, NamedTuple
 
 import pytest
 
+from kvmigrate.errors import TargetError
 from kvmigrate.reads.counts import Counts
-from kvmigrate.reads.standby import PAUSE_S, Standby
+from kvmigrate.reads.standby import PAUSE_S, Standby, StandbyLook
+from kvmigrate.target.standby_base import LogPosition
 
 COUNTS = Counts()
 
@@ -70,3 +73,52 @@ def test_what_is_kept_in_mind_does_not_grow() -> None:
     for number in range(1_000):
         standby.hear(number * 0.2, 100 + number, 50)
     assert len(standby._written) < 20
+
+
+class Looker(NamedTuple):
+    """A database that always says the same."""
+
+    name: str
+    said: LogPosition
+
+    def look(self) -> LogPosition:
+        """Say it."""
+        return self.said
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+PRIMARY = LogPosition(7, 100, 2, is_standby=False, started=dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
+STANDBY = PRIMARY._replace(is_standby=True, started=dt.datetime(2026, 1, 2, tzinfo=dt.UTC))
+
+
+@pytest.mark.parametrize("replica", [STANDBY, PRIMARY], ids=["standby", "target"])
+def test_a_follower_is_asked(replica: LogPosition) -> None:
+    """And the target itself, where both names lead to it."""
+    standby = Standby()
+    StandbyLook(standby, Looker("one", PRIMARY), Looker("other", replica)).look()
+
+    assert standby.serves(COUNTS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"system": 8}, "its log is another one"),
+        ({"timeline": 1}, "on timeline 1, and the target on 2"),
+        ({"timeline": 3, "is_standby": False}, "it follows no server"),
+        ({"is_standby": False}, "it follows no server"),
+    ],
+    ids=["another database", "old timeline", "promoted", "started alone"],
+)
+def test_one_that_does_not_follow_is_told(changes: dict[str, Any], said: str) -> None:
+    """However far its own log is: the same number is another place there. At once, though it was well before."""
+    standby = Standby()
+    StandbyLook(standby, Looker("one", PRIMARY), Looker("other", STANDBY)).look()
+    assert standby.serves(COUNTS)
+    replica = STANDBY._replace(position=1_000, **changes)
+    with pytest.raises(TargetError, match=said):
+        StandbyLook(standby, Looker("one", PRIMARY), Looker("other", replica)).look()
+
+    assert not standby.serves(COUNTS)
