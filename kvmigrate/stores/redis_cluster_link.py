@@ -41,7 +41,7 @@ class ClusterLink(Link):
         """Run it in the slot of its keys."""
 
         def send(_: Fence) -> Any:
-            """Send it with its fence."""
+            """Send it."""
             return self.calls.transacted([plan], [plan.args])
 
         answers: list[Any] = self.commands.together([plan], send)

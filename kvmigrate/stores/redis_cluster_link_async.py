@@ -39,7 +39,7 @@ class AsyncClusterLink(AsyncLink):
         """Run it in the slot of its keys."""
 
         async def send(_: Fence) -> Any:
-            """Send it with its fence."""
+            """Send it."""
             return await self.calls.transacted([plan], [plan.args])
 
         answers: list[Any] = await self.commands.together([plan], send)

@@ -87,7 +87,7 @@ class AloneLink(Link):
         pool = self.plain.connection_pool
 
         def send(_: Fence) -> Any:
-            """Send it with its fence."""
+            """Send it."""
             connection = pool.get_connection()
             try:
                 return self.calls.transacted(connection, [plan], [plan.args])

@@ -86,7 +86,7 @@ class AsyncAloneLink(AsyncLink):
         pool = self.plain.connection_pool
 
         async def send(_: Fence) -> Any:
-            """Send it with its fence."""
+            """Send it."""
             connection = await pool.get_connection()
             try:
                 return await self.calls.transacted(connection, [plan], [plan.args])
