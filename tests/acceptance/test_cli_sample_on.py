@@ -247,7 +247,7 @@ def test_what_was_sent_back_is_told_as_long_as_that_stands(
         assert "held" not in page
         desk.clear("clients")
         assert "sampler_demoted{" not in told(100)
-        assert {"clients": {"client"}} == desk.readers()
+        assert {"clients": frozenset({"client"})} == desk.readers()
         pg.execute("UPDATE kvmigrate.control SET stage = 'rampdown'")
         assert ({}, frozenset()) == (desk.readers(), desk.sent_back())
         capsys.readouterr()
