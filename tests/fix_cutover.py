@@ -106,7 +106,8 @@ class Moving:
         target = PostgresLiveTarget(self.url, self.lens)
         for each in (store, row, target):
             self._stack.callback(each.close)
-        return Sides(store, row, target, **{"drain": Hands(store, target, self.lens), "limits": LIMITS, **more})
+        given = {"drain": Hands(store, target, self.lens), "limits": LIMITS, "mapping": self.lens.mapping.fingerprint}
+        return Sides(store, row, target, **{**given, **more})
 
     def controller(self, **more: Any) -> Controller:
         """A controller on connections of its own; each of its steps is followed by `check_single`."""
