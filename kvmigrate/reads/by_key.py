@@ -115,6 +115,7 @@ def session_wrote(lacking: Wrote) -> Wrote:
     """Return what tells the version that a session must see: its token's, or of its writes that the tables may lack."""
 
     def wrote() -> Version | None:
+        """Tell it."""
         given, mine = token.get(), lacking()
         if given is None or given.position:
             return mine

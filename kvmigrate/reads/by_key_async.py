@@ -113,6 +113,7 @@ def session_wrote(lacking: Wrote) -> Wrote:
     """Return what tells the version that a session must see: its token's, or of its writes that the tables may lack."""
 
     async def wrote() -> Version | None:
+        """Tell it."""
         given, mine = token.get(), await lacking()
         if given is None or given.position:
             return mine

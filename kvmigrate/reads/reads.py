@@ -130,11 +130,12 @@ class Reads:
         session = session_wrote(self._lacking)
 
         def wrote() -> Version | None:
+            """Tell what the tables may lack of the session."""
             # Once the tables lead, they have what was written before and since.
             return None if state.plan.leads else session()
 
         def reached(key: str) -> bool:
-            """Whether the tables have all that was written under a key."""
+            """Tell whether the tables have what anybody wrote."""
             return state.plan.leads or self._reached is None or self._reached(key)
 
         asks_first = reached if consistency == "strong" else None

@@ -128,11 +128,12 @@ class AsyncReads:
         session = session_wrote(self._lacking)
 
         async def wrote() -> Version | None:
+            """Tell what the tables may lack of the session."""
             # Once the tables lead, they have what was written before and since.
             return None if state.plan.leads else await session()
 
         async def reached(key: str) -> bool:
-            """Whether the tables have all that was written under a key."""
+            """Tell whether the tables have what anybody wrote."""
             return state.plan.leads or self._reached is None or await self._reached(key)
 
         asks_first = reached if consistency == "strong" else None
