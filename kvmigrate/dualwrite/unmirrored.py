@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 
 from kvmigrate.model import Version, WriteResult
 
-MOST = 1_000
-"""So many keys are kept apart in each thread or task; what is more is never known to be in the tables."""
+MOST = 5_000
+"""So many keys are known of each thread or task, the latest; a session of one that wrote more forgets the first."""
 
-_AT_ONCE = 50
-_OTHERS = ""
-"""Stands for the keys that are not kept apart: no mapping has an empty key."""
+_AT_ONCE = 250
 
 
 class Unmirrored:
@@ -25,26 +24,29 @@ class Unmirrored:
     def note(self, key: str, result: WriteResult) -> None:
         """Take the result of a write."""
         kept = self._kept.get()
+        if kept:
+            kept.pop(key, None)
         if result.mirrored or result.version is None:
-            if kept:
-                kept.pop(key, None)
             return
         if kept is None:
             kept = {}
             self._kept.set(kept)
-        name = key if key in kept or len(kept) < MOST else _OTHERS
-        # Of keys that are not told apart the latest counts for all.
-        kept[name] = result.version if name else max(result.version, kept.get(name, result.version))
+        if len(kept) >= MOST:
+            # Whoever lets a relay do all of it, and reads elsewhere, would keep every key for ever.
+            with suppress(RuntimeError, KeyError):
+                # Another thread that shares them may do the same just now.
+                del kept[next(iter(kept))]
+        kept[key] = result.version
 
     def some(self) -> Sequence[tuple[str, Version]]:
-        """Return a few keys, each with the version of its write."""
-        return [each for each in list((self._kept.get() or {}).items()) if each[0] != _OTHERS][:_AT_ONCE]
+        """Return the keys that were written first, each with the version of its write."""
+        return list((self._kept.get() or {}).items())[:_AT_ONCE]
 
     def forget(self, key: str, version: Version) -> None:
         """Leave a write out, which the tables have; a later one of the key stays."""
         kept = self._kept.get()
         if kept and kept.get(key) == version:
-            del kept[key]
+            kept.pop(key, None)
 
     def newest(self) -> Version | None:
         """Return the greatest version; ``None`` where there is no such write."""

@@ -140,16 +140,20 @@ def test_an_event_loop_sees_it_too(shop: MemoryMigration) -> None:
     assert isinstance(found[1], Version)
 
 
-def test_many_writes_that_are_not_mirrored_are_kept_as_one() -> None:
-    """Memory has an end; the tables may lack them for ever."""
+def test_of_very_many_writes_that_are_not_mirrored_the_latest_are_known() -> None:
+    """Memory has an end, and once the tables have those that are known, the session reads them again."""
     kept = Unmirrored()
     for number in range(MOST + 9):
         kept.note(f"client:{number}", WriteResult(mirrored=False, version=Version(1, number)))
+    kept.note("client:9", WriteResult(mirrored=False, version=Version(1, MOST + 9)))
+    found = list[str]()
     while some := kept.some():
+        found += [key for key, _ in some]
         for each in some:
             kept.forget(*each)
 
-    assert Version(1, MOST + 8) == kept.newest()
+    assert [*(f"client:{number}" for number in range(10, MOST + 9)), "client:9"] == found
+    assert kept.newest() is None
 
 
 class Side:
