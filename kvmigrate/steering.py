@@ -151,11 +151,8 @@ class Steering:
         Raises:
             TargetError: the target does not answer.
         """
-        row = PostgresReadRow(self._settings.need_target(), self._scope, role="flags")
-        try:
+        with closing(self._target_row()) as row:
             counted = totals(row.counts())
-        finally:
-            row.close()
         here = self._look()
         if leads(Known(here.control)):
             return {}

@@ -28,6 +28,21 @@ from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.testing import MemoryMigration
 
+CLIENTS = """
+version: 1
+name: shop
+entities:
+  client:
+    keys: ["client:{id}"]
+    table: clients
+    expires: column
+    columns:
+      id: {key: id, type: text}
+      n:  {path: n, type: bigint}
+    primary_key: [id]
+"""
+"""One entity with an expiry, for whoever needs no more."""
+
 
 class MemoryWorld:
     """The world of stores in memory."""

@@ -34,21 +34,7 @@ from kvmigrate.stores.fence_base import Swap
 from kvmigrate.stores.redis_writer import RedisWriter
 from tests.proxy import Proxy
 from tests.redis_client_acts import ACTS, Act, outcomes
-from tests.store_world import RealWorld, held
-
-MAPPING = """
-version: 1
-name: shop
-entities:
-  client:
-    keys: ["client:{id}"]
-    table: clients
-    expires: column
-    columns:
-      id: {key: id, type: text}
-      n:  {path: n, type: bigint}
-    primary_key: [id]
-"""
+from tests.store_world import CLIENTS, RealWorld, held
 
 PROTOCOLS = [{"protocol": 2}, {"protocol": 3}, {"decode_responses": True}, {"protocol": 3, "decode_responses": True}]
 
@@ -56,7 +42,7 @@ PROTOCOLS = [{"protocol": 2}, {"protocol": 3}, {"decode_responses": True}, {"pro
 @pytest.fixture
 def world(redis_url: str, database: str, tmp_path: Path) -> Iterator[RealWorld]:
     """A Redis and a PostgreSQL in stage dualwrite."""
-    made = RealWorld(MAPPING, tmp_path, redis_url, database)
+    made = RealWorld(CLIENTS, tmp_path, redis_url, database)
     yield made
     made.close()
 
@@ -484,7 +470,7 @@ def test_a_server_without_memory_takes_what_frees_some(
     fixture: str, request: pytest.FixtureRequest, database: str, tmp_path: Path
 ) -> None:
     """As on the bare client; what would need memory is refused with the server's own error."""
-    with closing(RealWorld(MAPPING, tmp_path, request.getfixturevalue(fixture), database)) as world:
+    with closing(RealWorld(CLIENTS, tmp_path, request.getfixturevalue(fixture), database)) as world:
         with Migration.open(world.settings) as migration, redis.Redis.from_url(world.settings.source) as plain:
             client: Any = migration.redis(plain)
             client.set("client:1", 1)
@@ -518,7 +504,7 @@ OLD: list[Act] = [
 
 def test_older_servers_reply_as_ever(redis6_url: str, database: str, tmp_path: Path) -> None:
     """What they refuse to scripts, in words of their own, is done or refused outside of one."""
-    with closing(RealWorld(MAPPING, tmp_path, redis6_url, database)) as world:
+    with closing(RealWorld(CLIENTS, tmp_path, redis6_url, database)) as world:
         with (
             Migration.open(world.settings) as migration,
             redis.Redis.from_url(redis6_url) as plain,
@@ -535,7 +521,7 @@ def test_a_pipeline_may_be_the_first_that_meets_a_server_without_functions(
 ) -> None:
     """Whose user must not call them, or which has none: it goes by scripts, each command once."""
     url = request.getfixturevalue(fixture)
-    with closing(RealWorld(MAPPING, tmp_path, url, database)) as world, redis.Redis.from_url(url) as plain:
+    with closing(RealWorld(CLIENTS, tmp_path, url, database)) as world, redis.Redis.from_url(url) as plain:
         plain.acl_setuser(
             "app", enabled=True, nopass=True, keys="*", categories=["+@all"], commands=["-fcall"] * (fixture[5] == "_")
         )
@@ -558,7 +544,7 @@ def test_a_pipeline_keeps_its_order(
 ) -> None:
     """Whatever the server does not do at the first attempt: no write comes behind a later one of its key."""
     with (
-        closing(RealWorld(MAPPING, tmp_path, request.getfixturevalue(fixture), database)) as world,
+        closing(RealWorld(CLIENTS, tmp_path, request.getfixturevalue(fixture), database)) as world,
         Migration.open(world.settings) as migration,
         redis.Redis.from_url(world.settings.source) as plain,
     ):

@@ -23,21 +23,7 @@ from kvmigrate.stores.fence_base import Swap
 from tests.cut_line import CutLine
 from tests.fix_cluster import SLOTS, Cluster
 from tests.redis_client_acts import ACTS, Act
-from tests.store_world import RealWorld
-
-MAPPING = """
-version: 1
-name: shop
-entities:
-  client:
-    keys: ["client:{id}"]
-    table: clients
-    expires: column
-    columns:
-      id: {key: id, type: text}
-      n:  {path: n, type: bigint}
-    primary_key: [id]
-"""
+from tests.store_world import CLIENTS, RealWorld
 
 RESP3: dict[str, Any] = {"protocol": 3}
 DECODED: dict[str, Any] = {"protocol": 2, "decode_responses": True}
@@ -123,7 +109,7 @@ OF_CLUSTERS: list[Act] = [
 @pytest.fixture
 def world(cluster: Cluster, database: str, tmp_path: Path) -> Iterator[RealWorld]:
     """A cluster and a PostgreSQL in stage dualwrite."""
-    made = RealWorld(MAPPING, tmp_path, cluster.url, database)
+    made = RealWorld(CLIENTS, tmp_path, cluster.url, database)
     yield made
     made.close()
 
@@ -183,7 +169,7 @@ def test_every_reply_is_the_bare_clients(cluster: Cluster, database: str, tmp_pa
     for settings, subject in runs:
         with redis.RedisCluster(**clients(cluster, **settings)) as client:
             bare.append((told(client, acts_of[subject]), cleared(cluster)))
-    world, written = RealWorld(MAPPING, tmp_path, cluster.url, database), set[str]()
+    world, written = RealWorld(CLIENTS, tmp_path, cluster.url, database), set[str]()
     with closing(world), Migration.open(world.settings) as migration:
         for (settings, subject), (expected, content) in zip(runs, bare, strict=True):
             with migration.redis(redis.RedisCluster(**clients(cluster, **settings))) as client:
@@ -257,7 +243,7 @@ def test_every_reply_is_the_bare_clients_with_an_event_loop(
 
     expected = asyncio.run(outcomes(redis.asyncio.RedisCluster(**clients(cluster, **settings))))
     content = cleared(cluster)
-    with closing(RealWorld(MAPPING, tmp_path, cluster.url, database)) as world:
+    with closing(RealWorld(CLIENTS, tmp_path, cluster.url, database)) as world:
         assert expected == asyncio.run(wrapped(world))
         left = cleared(cluster)
         assert content == left
@@ -360,7 +346,7 @@ def test_a_lost_answer_is_ambiguous_and_nothing_is_sent_twice(cluster: Cluster, 
 
 def test_slots_that_move_are_followed(own_cluster: Cluster, database: str, tmp_path: Path) -> None:
     """While a slot's keys are on their way, and behind that: commands, pipelines, and transactions once it arrived."""
-    world = RealWorld(MAPPING, tmp_path, own_cluster.url, database)
+    world = RealWorld(CLIENTS, tmp_path, own_cluster.url, database)
     old, new = own_cluster.masters[0], own_cluster.masters[1]
     tag = next(number for number in range(99) if key_slot(b"%d" % number) * 3 < SLOTS)
     slot, key, twin = key_slot(b"%d" % tag), f"client:{{{tag}}}a", f"client:{{{tag}}}b"

@@ -21,26 +21,13 @@ from kvmigrate.errors import AmbiguousWriteError, SealedError
 from kvmigrate.model import Authority, Fence, Logging
 from kvmigrate.stores.fence_base import Swap
 from tests.fix_cluster import Cluster, Node
-from tests.store_world import RealWorld
-
-MAPPING = """
-version: 1
-name: shop
-entities:
-  client:
-    keys: ["client:{id}"]
-    table: clients
-    columns:
-      id: {key: id, type: text}
-      n:  {path: n, type: bigint}
-    primary_key: [id]
-"""
+from tests.store_world import CLIENTS, RealWorld
 
 
 @pytest.fixture
 def world(cluster: Cluster, database: str, tmp_path: Path) -> Iterator[RealWorld]:
     """A cluster and a PostgreSQL in stage dualwrite."""
-    made = RealWorld(MAPPING, tmp_path, cluster.url, database)
+    made = RealWorld(CLIENTS, tmp_path, cluster.url, database)
     yield made
     made.close()
 

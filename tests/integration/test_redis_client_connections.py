@@ -26,26 +26,13 @@ from kvmigrate.embedded.redis import RedisServer
 from kvmigrate.errors import AmbiguousWriteError
 from tests.cut_line import CutLine
 from tests.need import need
-from tests.store_world import RealWorld
-
-MAPPING = """
-version: 1
-name: shop
-entities:
-  client:
-    keys: ["client:{id}"]
-    table: clients
-    columns:
-      id: {key: id, type: text}
-      n:  {path: n, type: bigint}
-    primary_key: [id]
-"""
+from tests.store_world import CLIENTS, RealWorld
 
 
 @pytest.fixture
 def world(redis_url: str, database: str, tmp_path: Path) -> Iterator[RealWorld]:
     """A Redis and a PostgreSQL in stage dualwrite."""
-    with closing(RealWorld(MAPPING, tmp_path, redis_url, database)) as made:
+    with closing(RealWorld(CLIENTS, tmp_path, redis_url, database)) as made:
         yield made
 
 
@@ -99,7 +86,7 @@ def test_tls(certificate: Path, database: str, tmp_path: Path) -> None:
     with RedisServer.start(settings=settings) as server:
         password = urlsplit(server.url).password
         url = f"rediss://:{password}@127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
-        with closing(RealWorld(MAPPING, tmp_path, url, database)) as world:
+        with closing(RealWorld(CLIENTS, tmp_path, url, database)) as world:
             with Migration.open(world.settings) as migration, migration.redis(redis.Redis.from_url(url)) as client:
                 used(client)
 

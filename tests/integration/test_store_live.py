@@ -23,27 +23,13 @@ from kvmigrate.errors import ConfigError, LensError, SourceError
 from kvmigrate.model import Stage
 from kvmigrate.target.postgres import WRITER_LOCK
 from kvmigrate.target.process_row import PostgresProcessRow
-from tests.store_world import RealWorld, held
-
-MAPPING = """
-version: 1
-name: shop
-entities:
-  client:
-    keys: ["client:{id}"]
-    table: clients
-    expires: column
-    columns:
-      id: {key: id, type: text}
-      n:  {path: n, type: bigint}
-    primary_key: [id]
-"""
+from tests.store_world import CLIENTS, RealWorld, held
 
 
 @pytest.fixture
 def world(redis_url: str, database: str, tmp_path: Path) -> Iterator[RealWorld]:
     """A Redis and a PostgreSQL in stage dualwrite."""
-    made = RealWorld(MAPPING, tmp_path, redis_url, database)
+    made = RealWorld(CLIENTS, tmp_path, redis_url, database)
     yield made
     made.close()
 
@@ -336,7 +322,7 @@ def test_an_edited_mapping_does_not_read_its_own_names_into_older_rows(world: Re
     for stage in (Stage.LIVE, Stage.RAMPDOWN):
         world.move(stage)
     edited = tmp_path / "edited.yaml"
-    edited.write_text(MAPPING.replace("{path: n,", "{path: count,"))
+    edited.write_text(CLIENTS.replace("{path: n,", "{path: count,"))
     with Migration.open(world.settings) as old, Migration.open(replace(world.settings, mapping=edited)) as new:
         old.store.put("client:1", {"n": 1})
         for call in (lambda: new.store.get("client:1"), lambda: new.store.update("client:1", lambda value: value)):
