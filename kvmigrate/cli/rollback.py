@@ -26,7 +26,8 @@ LEFT = 1
 HAS_NO_EFFECT = 4
 
 _EndpointOption = Annotated[
-    str, typer.Option("--endpoint", metavar="NAME", help="Only this endpoint, or all that fit, as get.clients.*; without it, every one.")
+    str,
+    typer.Option("--endpoint", metavar="NAME", help="Only this, or all that fit: get.clients.*. Default: every one."),
 ]
 _WhyOption = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for the history.")]
 _ClearOption = Annotated[bool, typer.Option("--clear", help="Let flags decide again; without --endpoint, everywhere.")]
