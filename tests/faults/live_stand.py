@@ -166,7 +166,9 @@ class LiveStand(LiveSight):
 
     def _is_writer(self, program: Program) -> Program:
         self.writers.append(program)
-        self._book_of[program] = self.books / f"{self._seed}.jsonl"
+        book = self._book_of[program] = self.books / f"{self._seed}.jsonl"
+        # A book may be read before its writer, which takes seconds to start on a busy machine, opens it.
+        book.touch()
         return program
 
     def kill_writer(self) -> None:
