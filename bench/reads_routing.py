@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
+from itertools import count
 from queue import SimpleQueue
 
 from bench.live_results import median, percentile, table
@@ -70,13 +71,13 @@ def _goal(times: float | None) -> str:
 def decision(*, rounds: int) -> str:
     """Whether a request reads the tables, by a flag at 50 %."""
     state = endpoint(router_at(Stage.LIVE, HALF)).state  # type: ignore[attr-defined]
-    choose, args = state.choose, (CALL,)
+    choose, args, now = state.choose, (CALL,), time.monotonic()
     named: dict[str, object] = {}
     peer = openfeature()
     with unleash() as decide:
         seen = in_turn(
             {
-                "kvmigrate": lambda: cpu_us(lambda: choose(args, named)),
+                "kvmigrate": lambda: cpu_us(lambda: choose(args, named, now)),
                 "Unleash is_enabled, 50 %": lambda: decide(BATCH),
                 "OpenFeature get_boolean_value, in memory": lambda: cpu_us(peer),
             },
@@ -89,7 +90,7 @@ def decision(*, rounds: int) -> str:
 def routed(*, rounds: int) -> str:
     """A read that chooses its side, counts and times itself, and falls back."""
     half, off = endpoint(router_at(Stage.LIVE, HALF)), endpoint(router_at(Stage.OFF, 0))
-    complete = endpoint(router_at(Stage.COMPLETE, 0))
+    complete, numbers = endpoint(router_at(Stage.COMPLETE, 0)), count()
     with ExitStack() as stack:
         peers = {
             name: stack.enter_context(migrator(*stages, old=_kv, new=_tables))
@@ -98,6 +99,7 @@ def routed(*, rounds: int) -> str:
         percent = in_turn(
             {
                 "kvmigrate, 50 %": lambda: cpu_us(lambda: half(CALL)),
+                "kvmigrate, 50 %, everybody for the first time": lambda: cpu_us(lambda: half(f"user-{next(numbers)}")),
                 "LaunchDarkly read, 50 % rollout": lambda: cpu_us(peers["50 %"]),
             },
             rounds,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
+
+from kvmigrate.errors import ConfigError
 
 FULL = 10_000
 """All of the traffic, in hundredths of a percent."""
@@ -107,6 +110,24 @@ def rollback_of(members: object) -> Rollback:
 def slug_of(name: str) -> str:
     """Return the name of an endpoint as flags have it: ``"GET /catalogs/{id}/gifts"`` is ``get.catalogs.id.gifts``."""
     return _NOT_IN_SLUG.sub(".", name.lower()).strip(".")
+
+
+def checked_slug(name: str) -> str:
+    """Return the flag of an endpoint's name. Raises `ConfigError` where it has none."""
+    slug = slug_of(name)
+    if not slug or slug == EVERY:
+        raise ConfigError(f"{name!r} is no name of an endpoint", hint='such as "GET /clients/{id}"')
+    return slug
+
+
+def unheard_of(name: str, endpoints: Collection[str]) -> list[str]:
+    """Return a warning where no process told of an endpoint, or of none that a pattern fits; also its nearest name."""
+    slug = slug_of(name)
+    if not endpoints or slug == EVERY or any(fnmatch.fnmatchcase(each, slug) for each in endpoints):
+        return []
+    near = difflib.get_close_matches(slug, endpoints, n=1)
+    meant = f"did you mean {near[0]!r}?" if near else f"they told of {', '.join(sorted(endpoints)[:5])}"
+    return [f"no process has told of an endpoint {slug!r} yet: {meant}"]
 
 
 def flag_name(scope: str, slug: str) -> str:

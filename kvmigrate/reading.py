@@ -1,8 +1,8 @@
-"""The reads of a live mapping, wired: who says what is wanted, what bounds it, where it can be taken back."""
+"""The reads of a live mapping, wired: who says what is wanted, what bounds it, what takes it back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import SystemRandom
@@ -10,7 +10,7 @@ from time import monotonic
 
 from kvmigrate.config import Settings
 from kvmigrate.errors import ConfigError, KVMigrateError
-from kvmigrate.flags.base import FlagSource, RollbackPlace
+from kvmigrate.flags.base import FlagSource
 from kvmigrate.flags.file import FileFlags
 from kvmigrate.flags.openfeature import SCHEME, OpenFeatureFlags
 from kvmigrate.flags.row import RowFlags
@@ -66,24 +66,6 @@ def open_flags(settings: Settings, scope: str) -> FlagSource:
             )
         return UnleashFlags(settings.flags, scope)
     return FileFlags(Path(settings.flags), scope)
-
-
-def rollback_places(
-    settings: Settings, scope: str, *, who: str, seconds: float = 2.0
-) -> dict[str, Callable[[], RollbackPlace]]:
-    """Return what opens every place that the settings name: the folder of this machine, the store, the target.
-
-    Each raises a `KVMigrateError` where its URL is wrong, or the folder cannot be made: the others are not to wait.
-    """
-    folder, source, target = settings.state, settings.source, settings.target
-    places: dict[str, Callable[[], RollbackPlace]] = {}
-    if folder:
-        places["the state folder"] = lambda: StateFolder(folder, scope)
-    if source:
-        places["the store"] = lambda: RedisRollbacks(source, scope=scope)
-    if target:
-        places["the target"] = lambda: PostgresReadRow(target, scope, role="rollback", seconds=seconds, who=who)
-    return places
 
 
 def router_of(settings: Settings, scope: str, standby: Standby | None = None) -> Router:

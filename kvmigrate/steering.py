@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import difflib
-import fnmatch
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from typing import Any, NamedTuple, Self
 
 from kvmigrate.config import Settings
 from kvmigrate.errors import ConfigError, KVMigrateError, TargetError
 from kvmigrate.flags.base import FlagSource
-from kvmigrate.intent import EVERY, NOTHING, FlagChange, FlagState, ReadIntent, Rollback, rolled_back_as, slug_of
+from kvmigrate.intent import (
+    EVERY,
+    NOTHING,
+    FlagChange,
+    FlagState,
+    ReadIntent,
+    Rollback,
+    checked_slug,
+    rolled_back_as,
+)
 from kvmigrate.model import Stage
 from kvmigrate.reading import open_flags
 from kvmigrate.reads.bounds import Known, Plan, closed_because, leads, plan_of, rolled_back_text
@@ -248,26 +254,12 @@ class Steering:
         return {"endpoint": slug, **explained(self._look().plan(slug, intent, self._scope), intent, values)}
 
     def roll_back(self, name: str, *, why: str) -> Kept:
-        """Send reads back to the store, everywhere: of one endpoint, or of all (`EVERY`). No gate; one place suffices.
-
-        Raises:
-            TargetError: no place has it.
-        """
-        slug = EVERY if name == EVERY else checked_slug(name)
-        rollback = Rollback(dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), self._who, why)
-        kept = self._rollbacks.keep(slug, rollback)
-        if not any(each.done for each in kept.places):
-            told = "; ".join(f"{each.name}: {each.why}" for each in kept.places)
-            said = told or "no store, target or state folder is named"
-            raise TargetError(f"no place has the rollback: {said}", hint="check --source, --target and `state`")
-        return kept
+        """Send reads back to the store, as `Rollbacks.roll_back`."""
+        return self._rollbacks.roll_back(name, why=why)
 
     def clear(self, name: str) -> list[PlaceDone]:
-        """Let flags decide again; of `EVERY` also where single endpoints were rolled back.
-
-        A place that does not answer may still hold the rollback: then it stays in force.
-        """
-        return self._rollbacks.clear(EVERY if name == EVERY else checked_slug(name))
+        """Let flags decide again, as `Rollbacks.clear`."""
+        return self._rollbacks.clear(name)
 
     def close(self) -> None:
         """Release connections. Safe to call twice."""
@@ -302,24 +294,6 @@ class Steering:
 
     def _target_row(self) -> PostgresReadRow:
         return PostgresReadRow(self._settings.need_target(), self._scope, role="flags")
-
-
-def unheard_of(name: str, endpoints: Collection[str]) -> list[str]:
-    """Return a warning where no process told of an endpoint, or of none that a pattern fits; also its nearest name."""
-    slug = slug_of(name)
-    if not endpoints or slug == EVERY or any(fnmatch.fnmatchcase(each, slug) for each in endpoints):
-        return []
-    near = difflib.get_close_matches(slug, endpoints, n=1)
-    meant = f"did you mean {near[0]!r}?" if near else f"they told of {', '.join(sorted(endpoints)[:5])}"
-    return [f"no process has told of an endpoint {slug!r} yet: {meant}"]
-
-
-def checked_slug(name: str) -> str:
-    """Return the flag of an endpoint's name. Raises `ConfigError` where it has none."""
-    slug = slug_of(name)
-    if not slug or slug == EVERY:
-        raise ConfigError(f"{name!r} is no name of an endpoint", hint='such as "GET /clients/{id}"')
-    return slug
 
 
 def _lint_alone(state: FlagState, scope: str) -> list[Finding]:

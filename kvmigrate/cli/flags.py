@@ -176,7 +176,7 @@ def set_flag(
 ) -> None:
     """Change a flag; every process follows within a second. What the stage does not allow waits for it."""
     from kvmigrate.flags.document import share_of
-    from kvmigrate.steering import unheard_of
+    from kvmigrate.intent import unheard_of
 
     call = Call("flags set", as_json=as_json)
     changes: dict[str, Any] = {}

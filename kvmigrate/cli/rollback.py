@@ -52,18 +52,17 @@ def rollback(
     `kvmigrate stage rollback` is meant.
     """
     from kvmigrate.cli.steered import Steered
-    from kvmigrate.intent import EVERY, slug_of
+    from kvmigrate.intent import EVERY, slug_of, unheard_of
     from kvmigrate.reads.verdict import clearing
     from kvmigrate.rollbacks import Kept
-    from kvmigrate.steering import unheard_of
 
     call = Call("rollback", as_json=as_json)
     settings = settings_of(mapping=mapping, source=source, target=target, config=config, state=state)
     with Steered(call, settings) as steered:
         if clear:
-            kept = Kept(steered.desk.clear(endpoint), tables_lead=False, endpoints=frozenset())
+            kept = Kept(steered.rollbacks.clear(endpoint), tables_lead=False, endpoints=frozenset())
         else:
-            kept = steered.desk.roll_back(endpoint, why=why)
+            kept = steered.rollbacks.roll_back(endpoint, why=why)
         done, leads, endpoints = kept
         left = [each for each in done if not each.done]
         said = "may still hold it" if clear else "does not have it"

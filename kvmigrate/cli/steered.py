@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn, Self
+from contextlib import ExitStack
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from kvmigrate.cli.call import Call
 from kvmigrate.cli.options import next_command
 from kvmigrate.config import Settings, who_asks
 from kvmigrate.report.reads import describe_reads
-from kvmigrate.steering import Steering
+from kvmigrate.rollbacks import Rollbacks
 from kvmigrate.transform.declaration.mapping_file import load_mapping
+
+if TYPE_CHECKING:
+    from kvmigrate.steering import Steering
 
 
 class Steered:
@@ -20,7 +25,20 @@ class Steered:
         """Read the mapping. Raises `MappingError`, `ConfigError`."""
         self._call, self._settings = call, settings
         self._mapping = load_mapping(settings.need_mapping())
-        self.desk = Steering(settings, self._mapping.name, who_asks())
+        self._stack = ExitStack()
+
+    @cached_property
+    def desk(self) -> Steering:
+        """All that can be done to reads."""
+        # A rollback does not wait until this is loaded.
+        from kvmigrate.steering import Steering
+
+        return self._stack.enter_context(Steering(self._settings, self._mapping.name, who_asks()))
+
+    @cached_property
+    def rollbacks(self) -> Rollbacks:
+        """What sends reads back, alone."""
+        return Rollbacks(self._settings, self._mapping.name, who_asks())
 
     def typed(self, command: str) -> str:
         """Return what one types next."""
@@ -46,4 +64,4 @@ class Steered:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.desk.close()
+        self._stack.close()

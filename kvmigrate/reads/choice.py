@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
+from functools import cache
 from typing import Any
 
-from mmh3 import mmh3_32_uintdigest as murmur3
-
+from kvmigrate.flags.bucket import position
+from kvmigrate.intent import FULL
 from kvmigrate.reads.bounds import Plan
 from kvmigrate.reads.request import forced
 from kvmigrate.reads.sticky import Arguments, Finder
 
-Choice = Callable[[Arguments, dict[str, Any]], bool]
+Choice = Callable[[Arguments, dict[str, Any], float], bool]
+"""Says of a call, with its arguments and at a moment of `time.monotonic`, whether it reads the tables."""
+
+MOST_KEPT = 8_192
+"""So many places of sticky values a group keeps: whoever comes again is not hashed again."""
+
+LONGEST_KEPT = 64
+"""Of longer texts the places are not kept: clients may send any."""
+
+_HASHED_ALIKE = frozenset((str, int))
+"""Values of these types that are equal have equal texts; 1, 1.0 and True are equal, and have not."""
 
 
 class Life:
@@ -37,50 +47,65 @@ def choice_of(plan: Plan, life: Life, find: Finder) -> Choice:
         return _never
     if not plan.share and not plan.allow:
 
-        def only_forced(args: Arguments, kwargs: dict[str, Any]) -> bool:
+        def only_forced(args: Arguments, kwargs: dict[str, Any], now: float) -> bool:
             del args, kwargs
-            return forced.get() == "tables" and monotonic() < life.until
+            return forced.get() == "tables" and now < life.until
 
         return only_forced
-    prefix, allow, block = f"{plan.group}:", plan.allow, plan.block
-    whole, rest = divmod(plan.share, 100)
-    has_lists, place = bool(allow or block), getattr(find, "place", 99)
+    group, share, allow, block = plan.group, plan.share, plan.allow, plan.block
+    has_lists, at, kept = bool(allow or block), getattr(find, "place", 99), _kept_places(plan.group)
 
-    def choose(args: Arguments, kwargs: dict[str, Any]) -> bool:
-        if monotonic() >= life.until:
+    def choose(args: Arguments, kwargs: dict[str, Any], now: float) -> bool:
+        if now >= life.until:
             return False
         wanted = forced.get()
         if wanted is not None:
             return wanted == "tables"
-        value = args[place] if len(args) > place else find(args, kwargs)
-        if value is None:
-            return False
-        try:
-            if has_lists:
-                text = str(value)
-                if text in block:
-                    return False
-                if text in allow:
-                    return True
-            # As `kvmigrate.flags.bucket.position`, without the call.
+        value = args[at] if len(args) > at else find(args, kwargs)
+        if has_lists and value is not None:
             try:
-                hashed = murmur3(f"{prefix}{value}".encode())
-            except UnicodeEncodeError:
-                # Half a character, which clients may send. Said for all texts, it would take three times as long.
-                hashed = murmur3(f"{prefix}{value}".encode("utf-8", "surrogatepass"))
-        except Exception:  # noqa: BLE001 - an object without a text: the store knows what to say
-            return False
-        percent: int = hashed % 100
-        return percent < whole or (percent == whole and hashed // 100 % 100 < rest)
+                text = str(value)
+            except Exception:  # noqa: BLE001 - an object without a text: the store knows what to say
+                return False
+            if text in block:
+                return False
+            if text in allow:
+                return True
+        place = kept.get(value) if value.__class__ in _HASHED_ALIKE else None
+        if place is None:
+            place = _place_of(value, group, kept)
+        return place < share
 
     return choose
 
 
-def _always(args: Arguments, kwargs: dict[str, Any]) -> bool:
-    del args, kwargs
+@cache
+def _kept_places(group: str) -> dict[object, int]:
+    """Return the places of values that were asked for lately; one for all endpoints of a group."""
+    del group
+    return {}
+
+
+def _place_of(value: object, group: str, kept: dict[object, int]) -> int:
+    """Return the place of a value; past the end for one that has none."""
+    if value is None:
+        return FULL
+    try:
+        place = position(group, value)
+    except Exception:  # noqa: BLE001 - an object without a text: the store knows what to say
+        return FULL
+    if value.__class__ is int or (value.__class__ is str and len(value) <= LONGEST_KEPT):
+        if len(kept) >= MOST_KEPT:
+            kept.clear()
+        kept[value] = place
+    return place
+
+
+def _always(args: Arguments, kwargs: dict[str, Any], now: float) -> bool:
+    del args, kwargs, now
     return True
 
 
-def _never(args: Arguments, kwargs: dict[str, Any]) -> bool:
-    del args, kwargs
+def _never(args: Arguments, kwargs: dict[str, Any], now: float) -> bool:
+    del args, kwargs, now
     return False

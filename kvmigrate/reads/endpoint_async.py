@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from random import random
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from kvmigrate.errors import DeadlineError, OnlyInStoreError
@@ -59,21 +59,23 @@ def routed(state: EndpointState, kv: Callable[P, Awaitable[T]]) -> AsyncRead[P, 
     @wraps(kv)
     async def read(*args: P.args, **kwargs: P.kwargs) -> T:
         """Read the side that is chosen."""
-        if state.choose(args, kwargs) and (demotion.is_calm or _may_try(state)):
+        begun = monotonic()
+        if state.choose(args, kwargs, begun) and (demotion.is_calm or _may_try(state)):
             if state.sample and random() < state.sample:  # noqa: S311 - a sample, not a secret
                 state.offer(state, args, kwargs)
-            begun = perf_counter()
+                begun = monotonic()
+            value: Any
             try:
                 value = await state.tables(*args, **kwargs)
             except Exception as exc:
-                value = _failed(state, exc, perf_counter() - begun)
+                value = _failed(state, exc, monotonic() - begun)
                 if value is _FALL_BACK_RAISED:
                     raise
             else:
                 if value is MISS:
-                    value = _missed(state, perf_counter() - begun)
+                    value = _missed(state, monotonic() - begun)
                 else:
-                    elapsed = perf_counter() - begun
+                    elapsed = monotonic() - begun
                     tables_outcomes[_VALUE if value is not None else _NULL] += 1
                     seconds[_TABLES] += elapsed
                     bucket = int(elapsed * 1e6).bit_length()
@@ -81,16 +83,17 @@ def routed(state: EndpointState, kv: Callable[P, Awaitable[T]]) -> AsyncRead[P, 
                     if not demotion.is_calm:
                         demotion.succeeded()
             if value is not _FALL_BACK:
-                return cast("T", value)
+                return value  # type: ignore[no-any-return]
+            begun = monotonic()
         elif state.sample and random() < state.sample:  # noqa: S311 - a sample, not a secret
             state.offer(state, args, kwargs)
-        begun = perf_counter()
+            begun = monotonic()
         try:
             answer = await kv(*args, **kwargs)
         except Exception as exc:
             kv_outcomes[_MISS if isinstance(exc, LookupError) else _outcome_of(exc)[0]] += 1
             raise
-        elapsed = perf_counter() - begun
+        elapsed = monotonic() - begun
         kv_outcomes[_VALUE if answer is not None else _MISS] += 1
         seconds[_KV] += elapsed
         bucket = int(elapsed * 1e6).bit_length()

@@ -15,7 +15,7 @@ from kvmigrate.intent import FlagState, ReadIntent, Rollback, rolled_back_as
 from kvmigrate.log import get_log
 from kvmigrate.model import Fence
 from kvmigrate.reads.bounds import FRESH_S, Known, plan_of
-from kvmigrate.reads.choice import Life, choice_of
+from kvmigrate.reads.choice import Choice, Life, choice_of
 from kvmigrate.reads.explain import explained
 from kvmigrate.reads.poll import Poller
 from kvmigrate.reads.state import EndpointState
@@ -189,8 +189,8 @@ class Router:
             state.counts.begin_anew()
             state.choose = self._begin(state)
 
-    def _begin(self, state: EndpointState) -> Callable[[Arguments, dict[str, Any]], bool]:
-        def first(args: Arguments, kwargs: dict[str, Any]) -> bool:
+    def _begin(self, state: EndpointState) -> Choice:
+        def first(args: Arguments, kwargs: dict[str, Any], now: float) -> bool:
             try:
                 self.start()
             except Exception as exc:  # noqa: BLE001 - no thread, no folder: the store answers, and the next call tries
@@ -199,7 +199,7 @@ class Router:
                     with suppress(Exception):
                         _log.warning("what decides of reads cannot begin", why=f"{type(exc).__name__}: {exc}")
                 return False
-            return state.choose(args, kwargs) if state.choose is not first else False
+            return state.choose(args, kwargs, now) if state.choose is not first else False
 
         return first
 

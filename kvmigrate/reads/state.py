@@ -120,8 +120,8 @@ def _no_finder(name: str) -> Finder:
     raise AssertionError(name)
 
 
-def _not_yet(args: Arguments, kwargs: dict[str, Any]) -> bool:
-    del args, kwargs
+def _not_yet(args: Arguments, kwargs: dict[str, Any], now: float) -> bool:
+    del args, kwargs, now
     return False
 
 

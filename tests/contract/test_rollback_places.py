@@ -197,10 +197,10 @@ def test_what_one_place_says_last_takes_nothing_back(tmp_path: Path, monkeypatch
         def close(self) -> None:
             """Nothing is open."""
 
-    places = {"the store": Store, "the target": Target}
-    monkeypatch.setattr("kvmigrate.rollbacks.rollback_places", lambda *_, **__: places)
+    places = [("the store", Store), ("the target", Target)]
+    monkeypatch.setattr("kvmigrate.rollbacks.rollback_places", lambda *_, **__: iter(places))
     monkeypatch.setattr("kvmigrate.rollbacks.ROLLBACK_S", 20.0)
-    kept = Rollbacks(Settings("", "", tmp_path / "mapping.yaml"), "shop", "ada").keep(EVERY, BACK)
+    kept = Rollbacks(Settings("", "", tmp_path / "mapping.yaml"), "shop", "ada").roll_back(EVERY, why="slow")
 
     assert (True, frozenset({"get.a"})) == (kept.tables_lead, kept.endpoints)
 
