@@ -1,4 +1,4 @@
-"""A worker process: ``python -m kvmigrate.worker``, spoken to by `kvmigrate.processes.crew`.
+"""The worker processes of a run: ``python -m kvmigrate.worker``, spoken to by `kvmigrate.processes.crew`.
 
 Each kind of work imports what it needs and no more: that is most of what its start costs.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, suppress
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from kvmigrate.errors import ConfigError
 from kvmigrate.model import Version
+from kvmigrate.processes.fork import Pipes, fork_each
 from kvmigrate.processes.frames import Setup, read_frame
 from kvmigrate.processes.rare_collections import rare_collections
 from kvmigrate.processes.serve import Work, serve
@@ -25,6 +27,8 @@ from kvmigrate.transform.mapping import Mapping
 if TYPE_CHECKING:
     from kvmigrate.backfill.share_work import ShareWork
     from kvmigrate.consistency.share_work import CompareWork
+
+T = TypeVar("T")
 
 _Kind = tuple[Callable[[], Work], msgspec.msgpack.Decoder[Any]]
 """How the work is opened, and what reads its messages."""
@@ -40,12 +44,12 @@ def main() -> None:
     """Do what comes in until nothing more comes."""
     # Ctrl-C is for the run; it says when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    body = read_frame(sys.stdin.buffer)
-    if body is not None:
+    pipes, body = read_frame(sys.stdin.buffer), read_frame(sys.stdin.buffer)
+    if pipes is not None and body is not None:
         kinds = {"backfill": _backfill, "verify": _verify}
         open_work, messages = kinds[msgspec.msgpack.decode(body, type=_Tag).kind](body)
         with rare_collections():
-            serve(open_work, messages, sys.stdin.buffer, sys.stdout.buffer)
+            fork_each(msgspec.msgpack.decode(pipes, type=Pipes), partial(serve, open_work, messages))
 
 
 def _backfill(body: bytes) -> _Kind:
@@ -55,9 +59,10 @@ def _backfill(body: bytes) -> _Kind:
     from kvmigrate.transform.lens import compile_mapping
 
     setup = msgspec.msgpack.decode(body, type=BackfillSetup)
+    compiled = _once(lambda: compile_mapping(_mapping(setup)))
 
     def open_work() -> ShareWork:
-        lens = compile_mapping(_mapping(setup))
+        lens = compiled()
         source = divisible(open_source(setup.source))
         if source is None:
             raise ConfigError("the source cannot be divided any more", hint="run it with --processes 1")
@@ -75,9 +80,10 @@ def _verify(body: bytes) -> _Kind:
     from kvmigrate.target.rows_postgres import PostgresRowReader
 
     setup = msgspec.msgpack.decode(body, type=VerifySetup)
+    declared = _once(lambda: _mapping(setup))
 
     def open_work() -> CompareWork:
-        mapping, opened = _mapping(setup), ExitStack()
+        mapping, opened = declared(), ExitStack()
         source = open_source(setup.source)
         opened.callback(source.close)
         reader = opened.enter_context(PostgresRowReader.open(setup.target, mapping, json_loads=loads_column))
@@ -92,6 +98,14 @@ def _verify(body: bytes) -> _Kind:
         return CompareWork(run, opened.close)
 
     return open_work, MESSAGES
+
+
+def _once(make: Callable[[], T]) -> Callable[[], T]:
+    """Return *make*, done once for all workers; where it failed, each of them fails and tells its run."""
+    once = cache(make)
+    with suppress(Exception):
+        once()
+    return once
 
 
 def _mapping(setup: Setup) -> Mapping:

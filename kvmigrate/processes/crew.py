@@ -1,21 +1,23 @@
 """Several worker processes that do one job together, and the one that hands out its tasks.
 
-A worker is a program of its own that is spoken to through its standard input and output
-in frames of msgpack: nothing is forked, nothing is pickled, and no secret stands in a
-command line. It opens its own connections, so only names of what to read, and small
-reports, go between processes. What the tasks are, the engines know.
+One program is started, which forks the workers when it has loaded and compiled what all of them
+need, before it connects to anything. Each is spoken to through two pipes in frames of msgpack:
+nothing is pickled, and no secret stands in a command line. It opens its own connections, so only
+names of what to read, and small reports, go between processes. What the tasks are, the engines know.
 """
 
 from __future__ import annotations
 
 import contextlib
 import enum
-import io
 import os
 import selectors
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from time import monotonic
 from typing import Any, Generic, Self, TypeVar, cast
 
 import msgspec
@@ -26,7 +28,10 @@ from kvmigrate.processes.frames import Failed, Setup, read_frame, write_frame
 
 A = TypeVar("A")
 
-_HELD_S, _WAIT_S = 0.1, 0.5
+_HELD_S, _WAIT_S, _CHUNK = 0.1, 0.5, 65_536
+
+_END_S = 60.0
+"""Workers that do not end by themselves after so long are killed."""
 
 
 class Handed(enum.Enum):
@@ -43,7 +48,12 @@ class Crew(Generic[A]):
     def __init__(self, setup: Setup, count: int, answers: type[A]) -> None:
         """Start *count* workers, who give such *answers*; they open their connections while this one goes on."""
         decoder = msgspec.msgpack.Decoder(cast("Any", answers) | Failed)
-        self._workers = [_Worker[A](setup, decoder) for _ in range(count)]
+        ways = [(os.pipe(), os.pipe()) for _ in range(count)]
+        self._workers = [_Worker[A](into, out_of, decoder) for (_, into), (out_of, _) in ways]
+        theirs = [(read, write) for (read, _), (_, write) in ways]
+        self._process = _started(setup, theirs)
+        for each in chain.from_iterable(theirs):
+            os.close(each)
         self._selector = selectors.DefaultSelector()
         for worker in self._workers:
             self._selector.register(worker.out.fileno(), selectors.EVENT_READ, worker)
@@ -81,11 +91,20 @@ class Crew(Generic[A]):
 
     def close(self) -> None:
         """Let the workers end what they have in hand, and go."""
-        self._selector.close()
         for worker in self._workers:
             worker.dismiss()
+        end = monotonic() + _END_S
+        # Each is waited for by itself: the one that waits for the others may have been killed.
+        while self._selector.get_map() and (ready := self._selector.select(timeout=max(end - monotonic(), 0.0))):
+            for key, _ in ready:
+                if not os.read(key.fd, _CHUNK):
+                    self._selector.unregister(key.fd)
+        if self._selector.get_map():
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._selector.close()
+        self._process.wait()
         for worker in self._workers:
-            worker.wait()
+            worker.out.close()
 
     def _hand_out(self, waiting: Iterator[object | None]) -> Handed:
         """Give every idle worker a task, as far as there is something now.
@@ -106,22 +125,11 @@ class Crew(Generic[A]):
 class _Worker(Generic[A]):
     """One worker process, seen from the run."""
 
-    def __init__(self, setup: Setup, answers: msgspec.msgpack.Decoder[A | Failed]) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "kvmigrate.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # Ctrl-C is for the run, which lets its workers end what they have in hand.
-            start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-        assert self._process.stdin is not None  # noqa: S101 - asked for
-        assert self._process.stdout is not None  # noqa: S101 - asked for
-        # Unbuffered: what stood in a buffer would not wake the one who waits for all workers.
-        self._in, self.out = self._process.stdin, cast("io.FileIO", cast("io.BufferedReader", self._process.stdout).raw)
+    def __init__(self, into: int, out_of: int, answers: msgspec.msgpack.Decoder[A | Failed]) -> None:
+        # What it says is not buffered: what stood in a buffer would not wake the one who waits for all workers.
+        self._in, self.out = open(into, "wb"), open(out_of, "rb", buffering=0)  # noqa: SIM115 - pipes
         self._answers = answers
         self.in_hand = 0
-        self._send(setup)
 
     def ask(self, message: object) -> None:
         """Send a message, which will be answered."""
@@ -144,27 +152,38 @@ class _Worker(Generic[A]):
         with contextlib.suppress(BrokenPipeError):
             self._in.close()
 
-    def wait(self) -> None:
-        """Wait until the process is gone; one that does not end is killed."""
-        try:
-            self._process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self.out.close()
-
     def _send(self, message: object) -> None:
         try:
             write_frame(self._in, message)
         except BrokenPipeError:
             raise self._lost() from None
 
-    def _lost(self) -> TargetError:
-        status = self._process.wait()
+    @staticmethod
+    def _lost() -> TargetError:
         return TargetError(
-            f"a worker process ended unexpectedly (status {status})",
+            "a worker process ended unexpectedly",
             hint="its open transaction was rolled back; run the same command again",
         )
+
+
+def _started(setup: Setup, pipes: Sequence[tuple[int, int]]) -> subprocess.Popen[bytes]:
+    """Start the program of all workers, each of which reads and writes its pair of pipes."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kvmigrate.worker"],
+        stdin=subprocess.PIPE,
+        # What a library may print is no part of what the run prints.
+        stdout=subprocess.DEVNULL,
+        # Ctrl-C is for the run, which lets its workers end what they have in hand.
+        start_new_session=True,
+        pass_fds=list(chain.from_iterable(pipes)),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert process.stdin is not None  # noqa: S101 - asked for
+    # One that did not start is told of by its pipes.
+    with contextlib.suppress(BrokenPipeError), process.stdin as setting:
+        write_frame(setting, pipes)
+        write_frame(setting, setup)
+    return process
 
 
 def as_error(failed: Failed) -> KVMigrateError:
