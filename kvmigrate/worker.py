@@ -5,6 +5,7 @@ Each kind of work imports what it needs and no more: that is most of what its st
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -117,3 +118,5 @@ def _mapping(setup: Setup) -> Mapping:
 
 if __name__ == "__main__":
     main()
+    # All that was opened is closed; the run would wait while an interpreter is taken apart.
+    os._exit(0)
