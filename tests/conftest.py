@@ -8,7 +8,9 @@ from time import monotonic
 
 import hypothesis
 import pytest
+import structlog
 
+from kvmigrate.log import _Log
 from tests.need import MISSING_SERVER
 
 pytest_plugins = [
@@ -65,6 +67,18 @@ def _no_thread_is_left() -> Iterator[None]:
     for thread in _ours_since(before):
         thread.join(max(0.0, until - monotonic()))
     assert [] == [thread.name for thread in _ours_since(before)]
+
+
+@pytest.fixture(autouse=True)
+def _log_is_as_before() -> Iterator[None]:
+    """Commands and benchmarks configure the log of the whole process, some with its first line: none of it stays."""
+    before, later = structlog.get_config() if structlog.is_configured() else None, _Log.later
+    yield
+    _Log.later = later
+    if before is None:
+        structlog.reset_defaults()
+    else:
+        structlog.configure(**before)
 
 
 def _ours_since(before: set[threading.Thread]) -> list[threading.Thread]:
