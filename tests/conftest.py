@@ -70,15 +70,10 @@ def _no_thread_is_left() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _log_is_as_before() -> Iterator[None]:
-    """Commands and benchmarks configure the log of the whole process, some with its first line: none of it stays."""
-    before, later = structlog.get_config() if structlog.is_configured() else None, _Log.later
-    yield
-    _Log.later = later
-    if before is None:
-        structlog.reset_defaults()
-    else:
-        structlog.configure(**before)
+def _nobody_configured_the_log() -> None:
+    """Commands and benchmarks of tests before did, for the whole process, or with its first line."""
+    _Log.later = None
+    structlog.reset_defaults()
 
 
 def _ours_since(before: set[threading.Thread]) -> list[threading.Thread]:
