@@ -8,7 +8,9 @@ from time import monotonic
 
 import hypothesis
 import pytest
+import structlog
 
+from kvmigrate.log import _Log
 from tests.need import MISSING_SERVER
 
 pytest_plugins = [
@@ -65,6 +67,13 @@ def _no_thread_is_left() -> Iterator[None]:
     for thread in _ours_since(before):
         thread.join(max(0.0, until - monotonic()))
     assert [] == [thread.name for thread in _ours_since(before)]
+
+
+@pytest.fixture(autouse=True)
+def _nobody_configured_the_log() -> None:
+    """Commands and benchmarks of tests before did, for the whole process, or with its first line."""
+    _Log.later = None
+    structlog.reset_defaults()
 
 
 def _ours_since(before: set[threading.Thread]) -> list[threading.Thread]:

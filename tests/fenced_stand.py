@@ -21,7 +21,7 @@ from kvmigrate.stores.url import parse_source_url
 from kvmigrate.testing.memory_store import MemoryStore
 from kvmigrate.testing.memory_writer import MemoryWriter
 from kvmigrate.testing.memory_writer_async import AsyncMemoryWriter
-from tests.fix_cluster import Cluster
+from tests.fix_cluster import Cluster, only_shards
 
 KINDS = (
     "redis",
@@ -38,6 +38,11 @@ KINDS = (
     "memory-async",
 )
 """To add a store: a kind here, and what opens it in `open_stand`."""
+
+ODD_KEYS = ("", " ", "a b", "a\nb", "é", "日本", "😀", "k" * 2000, "{tag}x", "x{")
+WALKED_KEYS = tuple(f"{head}:{number}" for head in ("a", "a*", "a[b]", "a?", "a\\b") for number in range(20))
+_KEYS = (*ODD_KEYS, *WALKED_KEYS, *"abcdfgh", *(f"k{n}" for n in range(60)), "basket:1", "kvm:1", "text", "gone", "key")
+"""Whatever the contract writes. A cluster has a fence in the slots of these alone: in all of them is for others."""
 
 OPEN = Fence(1, Authority.STORE, Logging.MIRROR)
 
@@ -161,6 +166,7 @@ def open_stand(kind: str, request: pytest.FixtureRequest, stack: ExitStack) -> S
 
 def _of_cluster(kind: str, cluster: Cluster, stack: ExitStack) -> Fenced:
     """Open everything by URL, or around clients of an application."""
+    stack.enter_context(only_shards(_KEYS))
     if kind == "cluster":
         url = cluster.url
         return Fenced(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +19,8 @@ from redis.retry import Retry
 from kvmigrate.embedded.binaries import find_redis, program_version
 from kvmigrate.embedded.process import free_port
 from kvmigrate.embedded.redis import RedisServer
+from kvmigrate.stores.redis_shards import tag_of
+from kvmigrate.stores.redis_way import SlotsWay
 from kvmigrate.stores.redis_wire import RedisWire
 from tests.need import need
 
@@ -145,6 +147,15 @@ class Cluster:
     def _has(self, master: Node, key: bytes) -> bool:
         slot = key_slot(key)
         return any(first <= slot <= last and owner == master.id.encode() for first, last, owner in master.owners())
+
+
+@contextmanager
+def only_shards(keys: Iterable[str]) -> Iterator[int]:
+    """Let every cluster have the shards of *keys* alone, so many: all of its 16384 take half a second in each step."""
+    tags = tuple(dict.fromkeys(tag_of(key.encode()) for key in keys))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(SlotsWay, "shards", lambda _: tags)
+        yield len(tags)
 
 
 def covered(owners: list[tuple[int, int, bytes]]) -> int:

@@ -19,7 +19,7 @@ from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, compile_mapping
 from tests.fix_migration import SHOP, Fill
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class Run:
@@ -69,6 +69,16 @@ class Run:
             assert not self.is_over(), (self._outcome, self.events)
             time.sleep(0.02)
         raise AssertionError(self.events[-3:])
+
+    def stands_still(self) -> int:
+        """Wait until it does nothing for a second; return how many keys are through."""
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            before = self.done
+            time.sleep(1.0)
+            if before == self.done:
+                return before
+            assert time.monotonic() < end, "it goes on"
 
     def retune(self, **changes: Any) -> RunState:
         """Change its knobs as another terminal does."""

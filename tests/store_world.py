@@ -79,7 +79,7 @@ class MemoryWorld:
         """Nothing is open."""
 
 
-_PATIENT = Patience(mirror_s=10.0)
+PATIENT = Patience(mirror_s=10.0)
 """The contract is no matter of time, and a machine may be busy."""
 
 
@@ -112,13 +112,13 @@ class RealWorld:
     def open_store(self) -> Store:
         """As `World.open_store`."""
         store = Migration.open(self.settings).store
-        store._patience = _PATIENT
+        store._patience = PATIENT
         return store
 
     def open_async_store(self) -> AsyncStore:
         """As `World.open_async_store`."""
         store = AsyncMigration.open(self.settings).store
-        store._patience = _PATIENT
+        store._patience = PATIENT
         return store
 
     def move(self, stage: Stage) -> None:

@@ -57,7 +57,7 @@ def unsettled(stand: LiveStand) -> set[str]:
 def flip(stand: LiveStand, way: str, to: str) -> None:
     """Move the authority under load, and say for how long nobody could write."""
     stand.all_saw_live()
-    report = stand.move(way, to, tries=5)
+    report = stand.move(way, to, patience_s=60)
     told(f"{way} to {to}: nobody could write for {report['stall_ms']} ms; {', '.join(report['steps'])}")
     assert 0 <= report["stall_ms"] < MOST_STALL_MS
 

@@ -110,16 +110,16 @@ class LiveStand(LiveSight):
             return exc
         raise AssertionError(report)
 
-    def move(self, way: str, to: str, *more: str, tries: int = 1) -> dict[str, Any]:
-        """Move the stage, again and again where something is in the way; return the report."""
+    def move(self, way: str, to: str, *more: str, patience_s: float = 30.0) -> dict[str, Any]:
+        """Move the stage, again and again for a while where something is in the way; return the report."""
+        end = time.monotonic() + patience_s
         if way == "advance" and not self.writers and "--override" not in more:
             more = (*more, "--override", "processes", "--why", "nobody writes now")
         while True:
-            tries -= 1
             try:
                 return self.run("stage", way, "--to", to, "--yes", *more)
             except Ran:
-                if not tries:
+                if time.monotonic() >= end:
                     raise
                 time.sleep(0.5)
 
@@ -241,6 +241,15 @@ class LiveStand(LiveSight):
     def writes(self) -> list[Written]:
         """Return everything that anybody wrote, as the books have it."""
         return read_books(sorted(self.books.glob("*.jsonl")))
+
+    def written_on(self, more: int = 30) -> None:
+        """Wait until the writers were told of so many more writes that they are done."""
+        begun = time.monotonic()
+
+        def count() -> int:
+            return sum(write.is_acknowledged and write.begun > begun for write in self.writes())
+
+        self.wait_for(lambda: count() >= more, f"{more} writes are acknowledged")
 
     def wait_for(self, is_so: Callable[[], bool], what: str, *, seconds: float = PATIENCE_S) -> None:
         """Wait until something is so."""

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.live_books import read_books
-from tests.faults.live_programs import Program
+from tests.faults.live_programs import PATIENCE_S, Program
 from tests.faults.live_stand import LiveStand, Ran
 from tests.faults.live_work import Wanted
 from tests.fix_live_faults import NewStand, begin_live, told
+from tests.proxy import Held
 
 KILLED = -signal.SIGKILL
 FLIP = (("advance", "rampdown"), ("rollback", "live"))
@@ -65,18 +66,20 @@ def asleep(program: Program) -> Iterator[None]:
 
 def move_while_one_sleeps(stand: LiveStand, sleeper: Program, way: str, to: str) -> None:
     """Move; where the sleeper fell asleep with a transaction open, which holds all up, let it wake for a moment."""
-    for _ in range(20):
+    end = time.monotonic() + PATIENCE_S
+    while True:
         with asleep(sleeper):
             try:
                 stand.move(way, to)
             except Ran as exc:
+                if time.monotonic() >= end:
+                    raise
                 told(str(exc)[:300])
             else:
                 # The others write meanwhile.
-                time.sleep(0.3)
+                stand.written_on(10)
                 return
         time.sleep(0.1)
-    raise AssertionError(stand.place())
 
 
 def epochs_in(book: Path, since: float) -> list[int]:
@@ -104,6 +107,16 @@ def order(writer: str) -> Wanted:
     return Wanted(ZOMBIE, {"client": "1", "writer": writer, "lines": 1, "items": [{"writer": writer}]})
 
 
+def hold(stand: LiveStand, held: Held, writer: str) -> None:
+    """Write until the request that is to be late is on its way: a mirror that has no connection in time sends none."""
+
+    def is_on_its_way() -> bool:
+        stand.write(order(writer), proxied=True)
+        return held.arrived.wait(0.1)
+
+    stand.wait_for(is_on_its_way, "it is on its way")
+
+
 def writer_held(stand: LiveStand) -> tuple[object, object]:
     """Return who wrote the key last, as store and tables have it."""
     stand.run("relay", "--once")
@@ -119,11 +132,9 @@ def test_requests_that_arrive_after_a_flip(plain_stand: LiveStand) -> None:
     redis, postgres = stand.servers.redis_proxy, stand.servers.postgres_proxy
 
     put = redis.hold(key)
-    stand.write(order("late put"), proxied=True)
-    assert put.arrived.is_set()
+    hold(stand, put, "late put")
     mirror = postgres.hold(key)
-    stand.write(order("late mirror"), proxied=True)
-    assert mirror.arrived.is_set()
+    hold(stand, mirror, "late mirror")
     stand.write(order("in the store"))
     stand.move("advance", "rampdown")
     put.deliver()
@@ -131,11 +142,9 @@ def test_requests_that_arrive_after_a_flip(plain_stand: LiveStand) -> None:
     assert ("in the store", "in the store") == writer_held(stand)
 
     table_put = postgres.hold(key)
-    stand.write(order("late table write"), proxied=True)
-    assert table_put.arrived.is_set()
+    hold(stand, table_put, "late table write")
     reverse = redis.hold(key)
-    stand.write(order("late reverse mirror"), proxied=True)
-    assert reverse.arrived.is_set()
+    hold(stand, reverse, "late reverse mirror")
     stand.write(order("in the tables"))
     assert ("in the tables", "in the tables") == writer_held(stand)
     stand.move("rollback", "live")
@@ -156,9 +165,8 @@ def test_an_acknowledgement_that_is_late(plain_stand: LiveStand) -> None:
     stand.run("relay", "--once")
     assert 0 == stand.marks()
     ack = stand.servers.redis_proxy.hold(b"kvm1_ack")
-    while not ack.arrived.wait(1):
-        # A mirror that takes too long is acknowledged by nobody but the relay.
-        stand.write(order("acknowledged"), proxied=True)
+    # A mirror that takes too long is acknowledged by nobody but the relay.
+    hold(stand, ack, "acknowledged")
     stand.run("relay", "--once")
     assert 0 == stand.marks()
     with stand.servers.postgres_proxy.paused():

@@ -12,6 +12,7 @@ from psycopg import sql
 from kvmigrate.model import Authority
 from kvmigrate.target.control_row import PostgresControlRow
 from tests.faults.live_books import Written
+from tests.faults.live_programs import PATIENCE_S
 from tests.faults.live_rows import read_rows
 from tests.faults.live_stand import LiveStand
 from tests.faults.live_work import CLIENTS, Wanted, own_client
@@ -22,12 +23,7 @@ def flip(stand: LiveStand) -> None:
     """Let the tables lead."""
     stand.calm()
     stand.all_saw_live()
-    stand.move("advance", "rampdown", tries=5)
-
-
-def write_for(seconds: float) -> None:
-    """Let the writers write."""
-    time.sleep(seconds)
+    stand.move("advance", "rampdown", patience_s=PATIENCE_S)
 
 
 def later_than(epoch: int) -> Callable[[Written], bool]:
@@ -43,7 +39,7 @@ def since(moment: float) -> Callable[[Written], bool]:
 def test_redis_is_emptied_while_it_leads(live_stand: LiveStand) -> None:
     """It gets a fence at a new epoch, and keeps owing everything until someone says that its items are gone."""
     stand = live_stand
-    write_for(1)
+    stand.written_on()
     epoch = stand.place().epoch
     with stand.servers.redis.client() as client:
         client.flushall()
@@ -57,7 +53,7 @@ def test_redis_is_emptied_while_it_leads(live_stand: LiveStand) -> None:
     )
     stand.run("backfill", "--accept-deletes")
     stand.wait_for(stand.owes_nothing, "everything is compared")
-    write_for(0.5)
+    stand.written_on()
     stand.stop_writers()
 
     stand.check(counts=later_than(epoch))
@@ -73,7 +69,7 @@ def test_redis_is_emptied_while_the_tables_lead(live_stand: LiveStand) -> None:
         client.flushall()
     stand.wait_for(lambda: stand.fence().get("a") == "T", "there is a fence again")
     stand.wait_for(stand.owes_nothing, "everything is given")
-    write_for(0.5)
+    stand.written_on()
 
     stand.check()
     assert ("rampdown", "T") == stand.place()[:2]
@@ -87,11 +83,11 @@ def test_redis_is_restored_from_a_backup_while_it_leads(live_stand: LiveStand) -
     stand = live_stand
     with stand.gate.closed():
         before, snapshot = stand.held_by_store(), stand.servers.redis.snapshot()
-    write_for(1)
+    stand.written_on()
     with stand.gate.closed():
         epoch, restored = stand.place().epoch, time.monotonic()
         stand.servers.restore_redis(snapshot)
-    write_for(0.5)
+    stand.written_on()
     stand.wait_for(lambda: stand.place().epoch > epoch, "somebody noticed")
 
     stand.check(counts=since(restored), before=before)
@@ -101,13 +97,13 @@ def test_redis_is_restored_from_before_the_flip(live_stand: LiveStand) -> None:
     """Its fence says that it leads, which is long over: no write of that is acknowledged, and nothing is lost."""
     stand = live_stand
     snapshot = stand.servers.redis.snapshot()
-    write_for(0.5)
+    stand.written_on()
     flip(stand)
-    write_for(0.5)
+    stand.written_on()
     stand.servers.restore_redis(snapshot)
     stand.start_writers()
     stand.wait_for(lambda: stand.fence()["a"] == "T", "the store follows again")
-    write_for(0.5)
+    stand.written_on()
 
     stand.check()
     stand.move("rollback", "live")
@@ -118,13 +114,13 @@ def test_a_standby_that_lacks_mirrors_takes_over_while_the_store_leads(live_stan
     """Marks of what it lacks are long taken away: everything is compared, and nothing is lost."""
     stand = live_stand
     standby = stand.servers.standby()
-    write_for(0.5)
+    stand.written_on()
     standby.cut_off()
-    write_for(1)
+    stand.written_on()
     epoch = stand.place().epoch
     stand.servers.fail_over_postgres(standby)
     stand.wait_for(lambda: stand.place().epoch > epoch, "somebody noticed")
-    write_for(0.5)
+    stand.written_on()
 
     stand.check()
 
@@ -134,7 +130,7 @@ def test_a_standby_that_lacks_writes_takes_over_while_the_tables_lead(live_stand
     stand = live_stand
     standby = stand.servers.standby()
     flip(stand)
-    write_for(0.5)
+    stand.written_on()
     with stand.gate.closed():
         stand.run("relay", "--once")
         with stand.servers.connection() as connection:
@@ -142,13 +138,13 @@ def test_a_standby_that_lacks_writes_takes_over_while_the_tables_lead(live_stand
             [(position,)] = connection.execute("SELECT pg_current_wal_lsn()::text").fetchall()
         standby.has_replayed(str(position))
         standby.cut_off()
-    write_for(1)
+    stand.written_on()
     with stand.gate.closed():
         epoch, lost = stand.place().epoch, time.monotonic()
         assert len([write for write in stand.writes() if write.is_acknowledged]) > CLIENTS
         stand.servers.fail_over_postgres(standby)
         stand.wait_for(lambda: stand.place().epoch > epoch, "somebody noticed")
-    write_for(0.5)
+    stand.written_on()
     stand.write(own_client(0, "afterwards"))
 
     assert frozenset() == before.unsettled

@@ -131,7 +131,7 @@ def test_retries_of_the_client_send_no_write_twice(world: RealWorld) -> None:
     parts = urlsplit(world.settings.need_source())
     with CutLine(parts.port or 0) as line, Migration.open(world.settings) as migration:
         retry = Retry(NoBackoff(), 20, (redis.TimeoutError, redis.ConnectionError))
-        known: Any = {"port": line.port, "password": parts.password, "socket_timeout": 0.2, "retry": retry}
+        known: Any = {"port": line.port, "password": parts.password, "socket_timeout": 0.5, "retry": retry}
         with migration.redis(redis.Redis(**known)) as client:
             client.set("client:1", 1)
             line.answers = "hold"
@@ -143,7 +143,7 @@ def test_retries_of_the_client_send_no_write_twice(world: RealWorld) -> None:
                 count = int(client.get("client:1"))
                 assert count <= 3
                 line.answers = "hold"
-            threading.Timer(0.3, setattr, (line, "answers", "pass")).start()
+            threading.Timer(0.6, setattr, (line, "answers", "pass")).start()
             assert count == int(client.get("client:1"))
 
 

@@ -246,7 +246,7 @@ def test_a_lost_answer_is_ambiguous_and_nothing_is_sent_twice(cluster: Cluster, 
         def remap(address: tuple[str, int]) -> tuple[str, int]:
             return (address[0], line.port) if address[1] == node.port else address
 
-        known: Any = {"socket_timeout": 0.5, "address_remap": remap, "password": cluster.password}
+        known: Any = {"socket_timeout": 1.0, "address_remap": remap, "password": cluster.password}
         with RedisCluster(host="127.0.0.1", port=cluster.masters[1].port, **known) as client:
             writer = RedisWriter(client, scope="shop")
             writer.put(text_item(key, b"old"), epoch=1)

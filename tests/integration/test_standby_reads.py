@@ -22,6 +22,7 @@ from kvmigrate.target.standby_base import BehindError, wanted_position
 from kvmigrate.target.timed import TimedPool
 from tests.fix_standby import Pair
 from tests.reads_world import GET, ReadsWorld, until
+from tests.store_world import PATIENT
 
 # One worker starts both servers.
 pytestmark = pytest.mark.xdist_group("standby")
@@ -82,6 +83,7 @@ def world(
 def migration(world: FollowedWorld) -> Iterator[Migration]:
     """The migration as a service opens it."""
     with Migration.open(world.settings) as opened:
+        opened.store._patience = PATIENT
         yield opened
 
 
@@ -253,6 +255,7 @@ def test_reads_of_an_event_loop_ask_it_too(world: FollowedWorld) -> None:
 
     async def main() -> list[Any]:
         async with AsyncMigration.open(world.settings) as migration:
+            migration.store._patience = PATIENT
 
             @migration.endpoint(GET, sticky="id", key="client:{id}", consistency="session", deadline_s=5)
             async def client(id: str) -> Any:  # noqa: A002 - as the route has it
