@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from kvmigrate.cli.call import Call
 from kvmigrate.cli.options import next_command
@@ -11,6 +11,9 @@ from kvmigrate.config import Settings, who_asks
 from kvmigrate.report.reads import describe_reads
 from kvmigrate.steering import Steering
 from kvmigrate.transform.declaration.mapping_file import load_mapping
+
+if TYPE_CHECKING:
+    from kvmigrate.cutover.gate import GateReport
 
 
 class Steered:
@@ -25,6 +28,13 @@ class Steered:
     def typed(self, command: str) -> str:
         """Return what one types next."""
         return next_command(self._settings, command, "source", "target", "flags")
+
+    def gate(self, overrides: Mapping[str, str]) -> Callable[[str], GateReport]:
+        """Return what says whether more requests of an endpoint may read the tables."""
+        from kvmigrate.gating import gate_of_reads
+        from kvmigrate.transform.lens import compile_mapping
+
+        return lambda slug: gate_of_reads(self._settings, compile_mapping(self._mapping), slug, overrides)
 
     def explain_key(self, key: str) -> dict[str, Any]:
         """Return where a key stands. Raises as `kvmigrate.explaining.explain_key`."""
