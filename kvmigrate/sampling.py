@@ -113,7 +113,14 @@ class Sampling:
     def once(self, wanted: Wanted, *, seed: int, show_values: bool, progress: Progress | None) -> Sampled:
         """Take one sample that *seed* draws, and keep what was found. See `run_sample`."""
         begun = self._evidence.try_begin()
-        report = run_sample(
+        with rare_collections():
+            report = self._drawn(wanted, seed, show_values=show_values, progress=progress)
+        facts = {**report.evidence(), **begun, "whole": self._entity is None}
+        unkept = self._evidence.try_add(SAMPLE, facts, mapping=self._mapping.fingerprint)
+        return Sampled(report, unkept, self.unfinished)
+
+    def _drawn(self, wanted: Wanted, seed: int, *, show_values: bool, progress: Progress | None) -> SampleReport:
+        return run_sample(
             self._source,
             self._reader,
             self._mapping,
@@ -124,13 +131,11 @@ class Sampling:
             show_values=show_values,
             progress=progress,
         )
-        facts = {**report.evidence(), **begun, "whole": self._entity is None}
-        unkept = self._evidence.try_add(SAMPLE, facts, mapping=self._mapping.fingerprint)
-        return Sampled(report, unkept, self.unfinished)
 
     def run(self, ways: Ways, stop: threading.Event, tell: Tell) -> SampleReport:
         """Sample until the time is over or *stop* is set; *tell* hears of every batch. See `Rounds`."""
-        return Rounds(self._sampler, self._fresh, self._keeper, ways, stop, tell).run()
+        with rare_collections():
+            return Rounds(self._sampler, self._fresh, self._keeper, ways, stop, tell).run()
 
     def _fresh(self, seed: int | None) -> SampleReport:
         return SampleReport(new_seed() if seed is None else seed, self._confidence, anytime=True)
