@@ -43,7 +43,7 @@ FLAGS_FILE = "flags.yaml"
 _WAIT_REPLICAS = "wait_replicas"
 _MAX_DIVERGENCE, _MIN_SAMPLES = "max_divergence_pct", "min_samples"
 _KEEP_DAYS, _ZERO = "evidence_keep_days", "zero_tolerance"
-_SLOWDOWN, _BACKUP = "max_slowdown", "max_backup_age_h"
+_SLOWDOWN, _BACKUP, _ERRORS = "max_slowdown", "max_backup_age_h", "max_errors_pct"
 _KEYS = (
     "source",
     "target",
@@ -55,6 +55,7 @@ _KEYS = (
     _ZERO,
     _SLOWDOWN,
     _BACKUP,
+    _ERRORS,
     "flags",
     "state",
     "read_target",
@@ -98,6 +99,8 @@ class Settings:
 
         max_backup_age_h: A gate wants a verified backup that is at most so many hours old.
 
+        max_errors_pct: A gate lets the tables fail that share of the requests that the store answers, in per cent.
+
         evidence_keep_days: What measurements and repairs found is kept for so many days.
     """
 
@@ -116,6 +119,7 @@ class Settings:
     read_target: str = field(default="", repr=False)
     max_slowdown: float | None = None
     max_backup_age_h: float | None = None
+    max_errors_pct: float | None = None
 
     def __repr__(self) -> str:
         shown = f"source={mask_url(self.source)!r}, target={mask_url(self.target)!r}"
@@ -182,7 +186,9 @@ def read_settings(
         for name, default in ((_WAIT_REPLICAS, "0"), (_MIN_SAMPLES, "0"), (_KEEP_DAYS, "30"))
     )
     divergence = _percent(values.get(_MAX_DIVERGENCE), came_from.get(_MAX_DIVERGENCE, ""))
-    slowdown, backup_age = (_positive(values.get(name), came_from.get(name, ""), name) for name in (_SLOWDOWN, _BACKUP))
+    slowdown, backup_age, errors = (
+        _positive(values.get(name), came_from.get(name, ""), name) for name in (_SLOWDOWN, _BACKUP, _ERRORS)
+    )
     sides = values.get("source", ""), values.get("target", "")
     return Settings(
         *sides,
@@ -199,6 +205,7 @@ def read_settings(
         read_target=values.get("read_target", ""),
         max_slowdown=slowdown,
         max_backup_age_h=backup_age,
+        max_errors_pct=errors,
     )
 
 
@@ -290,7 +297,11 @@ def _checked(file: Path, name: str, value: Any) -> str:
         near = difflib.get_close_matches(name, _KEYS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(_KEYS)}"
         raise ConfigError(f"{file}: unknown key {name!r}", hint=hint)
-    if name in {_MAX_DIVERGENCE, _SLOWDOWN, _BACKUP} and isinstance(value, int | float) and not isinstance(value, bool):
+    if (
+        name in {_MAX_DIVERGENCE, _SLOWDOWN, _BACKUP, _ERRORS}
+        and isinstance(value, int | float)
+        and not isinstance(value, bool)
+    ):
         return str(value)
     if name in {_WAIT_REPLICAS, _MIN_SAMPLES, _KEEP_DAYS}:
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:

@@ -41,6 +41,7 @@ from kvmigrate.errors import CheckFailedError, ConfigError, SchemaError, TargetE
 from kvmigrate.export.report import ExportReport, Lines, type_name
 from kvmigrate.export.source import export_source
 from kvmigrate.export.target import TargetExport
+from kvmigrate.gating import check_entities, wish_of
 from kvmigrate.log import get_log
 from kvmigrate.model import Authority, Item, ItemKind, Version
 from kvmigrate.processes.crew import Crew
@@ -51,7 +52,7 @@ from kvmigrate.reads.reads import Reads
 from kvmigrate.relaying import LiveScope, Opener, read_control
 from kvmigrate.repairing import Repair
 from kvmigrate.sampling import Sampling, evidence_of, open_sampling, sight_of, verify_paced, verify_quick, verify_since
-from kvmigrate.stages import Stages, leader_steps, wish_of
+from kvmigrate.stages import Stages, leader_steps
 from kvmigrate.stores.base import KVSource, divisible
 from kvmigrate.stores.export_format import write_item, write_unreadable
 from kvmigrate.stores.open import open_drop_in, open_fenced, open_source, open_writer
@@ -557,11 +558,7 @@ class Migration:
 
     def check_entities(self, names: Sequence[str]) -> None:
         """Raise `ConfigError` where the mapping lacks one of these entities."""
-        known = [entity.name for entity in self.mapping.entities]
-        if unknown := [name for name in names if name not in known]:
-            raise ConfigError(
-                f"the mapping has no entity {', '.join(map(repr, unknown))}", hint=f"it has {', '.join(known)}"
-            )
+        check_entities(self.mapping, names)
 
     @property
     def source_name(self) -> str:

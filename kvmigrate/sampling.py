@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -44,9 +45,9 @@ class EvidenceKeeper:
 
     def begun(self) -> Begun | None:
         """Return the round to go on with, if the last one did not end. A new one begins now."""
+        self._begin = self._evidence.begin()
         found = self._evidence.begun_round(mapping=self._fingerprint, entity=self._entity)
-        if found is None or not found[1]["left"]:
-            self._begin = self._evidence.begin()
+        if found is None or not found[1]["left"] or not _is_same_life(self._begin, found[1]):
             return None
         number, facts = found
         self._begin = _begun_of(facts)
@@ -112,7 +113,14 @@ class Sampling:
     def once(self, wanted: Wanted, *, seed: int, show_values: bool, progress: Progress | None) -> Sampled:
         """Take one sample that *seed* draws, and keep what was found. See `run_sample`."""
         begun = self._evidence.try_begin()
-        report = run_sample(
+        with rare_collections():
+            report = self._drawn(wanted, seed, show_values=show_values, progress=progress)
+        facts = {**report.evidence(), **begun, "whole": self._entity is None}
+        unkept = self._evidence.try_add(SAMPLE, facts, mapping=self._mapping.fingerprint)
+        return Sampled(report, unkept, self.unfinished)
+
+    def _drawn(self, wanted: Wanted, seed: int, *, show_values: bool, progress: Progress | None) -> SampleReport:
+        return run_sample(
             self._source,
             self._reader,
             self._mapping,
@@ -123,13 +131,11 @@ class Sampling:
             show_values=show_values,
             progress=progress,
         )
-        facts = {**report.evidence(), **begun, "whole": self._entity is None}
-        unkept = self._evidence.try_add(SAMPLE, facts, mapping=self._mapping.fingerprint)
-        return Sampled(report, unkept, self.unfinished)
 
     def run(self, ways: Ways, stop: threading.Event, tell: Tell) -> SampleReport:
         """Sample until the time is over or *stop* is set; *tell* hears of every batch. See `Rounds`."""
-        return Rounds(self._sampler, self._fresh, self._keeper, ways, stop, tell).run()
+        with rare_collections():
+            return Rounds(self._sampler, self._fresh, self._keeper, ways, stop, tell).run()
 
     def _fresh(self, seed: int | None) -> SampleReport:
         return SampleReport(new_seed() if seed is None else seed, self._confidence, anytime=True)
@@ -179,17 +185,23 @@ class VerifyKeeper:
 
     def __init__(self, evidence: Evidence, fingerprint: str) -> None:
         """Keep verifications of this version of the mapping."""
-        self._evidence, self._fingerprint = evidence, fingerprint
+        self._evidence, self._fingerprint, self._name = evidence, fingerprint, secrets.token_hex(8)
         self._number: int | None = None
         self._begin: Mapping[str, Any] = {}
 
     def begun(self) -> VerifyReport:
-        """Return the report to go on with; an empty one where there is none, and a verification begins now."""
+        """Return the report to go on with; an empty one where there is none, and a verification begins now.
+
+        What is gone on with is this one's from now on: whoever kept it before, and still runs, can keep no more.
+        """
+        self._begin = self._evidence.begin()
         found = self._evidence.begun_verify(mapping=self._fingerprint)
-        if found is None:
-            self._begin = self._evidence.begin()
+        if found is None or not _is_same_life(self._begin, found[1]):
             return VerifyReport()
-        self._number, facts = found
+        number, facts = found
+        mine = {**facts, "keeper": self._name}
+        was = facts.get("keeper")
+        self._number = self._evidence.keep_verify(number, mine, mapping=self._fingerprint, keeper=was)
         self._begin = _begun_of(facts)
         return VerifyReport.from_json({**facts["report"], "complete": True})
 
@@ -203,12 +215,19 @@ class VerifyKeeper:
 
     def _keep(self, facts: Mapping[str, Any]) -> None:
         # A repair before this moment may be of a key that was compared after it.
-        told = {**facts, **self._begin, "until_id": self._evidence.begin().get("begun_id")}
-        self._number = self._evidence.keep_verify(self._number, told, mapping=self._fingerprint)
+        until = self._evidence.begin().get("begun_id")
+        told = {**facts, **self._begin, "until_id": until, "keeper": self._name}
+        known, mapping = self._number, self._fingerprint
+        self._number = self._evidence.keep_verify(known, told, mapping=mapping, keeper=self._name)
 
 
 def _begun_of(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: value for name, value in facts.items() if name.startswith("begun_")}
+
+
+def _is_same_life(begin: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Whether the database was not promoted since: what it lost then was compared before."""
+    return begin.get("begun_life") == facts.get("begun_life")
 
 
 def verify_paced(

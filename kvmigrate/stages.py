@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import NamedTuple, Self
 
-from kvmigrate.config import Settings, who_asks
+from kvmigrate.config import who_asks
 from kvmigrate.cutover.controller import Controller, Moved
-from kvmigrate.cutover.divergence import Measurement, Verified, Wish
+from kvmigrate.cutover.divergence import Wish
 from kvmigrate.cutover.gate import GateReport
 from kvmigrate.cutover.glass import Forced, open_with_tables, open_without_tables
-from kvmigrate.cutover.readiness import Backup, Pairs, Ready
 from kvmigrate.cutover.sides import Sides
 from kvmigrate.cutover.watch import Watch
 from kvmigrate.dualwrite.applier import Applier
 from kvmigrate.dualwrite.reverse import ReverseApplier
 from kvmigrate.dualwrite.tasks import at_leisure
 from kvmigrate.errors import ConfigError, SchemaError, SourceError, TargetError
+from kvmigrate.gating import LastMeasured, read_ready
 from kvmigrate.log import get_log
 from kvmigrate.model import Fence, Item, Stage
-from kvmigrate.reads.totals import totals
 from kvmigrate.relaying import Opener
-from kvmigrate.target.control_row import BACKUP, PostgresControlRow
+from kvmigrate.target.control_row import BACKUP
 from kvmigrate.target.evidence import Evidence
 from kvmigrate.target.live_base import CommandSeen, Control, ProcessSeen
 from kvmigrate.target.live_install import install_live
 from kvmigrate.target.postgres import PostgresTarget
-from kvmigrate.target.read_row import PostgresReadRow
 from kvmigrate.target.session import is_unreachable
 from kvmigrate.target.waiver import Waived, Waiver
 from kvmigrate.transform.lens import Lens
@@ -239,7 +235,7 @@ class Stages:
             evidence = self._stack.enter_context(Evidence(self._target, self._lens.mapping.name))
             self._opened.measured = LastMeasured(evidence, self._lens)
             self._opened.wish = self._wish
-            self._opened.ready = self._ready
+            self._opened.ready = lambda: read_ready(self._target, self._lens.mapping.name, self._wish)
         return self._opened
 
     def backup_verified(self, at: datetime, *, why: str) -> None:
@@ -254,15 +250,6 @@ class Stages:
         row.read()
         row.log(BACKUP, before="", after=at.astimezone(UTC).isoformat(), why=why, who=who_asks())
 
-    def _ready(self) -> Ready:
-        with closing(PostgresReadRow(self._target, self._lens.mapping.name, role="gate")) as row:
-            counted = totals(row.counts())
-        with closing(PostgresControlRow(self._target, self._lens.mapping.name)) as control:
-            told = control.backup()
-        ages = [each.flags_age_s for each in counted.values() if each.flags_age_s is not None]
-        pairs = {slug: Pairs(sum(each.pairs.values()), each.slowdown(95)) for slug, each in counted.items()}
-        return Ready(pairs, max(ages, default=None), Backup(*told) if told else None)
-
     def _controller(self) -> Controller:
         return Controller(self._sides(), who=who_asks())
 
@@ -276,54 +263,6 @@ class Stages:
         with PostgresTarget.connect(self._target, self._lens) as target:
             target.install()
             target.ensure_tables()
-
-
-def wish_of(settings: Settings) -> Wish:
-    """Return what settings ask of a gate."""
-    return Wish(
-        settings.max_divergence_pct,
-        settings.min_samples,
-        settings.zero_tolerance,
-        settings.max_slowdown,
-        settings.max_backup_age_h,
-    )
-
-
-class LastMeasured:
-    """Reads the last measurement, and what is known to diverge. Raises `TargetError`: what is not read is not green."""
-
-    def __init__(self, evidence: Evidence, lens: Lens) -> None:
-        self._evidence, self._lens, self._fingerprint = evidence, lens, lens.mapping.fingerprint
-
-    def __call__(self, control: Control) -> Measurement | None:
-        """Return it, as it stands at this control row."""
-        try:
-            found = self._evidence.latest()
-            verified = self._evidence.verified(mapping=self._fingerprint)
-            doubtful = self._evidence.unmended()
-        except SchemaError as exc:
-            # A control schema that keeps no evidence yet.
-            _log.warning("the evidence was not read", why=str(exc))
-            return None
-        known = Counter(self._entity(key) for key in doubtful)
-        if found is None:
-            left = len(doubtful)
-            never = Measurement(
-                "sample", 0, 0, 0, 0.0, 100.0, 100.0, math.inf, is_current=False, unmended=left, known=known
-            )
-            return never if left else None
-        is_current = (found.epoch, found.mapping) == (control.epoch, self._fingerprint)
-        facts = found.facts
-        counts = facts["n"], facts["population"], facts["divergent"]
-        shares = facts["lower_pct"], facts["upper_pct"], facts["worst_pct"]
-        by_entity = None
-        if verified is not None and "entities" in verified:
-            by_entity = {name: Verified(**each) for name, each in verified["entities"].items()}
-        return Measurement(found.kind, *counts, *shares, found.age_s, is_current, found.unmended, by_entity, known)
-
-    def _entity(self, key: str) -> str:
-        entity = self._lens.route(key).entity
-        return entity.name if entity is not None else ""
 
 
 class WatchStep:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from typing import Any, NamedTuple, Self
 
 from kvmigrate.config import Settings
+from kvmigrate.cutover.gate import GateReport
 from kvmigrate.errors import ConfigError, KVMigrateError, TargetError
 from kvmigrate.flags.base import FlagSource
 from kvmigrate.intent import (
@@ -213,14 +214,28 @@ class Steering:
         found += [Finding("warning", EVERY, each, "kvmigrate doctor") for each in here.unread if each != here.closed]
         return found
 
-    def set(self, name: str, changes: Mapping[str, Any], *, why: str) -> FlagChange:
+    def set(
+        self, name: str, changes: Mapping[str, Any], *, why: str, gate: Callable[[str], GateReport] | None = None
+    ) -> FlagChange:
         """Change fields of one flag, and record it. A new flag begins as those that no one set.
 
+        Args:
+            name: The endpoint, or a pattern.
+
+            changes: Fields of `ReadIntent`.
+
+            why: For the history.
+
+            gate: Gets the flag's name, and is asked where more requests are to read the tables.
+
         Raises:
-            ConfigError: *name* is none, or the source cannot be changed.
+            ConfigError: *name* is none, or the source cannot be changed. CheckFailedError: the gate says no.
         """
         slug = checked_slug(name)
-        intent = self.source.latest([slug]).endpoints.get(slug, NOTHING)._replace(**changes)
+        before = self.source.latest([slug]).endpoints.get(slug, NOTHING)
+        intent = before._replace(**changes)
+        if gate is not None and _reads_more(before, intent):
+            gate(slug).check()
         return self.source.change(slug, intent, who=self._who, why=why)
 
     def init(self, names: Sequence[str], *, sticky: str) -> list[FlagChange]:
@@ -294,6 +309,10 @@ class Steering:
 
     def _target_row(self) -> PostgresReadRow:
         return PostgresReadRow(self._settings.need_target(), self._scope, role="flags")
+
+
+def _reads_more(before: ReadIntent, after: ReadIntent) -> bool:
+    return after.share > before.share or not after.allow <= before.allow or not before.block <= after.block
 
 
 def _lint_alone(state: FlagState, scope: str) -> list[Finding]:

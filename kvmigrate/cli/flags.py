@@ -52,6 +52,10 @@ _BlockOption = Annotated[
     list[str] | None, typer.Option("--block", metavar="VALUE", help="Never reads the tables; all of them are named.")
 ]
 _WhyOption = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for the history.")]
+_OverrideOption = Annotated[
+    list[str] | None,
+    typer.Option("--override", metavar="NAME", help="A check of the gate that need not pass; needs --why."),
+]
 _UnleashOption = Annotated[
     bool, typer.Option("--unleash", help="Only print the definitions that an Unleash server imports.")
 ]
@@ -168,15 +172,20 @@ def set_flag(
     allow: _AllowOption = None,
     block: _BlockOption = None,
     why: _WhyOption = "",
+    override: _OverrideOption = None,
     mapping: MappingOption = None,
     target: TargetOption = None,
     config: ConfigOption = None,
     flags_at: FlagsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Change a flag; every process follows within a second. What the stage does not allow waits for it."""
+    """Change a flag; every process follows within a second. What the stage does not allow waits for it.
+
+    Ends with 3 where more requests would read the tables and the gate does not pass: see `kvmigrate gate --endpoint`.
+    """
     from kvmigrate.flags.document import share_of
     from kvmigrate.intent import unheard_of
+    from kvmigrate.stages import overrides_of
 
     call = Call("flags set", as_json=as_json)
     changes: dict[str, Any] = {}
@@ -191,7 +200,9 @@ def set_flag(
     if not changes:
         raise ConfigError("nothing is to be changed", hint="add --percent, --shadow, --sticky, --allow or --block")
     with _steering(call, mapping, target, config, flags_at) as steered:
-        change = steered.desk.set(endpoint, changes, why=why)
+        gate = steered.gate(overrides_of(override or [], why))
+        said = f"{why} (overridden: {', '.join(override)})" if override else why
+        change = steered.desk.set(endpoint, changes, why=said, gate=gate)
         fields = {"source": steered.desk.source.name, "change": change._asdict()}
         warnings = unheard_of(endpoint, steered.desk.endpoints())
         steered.finish(fields, steered.typed("flags show"), warnings=warnings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -15,6 +15,7 @@ from kvmigrate.rollbacks import Rollbacks
 from kvmigrate.transform.declaration.mapping_file import load_mapping
 
 if TYPE_CHECKING:
+    from kvmigrate.cutover.gate import GateReport
     from kvmigrate.steering import Steering
 
 
@@ -43,6 +44,13 @@ class Steered:
     def typed(self, command: str) -> str:
         """Return what one types next."""
         return next_command(self._settings, command, "source", "target", "flags")
+
+    def gate(self, overrides: Mapping[str, str]) -> Callable[[str], GateReport]:
+        """Return what says whether more requests of an endpoint may read the tables."""
+        from kvmigrate.gating import gate_of_reads
+        from kvmigrate.transform.lens import compile_mapping
+
+        return lambda slug: gate_of_reads(self._settings, compile_mapping(self._mapping), slug, overrides)
 
     def explain_key(self, key: str) -> dict[str, Any]:
         """Return where a key stands. Raises as `kvmigrate.explaining.explain_key`."""

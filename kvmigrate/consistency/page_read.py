@@ -24,6 +24,9 @@ OUTSIDE = {
 }
 _PAUSE_PAGES = 16
 
+_WITNESS_KEYS = 1000
+"""One of so many items goes the long way although the quick one would do: no fault of that one could hide for long."""
+
 
 class Planned(NamedTuple):
     """An item of the page and its entity; no entity where several claim the key."""
@@ -87,6 +90,7 @@ class TableSide:
         self.entities = {each.id: each for each in mapping.entities}
         self._quick: dict[int, QuickEntity | None] = {}
         self._pauses: dict[int, int] = {}
+        self._until_witness: dict[int, int] = {}
 
     def read(self, page: Page, after: str, through: str, page_keys: int) -> PageRead:
         """Read what the tables tell of the items of *page*, all that the store holds behind *after* up to *through*."""
@@ -129,7 +133,9 @@ class TableSide:
 
     def plan_of(self, key: str, entry: LedgerEntry | None) -> EntityPlan | None:
         """Return the plan for *key*; where its pattern tells none, that of the entity in the ledger."""
-        entity = self.router.route(key).entity or (self.entities.get(entry.entity) if entry else None)
+        entity = self.router.route(key).entity
+        if entity is None and entry is not None:
+            entity = self.entities.get(entry.entity)
         return self.plans(entity) if entity is not None else None
 
     def rows(self, keys: Iterable[tuple[str, EntityPlan | None]]) -> dict[str, Rows]:
@@ -191,11 +197,19 @@ class TableSide:
             known = [plain.get(item.key) == plan.entity.id for item in items]
             chosen, others = candidates_of(prepared, list(compress(items, known)), list(compress(captured, known)))
             others += [item for item, is_known in zip(items, known, strict=True) if not is_known]
-            # One of every page goes the long way all the same: a fault of the quick way could not hide for long.
-            long += [Planned(item, plan) for item in (*others, *chosen.items[:1])]
-            if len(chosen.items) > 1:
-                quick.append(self._quick_read(prepared, Candidates(chosen.items[1:], chosen.captured[1:])))
+            witnesses = self._witnesses(plan.entity, len(chosen.items))
+            long += [Planned(item, plan) for item in (*others, *chosen.items[:witnesses])]
+            if len(chosen.items) > witnesses:
+                left = Candidates(chosen.items[witnesses:], chosen.captured[witnesses:])
+                quick.append(self._quick_read(prepared, left))
         return quick, long
+
+    def _witnesses(self, entity: Entity, items: int) -> int:
+        """Return how many of so many items that the quick way may know go the long way all the same."""
+        left = self._until_witness.get(entity.id, 0)
+        due = left <= 0 < items
+        self._until_witness[entity.id] = (_WITNESS_KEYS if due else left) - items
+        return int(due)
 
     def _quick_read(self, quick: QuickEntity, candidates: Candidates) -> QuickRead:
         rows = self.reader.spelled_rows(quick.entity, finders(quick, candidates), quick.spellings)

@@ -31,6 +31,8 @@ class Unseen:
 
 UNSEEN = Unseen()
 
+_EQUAL = Verdict(MATCHED)
+
 
 class Suspect(NamedTuple):
     """A key whose first look found a difference.
@@ -158,7 +160,7 @@ class SecondLook:
         for key, item in items:
             plan, entry, rows = planned[key], entries.get(key), sides.rows.get(key, {})
             if key in equal:
-                verdict = Verdict(MATCHED)
+                verdict = _EQUAL
             elif item is not None:
                 verdict = self.judge.item(plan, item, entry, rows, sides.awaited.get(key, ()))
             else:

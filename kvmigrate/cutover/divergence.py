@@ -70,6 +70,8 @@ class Wish(NamedTuple):
 
         max_slowdown: At most so many times as long may the tables take for 95 % of the requests that both sides answer.
 
+        max_errors_pct: At most that share of the requests that the store answers may the tables fail, in per cent.
+
         max_backup_age_h: A verified backup of the target may be at most so many hours old.
     """
 
@@ -78,6 +80,7 @@ class Wish(NamedTuple):
     zero_tolerance: Sequence[str] = ()
     max_slowdown: float | None = None
     max_backup_age_h: float | None = None
+    max_errors_pct: float | None = None
 
     @property
     def is_asked(self) -> bool:

@@ -20,6 +20,9 @@ HOLD_S = 3600.0
 RELAY = "relay"
 """The kind of a process that brings what others wrote, and writes nothing of its own."""
 
+READS = "reads"
+"""Where a gate leads that lets more requests read the tables."""
+
 MOST_LAG = 500
 """Marks, or owed keys, that may be left when a move begins."""
 
@@ -33,6 +36,11 @@ class Verdict(enum.StrEnum):
     NO_DATA = "no_data"
 
 
+_EXPLAIN = (
+    "`kvmigrate stage advance --dry-run` shows every check",
+    "`kvmigrate gate --endpoint NAME` shows every check; see also `kvmigrate flags set --override`",
+)
+
 OVERRIDABLE = (
     "processes",
     "lag",
@@ -45,6 +53,7 @@ OVERRIDABLE = (
     "zero_tolerance",
     "flags",
     "latency",
+    "errors",
     "backup",
 )
 """Checks that one may waive with a reason. What the others want, a flip wants too, or something would be lost."""
@@ -131,9 +140,9 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
-    """All checks of a gate."""
+    """All checks of a gate, into a stage or of more reads (`READS`)."""
 
-    to: Stage
+    to: str
     checks: tuple[Check, ...]
     overridden: Mapping[str, str]
 
@@ -152,14 +161,14 @@ class GateReport:
             missing = [each.reason for each in self.checks if each.is_asked and each.verdict is not Verdict.PASS]
             raise CheckFailedError(
                 f"the gate into {self.to} says {self.verdict}: {'; '.join(missing)}",
-                hint="`kvmigrate stage advance --dry-run` shows every check",
+                hint=_EXPLAIN[self.to == READS],
             )
 
     def to_json(self) -> dict[str, Any]:
         """Return it as the command line prints it."""
         return {
             "verdict": self.verdict.value,
-            "to": self.to.value,
+            "to": str(self.to),
             "overridden": dict(self.overridden),
             "checks": [{**check._asdict(), "verdict": check.verdict.value} for check in self.checks],
         }
@@ -171,13 +180,22 @@ def evaluate(facts: Facts, overrides: Mapping[str, str]) -> GateReport:
     Raises:
         ConfigError: a check that is to be overridden is none, or cannot be.
     """
-    checks = tuple(_checks(facts))
+    return _report(facts.to, tuple(_checks(facts)), overrides)
+
+
+def evaluate_reads(measured: Measurement | None, wish: Wish, ready: Ready, overrides: Mapping[str, str]) -> GateReport:
+    """Return the verdict on more reads of the endpoints in *ready* from the tables. Raises as `evaluate`."""
+    checks = (*_agreeing(measured, wish), *_answering(ready, wish))
+    return _report(READS, checks, overrides)
+
+
+def _report(to: str, checks: tuple[Check, ...], overrides: Mapping[str, str]) -> GateReport:
     for name in overrides:
         if name not in OVERRIDABLE:
             raise ConfigError(
                 f"the check {name!r} cannot be overridden", hint=f"those that can are {', '.join(OVERRIDABLE)}"
             )
-    return GateReport(facts.to, checks, {name: why for name, why in overrides.items() if why})
+    return GateReport(to, checks, {name: why for name, why in overrides.items() if why})
 
 
 def _checks(facts: Facts) -> Iterator[Check]:
@@ -186,10 +204,7 @@ def _checks(facts: Facts) -> Iterator[Check]:
         yield from _copied(facts)
     if facts.to in {Stage.LIVE, Stage.RAMPDOWN}:
         yield _most("lag", facts.marks, MOST_LAG, "marks", "the relay is behind: see that `kvmigrate relay` runs")
-        yield from _divergence(facts.measured, facts.wish)
-        if facts.wish.zero_tolerance:
-            verdict, why, items = intolerable(facts.measured, facts.wish)
-            yield Check("zero_tolerance", Verdict(verdict), items, "==", 0, "items", items, 0, why)
+        yield from _agreeing(facts.measured, facts.wish)
         yield from _ready(facts)
     if facts.to is Stage.RAMPDOWN:
         yield from _flip(facts)
@@ -198,7 +213,14 @@ def _checks(facts: Facts) -> Iterator[Check]:
         yield _most("owed", facts.owed, MOST_LAG, "keys", why)
 
 
-def _divergence(measured: Measurement | None, wish: Wish) -> Iterator[Check]:
+def _agreeing(measured: Measurement | None, wish: Wish) -> Iterator[Check]:
+    yield _divergence(measured, wish)
+    if wish.zero_tolerance:
+        verdict, why, items = intolerable(measured, wish)
+        yield Check("zero_tolerance", Verdict(verdict), items, "==", 0, "items", items, 0, why)
+
+
+def _divergence(measured: Measurement | None, wish: Wish) -> Check:
     """Judge the last measurement. Where none is asked for and none is usable it is told, and is not green."""
     is_asked = wish.is_asked or (measured is not None and (measured.is_usable or measured.unmended > 0))
     verdict, why, needed = shortcoming(measured, wish)
@@ -207,7 +229,7 @@ def _divergence(measured: Measurement | None, wish: Wish) -> Iterator[Check]:
     limit, unit = (0.0, "keys") if wish.max_pct is None else (wish.max_pct, "% of keys")
     if measured is not None:
         value = (measured.divergent or measured.unmended) if wish.max_pct is None else measured.upper_pct
-    yield Check("divergence", Verdict(verdict), value, "<=", limit, unit, n, n + needed, why, is_asked)
+    return Check("divergence", Verdict(verdict), value, "<=", limit, unit, n, n + needed, why, is_asked)
 
 
 def _ready(facts: Facts) -> Iterator[Check]:
@@ -216,9 +238,18 @@ def _ready(facts: Facts) -> Iterator[Check]:
     found = readiness.flags(ready)
     yield _told("flags", found, readiness.FLAGS_S, "s", is_asked=found.verdict != Verdict.NO_DATA)
     if facts.to is Stage.RAMPDOWN:
-        limit, hours = wish.max_slowdown, wish.max_backup_age_h
-        yield _told("latency", readiness.latency(ready, limit), limit, "times", is_asked=limit is not None)
+        yield from _answering(ready, wish)
+        hours = wish.max_backup_age_h
         yield _told("backup", readiness.backup(ready, hours), hours, "h old", is_asked=hours is not None)
+
+
+def _answering(ready: Ready, wish: Wish) -> Iterator[Check]:
+    """Judge how both sides answer. That the tables fail too much stands in the way also where nobody asked."""
+    limit, most = wish.max_slowdown, wish.max_errors_pct
+    yield _told("latency", readiness.latency(ready, limit), limit, "times", is_asked=limit is not None)
+    found = readiness.errors(ready, most)
+    is_asked = most is not None or found.verdict == Verdict.FAIL
+    yield _told("errors", found, readiness.ERRORS_PCT if most is None else most, "% of requests", is_asked=is_asked)
 
 
 def _told(name: str, found: readiness.Found, limit: float | None, unit: str, *, is_asked: bool) -> Check:

@@ -1,4 +1,4 @@
-"""The gate's view of what does not stand in the two sides: how fast both answer, who hears the flags, a backup. Pure.
+"""The gate's view of what does not stand in the two sides: how both answer, who hears the flags, a backup. Pure.
 
 Each function returns a verdict's name, the reason, the value, and how many were seen and are needed.
 """
@@ -6,10 +6,15 @@ Each function returns a verdict's name, the reason, the value, and how many were
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 PAIRS = 100
-"""An endpoint's latencies say something from so many requests on that both sides answered."""
+"""An endpoint's latencies say something from so many requests on that both sides answered, its errors from so many
+that both were asked."""
+
+ERRORS_PCT = 1.0
+"""The tables may fail no greater share of the requests that the store answers, where nobody asks for less."""
 
 FLAGS_S = 300.0
 """Who has not read the flags for so long does not do what people want."""
@@ -28,6 +33,33 @@ class Pairs(NamedTuple):
     slowdown: float | None
 
 
+class Errors(NamedTuple):
+    """Requests of one endpoint that both sides were asked beside the caller, by who failed.
+
+    Attributes:
+        n: How many.
+
+        tables: That the tables failed, and the store answered.
+
+        store: That the store failed, and the tables answered.
+
+        both: That both failed, as a wrong request does.
+
+        lower_pct, upper_pct: Between what the share of those lies that the tables alone fail, however often one looks.
+
+        more: So many more are wanted, none of which the tables alone fail, until *upper_pct* is small enough; 0 also
+            where no number of them suffices.
+    """
+
+    n: int
+    tables: int = 0
+    store: int = 0
+    both: int = 0
+    lower_pct: float = 0.0
+    upper_pct: float = 100.0
+    more: int = 0
+
+
 class Backup(NamedTuple):
     """A backup of the target that somebody has restored and looked at. *age_s* is that of the backup."""
 
@@ -42,6 +74,8 @@ class Ready(NamedTuple):
     Attributes:
         pairs: By endpoint that was read.
 
+        errors: By endpoint, too.
+
         flags_age_s: Since the process that read the flags longest ago did so, of those that read endpoints now;
             infinite where one never did; ``None`` where no process reads endpoints.
 
@@ -51,6 +85,12 @@ class Ready(NamedTuple):
     pairs: Mapping[str, Pairs] = {}
     flags_age_s: float | None = None
     backup: Backup | None = None
+    errors: Mapping[str, Errors] = {}
+
+    def of(self, pattern: str) -> Ready:
+        """Return what is known of endpoints that *pattern* fits, and nothing of flags and backups."""
+        pairs = {name: each for name, each in self.pairs.items() if fnmatchcase(name, pattern)}
+        return Ready(pairs, errors={name: each for name, each in self.errors.items() if fnmatchcase(name, pattern)})
 
 
 class Found(NamedTuple):
@@ -78,6 +118,34 @@ def latency(ready: Ready, limit: float | None) -> Found:
         name = min(few, key=lambda each: few[each])
         why = f"{name}: {few[name]} requests were read from both sides, {PAIRS - few[name]} more are wanted"
         return Found("inconclusive", why, value, n, n + PAIRS - few[name])
+    return Found("pass", "", value, n, n)
+
+
+def errors(ready: Ready, limit: float | None) -> Found:
+    """Say whether the tables fail at most *limit* per cent of the requests that the store answers; of each endpoint.
+
+    What both fail is nobody's fault. Without a limit `ERRORS_PCT` is the measure.
+    """
+    known = {name: each for name, each in ready.errors.items() if each.n}
+    if not known:
+        return Found("no_data", "no endpoint was asked of both sides: give flags a `shadow` share", None, 0, PAIRS)
+    most = ERRORS_PCT if limit is None else limit
+    worst = max(known, key=lambda name: (known[name].lower_pct, known[name].upper_pct))
+    found, n = known[worst], sum(each.n for each in known.values())
+    value = 100 * found.tables / found.n
+    if found.lower_pct > most:
+        told = f"the tables failed {found.tables} of {found.n} requests that the store answered"
+        why = f"{worst}: {told}, and the store {found.store} that they answered: `kvmigrate status` shows errors"
+        return Found("fail", why, value, n, n)
+    lacking = {name: each for name, each in known.items() if each.n < PAIRS or each.upper_pct > most}
+    lacking |= {name: Errors(0, more=PAIRS) for name in ready.errors if name not in known}
+    if lacking:
+        name = max(lacking, key=lambda name: (lacking[name].upper_pct, name))
+        few = lacking[name]
+        more = max(few.more, PAIRS - few.n)
+        wanted = f"{more} more are wanted" if more > 0 else "no number of more can show that it is less"
+        told = f"up to {few.upper_pct:.3g} % of {few.n} requests may be failed by the tables alone"
+        return Found("inconclusive", f"{name}: {told}, {wanted}", value, n, n + max(0, more))
     return Found("pass", "", value, n, n)
 
 

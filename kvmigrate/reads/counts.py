@@ -11,6 +11,10 @@ BUCKETS = 25
 """Of times, by powers of two in microseconds: under 1, under 2, under 4 and so on; the last holds the rest."""
 
 
+_WHO = {(True, True): "both", (True, False): "kv", (False, True): "tables", (False, False): "neither"}
+"""By whether the store answered, and the tables."""
+
+
 class Outcome(enum.IntEnum):
     """How a read of one side ended."""
 
@@ -51,9 +55,11 @@ class Counts:
         standby: Reads of the tables that a standby might serve, by what became of that.
 
         pairs: Requests that both sides answered, by how many times as long the tables took: `pair_bucket`.
+
+        answered: Requests that both sides were asked beside the caller, by who answered: both, kv, tables, neither.
     """
 
-    __slots__ = ("compared", "fallbacks", "outcomes", "pairs", "seconds", "standby", "times")
+    __slots__ = ("answered", "compared", "fallbacks", "outcomes", "pairs", "seconds", "standby", "times")
 
     def __init__(self) -> None:
         """Begin with zeros."""
@@ -65,6 +71,7 @@ class Counts:
         self.compared: dict[str, int] = defaultdict(int)
         self.standby: dict[str, int] = defaultdict(int)
         self.pairs: dict[int, int] = defaultdict(int)
+        self.answered: dict[str, int] = defaultdict(int)
 
     def fell_back(self, reason: str) -> None:
         """Count a read that the store answered after all."""
@@ -77,6 +84,10 @@ class Counts:
     def paired(self, kv_s: float, tables_s: float) -> None:
         """Count a request that both sides answered, in so many seconds each."""
         self.pairs[pair_bucket(kv_s, tables_s)] += 1
+
+    def were_asked(self, *, kv: bool, tables: bool) -> None:
+        """Count a request that both sides were asked, by which of them answered."""
+        self.answered[_WHO[kv, tables]] += 1
 
     def took(self, side: int, elapsed: float, outcome: int) -> None:
         """Count a read of *elapsed* seconds."""
@@ -94,6 +105,7 @@ class Counts:
         self.compared.clear()
         self.standby.clear()
         self.pairs.clear()
+        self.answered.clear()
 
     @property
     def reads(self) -> int:
@@ -113,6 +125,7 @@ class Counts:
             "compared": dict(self.compared),
             "standby": dict(self.standby),
             "pairs": {str(bucket): number for bucket, number in dict(self.pairs).items()},
+            "answered": dict(self.answered),
             "times": {"kv": list(self.times[Side.KV]), "tables": list(self.times[Side.TABLES])},
             "seconds": {"kv": self.seconds[Side.KV], "tables": self.seconds[Side.TABLES]},
         }

@@ -61,9 +61,13 @@ async def _result(state: EndpointState, args: Arguments, kwargs: dict[str, Any])
         between = perf_counter()
         tables = await _read(state.tables, args, kwargs)
         ended = perf_counter()
+        # What the tables are to get yet is no fault of theirs.
+        is_pair = not number and not (isinstance(tables, _Failed) and tables.why == "stale")
+        if is_pair:
+            state.counts.were_asked(kv=not isinstance(kv, _Failed), tables=not isinstance(tables, _Failed))
         if isinstance(kv, _Failed):
             return "kv_failed"
-        if not number and not (isinstance(tables, _Failed) and tables.why == "stale"):
+        if is_pair:
             # Who did not answer was not fast.
             state.counts.paired(between - begun, _NEVER_S if isinstance(tables, _Failed) else ended - between)
         if isinstance(tables, _Failed):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any
 
-MOMENTARY = frozenset({"demoted", "flags_age_s", "pairs"})
+MOMENTARY = frozenset({"answered", "demoted", "flags_age_s", "pairs"})
 """What a process says of itself just now, or since it began: it ends with the process."""
 
 

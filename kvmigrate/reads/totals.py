@@ -19,6 +19,8 @@ class Totals:
 
         pairs: Requests that the store answered and the tables were asked for, by `pair_bucket`; of processes that run.
 
+        answered: Requests that both sides were asked beside the caller, by who answered; of processes that run.
+
         flags_age_s: Since the process that did so longest ago read the flags, of those that say so now; infinite where
             one never did, ``None`` where none says so.
 
@@ -34,6 +36,7 @@ class Totals:
         self.demoted: dict[str, int] = {}
         self._entities: list[frozenset[str]] = []
         self.pairs: dict[int, int] = {}
+        self.answered: dict[str, int] = {}
         self.flags_age_s: float | None = None
         self.times: Mapping[str, list[int]] = {"kv": [0] * BUCKETS, "tables": [0] * BUCKETS}
 
@@ -45,9 +48,11 @@ class Totals:
             _raise(self.demoted, str(why), 1)
         if "entities" in counts:
             self._entities.append(frozenset(counts["entities"]))
-        # Of processes that ended it says nothing of how fast the tables are now.
+        # Those of processes that ended say nothing of how the tables answer now.
         for bucket, number in counts.get("pairs", {}).items() if is_running else ():
             self.pairs[int(bucket)] = self.pairs.get(int(bucket), 0) + number
+        for who, number in counts.get("answered", {}).items() if is_running else ():
+            _raise(self.answered, who, number)
         if is_running and "flags_age_s" in counts:
             age_s = counts["flags_age_s"]
             self.flags_age_s = max(self.flags_age_s or 0.0, inf if age_s is None else age_s)

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from kvmigrate.errors import TargetError
+from kvmigrate.errors import CheckFailedError, TargetError
 from kvmigrate.target.changed import Watermark
 from kvmigrate.target.incarnation import read_incarnation
 from kvmigrate.target.session import Session
@@ -44,8 +44,11 @@ _CHANGE = """
 UPDATE kvmigrate.evidence AS e SET facts = %(facts)s, at = now(), keep_until = now() + %(days)s * interval '1 day'
 FROM kvmigrate.control AS c
 WHERE e.id = %(id)s AND c.scope = %(scope)s AND e.scope = c.id AND e.epoch = c.epoch
+    AND e.facts ->> 'keeper' IS NOT DISTINCT FROM %(keeper)s
 RETURNING e.id
 """
+
+_KEEPER = "SELECT e.facts ->> 'keeper' FROM kvmigrate.evidence AS e WHERE e.id = %s"
 
 _OLD = """
 DELETE FROM kvmigrate.evidence AS e USING kvmigrate.control AS c
@@ -225,9 +228,16 @@ class Evidence:
         """
         return self._keep(SAMPLE, known, facts, found, mapping)
 
-    def keep_verify(self, known: int | None, facts: Mapping[str, Any], *, mapping: str) -> int:
-        """Keep what is known of a verification under way; as `keep_round`."""
-        return self._keep(VERIFY, known, facts, {}, mapping)
+    def keep_verify(
+        self, known: int | None, facts: Mapping[str, Any], *, mapping: str, keeper: str | None = None
+    ) -> int:
+        """Keep what is known of a verification under way; as `keep_round`.
+
+        Raises:
+            CheckFailedError: what was kept as *known* is not *keeper*'s any more, as its ``keeper`` says: another one
+                goes on with it.
+        """
+        return self._keep(VERIFY, known, facts, {}, mapping, keeper)
 
     def begun_verify(self, *, mapping: str) -> tuple[int, Mapping[str, Any]] | None:
         """Return number and facts of the last verification of this epoch and day, where it did not end."""
@@ -242,8 +252,9 @@ class Evidence:
         facts: Mapping[str, Any],
         found: Mapping[str, Sequence[str]],
         mapping: str,
+        keeper: str | None = None,
     ) -> int:
-        values = {**self._values(kind, facts, mapping), "id": known}
+        values = {**self._values(kind, facts, mapping), "id": known, "keeper": keeper}
         keys = self._keyed(FOUND, {key: {"causes": causes} for key, causes in found.items()}, mapping)
 
         def work(connection: Connection) -> int:
@@ -254,9 +265,14 @@ class Evidence:
             return int(row[0]) if row else 0
 
         number = self._session.run(work)
-        if not number:
-            raise _of_another_epoch()
-        return number
+        if number:
+            return number
+        kept_by = self._session.run(lambda connection: connection.execute(_KEEPER, [known]).fetchall())
+        if kept_by and kept_by[0][0] != keeper:
+            raise CheckFailedError(
+                "another verification was begun, and goes on with what this one kept", hint="let that one end"
+            )
+        raise _of_another_epoch()
 
     def begun_round(self, *, mapping: str, entity: str | None) -> tuple[int, Mapping[str, Any]] | None:
         """Return number and facts of the last round of this epoch and day; ``None`` where there is none.

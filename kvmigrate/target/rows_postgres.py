@@ -21,7 +21,15 @@ from kvmigrate.errors import NotSupportedError
 from kvmigrate.target.counts import named_ids
 from kvmigrate.target.layout import owner_key, value_part
 from kvmigrate.target.reader_base import Awaited, LedgerEntry, Owner, Spelling
-from kvmigrate.target.rows_spelled import MICROS_LOADER, chains, joined, key_is_odd, odd_columns, select_spelled
+from kvmigrate.target.rows_spelled import (
+    MICROS_LOADER,
+    chains,
+    joined,
+    key_is_odd,
+    odd_columns,
+    select_spelled,
+    text_array,
+)
 from kvmigrate.target.session import Session, house_error, never_migrated
 from kvmigrate.transform.mapping import Entity, ForeignKey, OnMissing, Role, Table
 from kvmigrate.transform.mapping import Mapping as MappingFile
@@ -36,7 +44,7 @@ _LEDGER = sql.SQL(
     " coalesce(l.expires_at <= now(), false), l.epoch, l.n, l.kv_dirty, l.run"
     " FROM kvmigrate.ledger AS l WHERE l.scope = %(scope)s AND "
 )
-_BY_KEY = _LEDGER + sql.SQL("l.key = ANY(%(keys)s)")
+_BY_KEY = _LEDGER + sql.SQL("l.key = ANY(%(keys)s::text[])")
 _RANGE = sql.SQL(
     'l.key > %(after)s COLLATE "C" AND (%(through)s::text IS NULL OR l.key <= %(through)s COLLATE "C")'
     " AND NOT l.deleted AND (%(unnamed)s OR l.entity = ANY(%(named)s) OR l.status <> 'ok')"
@@ -114,7 +122,6 @@ class PostgresRowReader:
         """Make all reads inside see the database as of one moment, be it that of another reader."""
         connection = self._connection()
         with _house_errors(), connection.transaction():
-            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             if shared:
                 connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(shared))
             yield
@@ -126,8 +133,8 @@ class PostgresRowReader:
 
     def ledger(self, keys: Sequence[str]) -> dict[str, LedgerEntry]:
         """Return the entries of those *keys* that the ledger knows."""
-        found = self._fetch(_BY_KEY, {"scope": self._scope_id(), "keys": list(keys)})
-        return {row[0]: LedgerEntry(*row) for row in found}
+        found = self._fetch(_BY_KEY, {"scope": self._scope_id(), "keys": text_array(keys)})
+        return {entry.key: entry for entry in map(LedgerEntry._make, found)}
 
     def ledger_between(
         self, after: str, through: str | None, limit: int, *, unnamed: bool = False
@@ -336,6 +343,8 @@ class PostgresRowReader:
         if connection is not self._prepared:
             set_json_loads(self._json_loads, connection)
             connection.adapters.register_loader("interval", WholeIntervalLoader)
+            # With the BEGIN, so that no page pays for another message.
+            connection.isolation_level, connection.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
             self._prepared = connection
         return connection
 

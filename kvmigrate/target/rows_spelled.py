@@ -79,6 +79,14 @@ def _shortened(entity: Entity, chain: Sequence[Table]) -> tuple[Sequence[Table],
     return (chain[1:], [copies[name] for name in key]) if set(key) == copies.keys() else (chain, key)
 
 
+def text_array(texts: Sequence[str]) -> str:
+    """Return texts as PostgreSQL spells an array of them: several times as fast as the driver's own."""
+    joined_texts = '","'.join(texts)
+    if "\\" in joined_texts or joined_texts.count('"') != 2 * (len(texts) - 1):
+        joined_texts = '","'.join([text.replace("\\", "\\\\").replace('"', '\\"') for text in texts])
+    return f'{{"{joined_texts}"}}' if texts else "{}"
+
+
 def place_of(table: Table, alias: str) -> sql.Composable:
     """Return the column that tells a child row's place among its parent's: its position, or its member's name."""
     for column in table.columns:

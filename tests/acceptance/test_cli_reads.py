@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,37 @@ def test_flags_in_a_file_have_a_history_too(live: CommandLine) -> None:
     done = live("flags", "history", "--json")
 
     assert ["2 %, shadow 10 %", "1 %, shadow 10 %"] == [each["after"] for each in done.json["changes"]]
+
+
+def test_a_flag_obeys_what_is_known_of_both_sides(live: CommandLine, repository: Path) -> None:
+    """More reads of an endpoint whose tables fail want a reason; fewer never do, nor does one that answers."""
+    target, counts = ["--target", live.target], {"requests": 200, "answered": {"both": 170, "kv": 30}}
+    for slug, answered in ((SLUG, counts), ("get.b", {"answered": {"both": 200, "neither": 50}})):
+        with closing(PostgresReadRow(live.target, "shop")) as row:
+            row.keep_counts("1", {slug: answered})
+    done = live("flags", "set", SLUG, "--percent", "10", *target, "--json")
+    assert (3, "check") == (done.code, done.json["error"]["code"])
+    assert "the tables failed 30 of 200 requests that the store answered" in done.json["error"]["message"]
+    assert 0 == live("flags", "set", "get.b", "--percent", "10", *target).code
+    gate = told(repository, "gate", live("gate", "--endpoint", GET, *live.sides, "--json"), 3)
+    assert ("reads", SLUG, "fail") == (gate["to"], gate["endpoint"], gate["verdict"])
+    assert 2 == live("gate", "--endpoint", GET, "--to", "live", *live.sides).code
+    gate = told(repository, "gate", live("gate", "--to", "rampdown", *live.sides, "--json"), 3)
+    assert ("fail", 15.0, 1.0, True) == next(
+        (each["verdict"], each["value"], each["limit"], each["is_asked"])
+        for each in gate["checks"]
+        if each["name"] == "errors"
+    )
+
+    assert 0 == live("flags", "set", SLUG, "--shadow", "50", "--block", "7", *target).code
+    assert 2 == live("flags", "set", SLUG, "--percent", "10", "--override", "errors", *target).code
+    done = live("flags", "set", SLUG, "--percent", "10", "--override", "errors", "--why", "a drill", *target, "--json")
+    assert "a drill (overridden: errors)" == told(repository, "flags-set", done)["change"]["why"]
+    assert 3 == live("flags", "set", SLUG, "--block", "", *target).code
+    assert 0 == live("flags", "set", SLUG, "--percent", "5", *target).code
+    (live.folder / "kvmigrate.toml").write_text("max_errors_pct = 0.5\n")
+    done = live("flags", "set", "get.c", "--percent", "10", *target, "--json")
+    assert (3, True) == (done.code, "give flags a `shadow` share" in done.json["error"]["message"])
 
 
 def test_lint_proves_that_readers_are_written(live: CommandLine, reads_world: ReadsWorld, repository: Path) -> None:

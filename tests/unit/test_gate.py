@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from kvmigrate.cutover.divergence import Measurement, Verified, Wish
-from kvmigrate.cutover.gate import Facts, GateReport, Verdict, evaluate
-from kvmigrate.cutover.readiness import Backup, Pairs, Ready
+from kvmigrate.cutover.gate import Facts, GateReport, Verdict, evaluate, evaluate_reads
+from kvmigrate.cutover.readiness import Backup, Errors, Pairs, Ready
 from kvmigrate.errors import CheckFailedError, ConfigError
 from kvmigrate.model import Logging, Stage
 from kvmigrate.target.live_base import ProcessSeen
@@ -40,9 +40,10 @@ def test_a_gate_without_anything_in_the_way_passes() -> None:
     report = evaluate(GOOD, {})
 
     assert Verdict.PASS is report.verdict
-    names = "phase backfill logging reconciled lag divergence flags latency backup quarantined waiting mapping"
+    names = "phase backfill logging reconciled lag divergence flags latency errors backup quarantined waiting mapping"
     assert [*names.split(), "processes", "failover", "left_in_kv"] == [each.name for each in report.checks]
-    assert ["divergence", "flags", "latency", "backup"] == [each.name for each in report.checks if not each.is_asked]
+    unasked = ["divergence", "flags", "latency", "errors", "backup"]
+    assert unasked == [each.name for each in report.checks if not each.is_asked]
     report.check()
 
 
@@ -276,6 +277,52 @@ def test_flags_latency_and_backup(ready: Ready, expected: str) -> None:
     assert expected.split() == [each.verdict.value for each in told]
     assert all(bool(each.reason) is (each.verdict is not Verdict.PASS) for each in told)
     json.dumps(report.to_json(), allow_nan=False)
+
+
+SURE = Errors(5000, 0, 3, 9, 0.0, 0.16)
+
+
+@pytest.mark.parametrize(
+    ("errors", "limit", "expected", "told"),
+    [
+        ({}, 0.5, "no_data", "give flags a `shadow` share"),
+        ({"a": Errors(0)}, 0.5, "no_data", "give flags a `shadow` share"),
+        ({"a": SURE}, 0.5, "pass", ""),
+        ({"a": SURE, "b": Errors(0)}, 0.5, "inconclusive", "b: up to 100 % of 0 requests"),
+        ({"a": SURE}, 0.1, "inconclusive", "up to 0.16 % of 5000 requests"),
+        ({"a": SURE, "b": Errors(99, 0, upper_pct=0.1)}, 0.5, "inconclusive", "1 more are wanted"),
+        ({"a": SURE, "b": Errors(300, 4, 0, 0, 0.2, 4.0, 900)}, 0.5, "inconclusive", "900 more are wanted"),
+        ({"a": SURE, "b": Errors(300, 9, 1, 0, 0.6, 7.0)}, 0.5, "fail", "b: the tables failed 9 of 300 requests"),
+        ({"a": SURE, "b": Errors(300, 9, 1, 0, 0.6, 7.0)}, None, "inconclusive", ""),
+        ({"a": SURE, "b": Errors(8, 8, 0, 0, 52.0, 100.0)}, None, "fail", "and the store 0 that they answered"),
+    ],
+)
+def test_errors_of_both_sides(errors: dict[str, Errors], limit: float | None, expected: str, told: str) -> None:
+    """Only what the tables fail and the store answers counts; without a wish it stands in the way where it is shown."""
+    facts = GOOD._replace(ready=Ready(errors=errors), wish=Wish(max_errors_pct=limit))
+    report = evaluate(facts, {})
+    [found] = [each for each in report.checks if each.name == "errors"]
+
+    assert (expected, limit is not None or expected == "fail") == (found.verdict.value, found.is_asked)
+    assert told in found.reason
+    assert Verdict(expected if found.is_asked else "pass") is report.verdict
+    assert Verdict.PASS is evaluate(facts, {"errors": "a drill"}).verdict
+    json.dumps(report.to_json(), allow_nan=False)
+
+
+def test_more_reads_want_what_is_known_of_their_endpoint() -> None:
+    """Divergence, latency and errors; those of other endpoints, the fleet and the stage are of no concern."""
+    ready = Ready({"a": Pairs(200, 9.0), "b": FAST}, errors={"a": Errors(300, 9, 1, 0, 2.0, 7.0), "b": SURE})
+    wish = Wish(max_slowdown=2.0, max_errors_pct=0.5)
+
+    def verdicts(pattern: str) -> dict[str, str]:
+        return {each.name: each.verdict.value for each in evaluate_reads(CLEAN, wish, ready.of(pattern), {}).checks}
+
+    assert {"divergence": "pass", "latency": "pass", "errors": "pass"} == verdicts("b")
+    assert {"divergence": "pass", "latency": "fail", "errors": "fail"} == verdicts("a") == verdicts("*")
+    assert {"divergence": "pass", "latency": "no_data", "errors": "no_data"} == verdicts("c")
+    with pytest.raises(CheckFailedError, match="the gate into reads says fail: the tables take"):
+        evaluate_reads(CLEAN, wish, ready.of("a"), {}).check()
 
 
 def test_what_nobody_asks_for_stands_in_nobodys_way() -> None:

@@ -41,14 +41,18 @@ def test_pairs_of_all_processes_count_together() -> None:
 
 
 def test_pairs_are_those_of_processes_that_run() -> None:
-    """Who ended tells nothing of how fast the tables are now, before and after it was folded."""
+    """Who ended tells nothing of how the tables answer now, before and after it was folded."""
     slow, fast = Counts(), Counts()
     slow.paired(0.001, 0.9)
     fast.paired(0.001, 0.001)
+    slow.were_asked(kv=True, tables=False)
+    for answered in (True, False):
+        fast.were_asked(kv=answered, tables=answered)
     ended = {**slow.to_json(), "ended": True}
 
     for rows in ([ended, fast.to_json()], [plus(plus(None, ended), ended), fast.to_json()]):
-        assert slowdown_of(0) == totals([("a", json.loads(json.dumps(each))) for each in rows])["a"].slowdown(99)
+        found = totals([("a", json.loads(json.dumps(each))) for each in rows])["a"]
+        assert (slowdown_of(0), {"both": 1, "neither": 1}) == (found.slowdown(99), found.answered)
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,8 @@ def test_a_comparison_tells_a_fault_from_a_difference(side: str, fault: str, *, 
     is_slowest, is_no_pair = BESIDE[side, fault] in {"tables_failed", "tables_timeout"}, "_stale" in BESIDE[side, fault]
     pairs = stand.state.counts.pairs
     assert ({32: 1} == pairs) is is_slowest
+    who = {"kv_failed": "tables", "tables_failed": "kv", "tables_timeout": "kv"}.get(BESIDE[side, fault], "both")
+    assert ({} if is_no_pair else {who: 1}) == stand.state.counts.answered
     assert (pairs == {}) is (is_no_pair or BESIDE[side, fault] == "kv_failed")
 
 
