@@ -87,9 +87,9 @@ class RelayDrain:
             stack.callback(self._pointers.close)
         self._reverse = ReverseApplier(stores[2], targets[1], beforehand=self._pointers)
 
-    def forward(self) -> int:
+    def forward(self, among: Sequence[str] | None = None) -> int:
         """Apply what is marked, then what waited for it; return how many works that were."""
-        return self._applier.run_pass(hurry=True) or self._applier.retry_waiting(at_once=True)
+        return self._applier.run_pass(hurry=True, among=among) or self._applier.retry_waiting(at_once=True)
 
     def reverse(self) -> int:
         """Give the store a page of what it is owed; return how many keys."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -163,12 +163,13 @@ def covered(owners: list[tuple[int, int, bytes]]) -> int:
     return sum(last - first + 1 for first, last, _ in owners)
 
 
-def start_node(stack: ExitStack, password: str) -> Node:
-    """Start a node; it ends with *stack*."""
+def start_node(stack: ExitStack, password: str, more: Mapping[str, str] | None = None) -> Node:
+    """Start a node, with *more* settings; it ends with *stack*."""
     program = find_redis()
     if program is None:
         need("Redis (a program to start)")
     settings = {"cluster-enabled": "yes", "cluster-node-timeout": "2000", "cluster-require-full-coverage": "no"}
+    settings.update(more or {})
     # By default the bus listens 10000 ports higher, where there may be none; older servers cannot choose.
     bus = free_port() if int(program_version(program).split(".")[0]) >= 7 else 0
     if bus:

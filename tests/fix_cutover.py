@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -48,10 +48,10 @@ class Hands:
     def __init__(self, store: RedisFencedStore, target: PostgresLiveTarget, lens: Lens) -> None:
         self._store, self._target, self._lens = store, target, lens
 
-    def forward(self) -> int:
+    def forward(self, among: Sequence[str] | None = None) -> int:
         """Observe, apply, acknowledge."""
         count = 0
-        for shard in self._store.shards_with_marks():
+        for shard in self._store.shards_with_marks(among):
             marks = self._store.marked(shard, limit=100)
             keys = [mark.key for mark in marks]
             seen = self._store.observe(shard, keys)

@@ -58,9 +58,9 @@ def gate(
     Ends with 3 if a check fails, with 4 if one cannot be decided or nothing was measured for it.
     """
     from kvmigrate.gating import gate_of_reads
+    from kvmigrate.intent import checked_slug
     from kvmigrate.migration import Migration
     from kvmigrate.report.stage import describe_gate
-    from kvmigrate.steering import checked_slug
 
     call = Call("gate", as_json=as_json)
     settings = settings_of(

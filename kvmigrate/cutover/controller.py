@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from kvmigrate.cutover import back, forward, retire, switch
 from kvmigrate.cutover.decide import ORDER, Fences, Step, next_step
-from kvmigrate.cutover.draining import drain_forward, drain_reverse
+from kvmigrate.cutover.draining import drain_open, drain_reverse
 from kvmigrate.cutover.facts import gather
 from kvmigrate.cutover.fences import follow_tables, seal
 from kvmigrate.cutover.gate import GateReport, evaluate
@@ -88,7 +88,7 @@ class Controller:
         def begin(control: Control) -> None:
             target = _neighbour(control.stage, 1, to)
             if target is Stage.RAMPDOWN:
-                drain_forward(self._sides, seconds=self._sides.limits.before_s, low=self._sides.limits.low)
+                drain_open(self._sides, seconds=self._sides.limits.before_s, low=self._sides.limits.low)
             report = self.gate(target, overrides)
             report.check()
             for name, reason in (overrides or {}).items():

@@ -17,16 +17,38 @@ class Backlog(NamedTuple):
     seconds: float
 
 
-def drain_forward(sides: Sides, *, seconds: float, low: int = 0) -> Backlog:
-    """Drain the marks, and the waiting items that are free, until at most *low* marks are left.
-
-    To 0 it also means that the drain found nothing more to do.
-    """
+def drain_open(sides: Sides, *, seconds: float, low: int) -> Backlog:
+    """Drain the marks of a store that is written, until at most *low* are left."""
 
     def is_done(left: int, did: int) -> bool:
-        return left <= low and (low > 0 or not did)
+        del did
+        return left <= low
 
     return _drain(sides, sides.store.marks, sides.drain.forward, is_done, seconds)
+
+
+def drain_sealed(sides: Sides, *, seconds: float) -> Backlog:
+    """Drain the marks of a store that is sealed, and the waiting items that are free, until there is nothing to do.
+
+    A shard without marks gets none while it is sealed, so that it is not looked at again: whoever asks for this makes
+    sure afterwards that all shards are sealed still.
+    """
+    store = sides.store
+    shards = store.shards_with_marks()
+
+    def work() -> int:
+        return sides.drain.forward(shards)
+
+    def count() -> int:
+        nonlocal shards
+        shards = store.shards_with_marks(shards)
+        return len(shards)
+
+    def is_done(left: int, did: int) -> bool:
+        return not left and not did
+
+    backlog = _drain(sides, count, work, is_done, seconds)
+    return backlog._replace(left=max(store.marks(), 1)) if backlog.left else backlog
 
 
 def drain_reverse(sides: Sides, *, seconds: float, low: int = 0) -> Backlog:

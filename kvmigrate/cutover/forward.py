@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kvmigrate.cutover.decide import Fences, place
-from kvmigrate.cutover.draining import drain_forward
+from kvmigrate.cutover.draining import drain_sealed
 from kvmigrate.cutover.fences import highest, open_store
 from kvmigrate.cutover.intent import Intent, phase_without_intent, read_intent
 from kvmigrate.cutover.sides import Sides
@@ -39,17 +39,19 @@ def open_tables(sides: Sides, control: Control) -> Fences:
             hint="see that the replicas follow, or name fewer with --wait-replicas",
         )
     sides.did("replicated")
-    sealed = check_store(sides, control, sealed_at=control.epoch + 1)
+    # A failover before the seal that is noticed late would lose writes.
+    check_life(sides, control)
     sides.did("checked")
-    backlog = drain_forward(sides, seconds=limits.drain_s)
+    backlog = drain_sealed(sides, seconds=limits.drain_s)
     if backlog.left:
         raise CheckFailedError(
             f"{backlog.left} marked keys were not in the tables {limits.drain_s:g} s after the seal",
             hint="see that `kvmigrate relay` runs and keeps up, then type the same command again",
         )
-    # No marks means drained only if none was lost with the seal, or dropped, meanwhile.
-    check_store(sides, control, sealed_at=control.epoch + 1)
     sides.did("drained")
+    # No marks means drained only if none was lost with the seal, or dropped, meanwhile.
+    sealed = check_store(sides, control, sealed_at=control.epoch + 1)
+    sides.did("sealed still")
     changes = {
         "epoch": control.epoch + 1,
         "authority": Authority.TABLES,
@@ -61,18 +63,21 @@ def open_tables(sides: Sides, control: Control) -> Fences:
     return sealed
 
 
-def check_store(sides: Sides, control: Control, *, sealed_at: int) -> Fences:
-    """Check that the store is in the life that the control row knows, sealed, and lost no marks; return its fences.
-
-    After the seal was replicated, as a failover before it that is noticed late would lose writes; and once more when
-    nothing is marked any more. Raises `CheckFailedError`.
-    """
-    life = sides.store.incarnation()
-    if life != control.store_incarnation:
+def check_life(sides: Sides, control: Control) -> None:
+    """Check that the store is in the life that the control row knows. Raises `CheckFailedError`."""
+    if sides.store.incarnation() != control.store_incarnation:
         raise CheckFailedError(
             "the store was restarted or failed over since the control row last knew it",
             hint="`kvmigrate relay` brings both sides together again; then type the same command again",
         )
+
+
+def check_store(sides: Sides, control: Control, *, sealed_at: int) -> Fences:
+    """Check that the store is in the life that the control row knows, sealed, and lost no marks; return its fences.
+
+    For when nothing is marked any more. Raises `CheckFailedError`.
+    """
+    check_life(sides, control)
     fences = sides.store.fences()
     if any(place(fence) != (sealed_at, Authority.SEALED) for fence in fences.values()):
         raise CheckFailedError("a shard of the store is not sealed any more", hint="type the same command again")

@@ -16,8 +16,11 @@ from kvmigrate.target.live_base import Control, ControlRow, LiveTarget
 class Drain(Protocol):
     """Does a share of the work that a move waits for. A relay may do the same meanwhile."""
 
-    def forward(self) -> int:
-        """Bring marked keys, fresh ones too, and waiting items that are free now into the tables; return how many."""
+    def forward(self, among: Sequence[str] | None = None) -> int:
+        """Bring marked keys, fresh ones too, and waiting items that are free now into the tables; return how many.
+
+        *among*: the shards that have marks, where they are known.
+        """
         ...
 
     def reverse(self) -> int:
@@ -28,8 +31,9 @@ class Drain(Protocol):
 class NoDrain:
     """Leaves all of it to a relay."""
 
-    def forward(self) -> int:
+    def forward(self, among: Sequence[str] | None = None) -> int:
         """Do nothing."""
+        del among
         return 0
 
     def reverse(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from kvmigrate.ahead import Ahead
@@ -108,11 +108,19 @@ class Applier:
         reasons = {why_held(fence) for fence in self._acking.fences().values() if fence is not None}
         return "" if "" in reasons else next(iter(reasons), "")
 
-    def run_pass(self, *, hurry: bool = False, stop: Callable[[], bool] = lambda: False) -> int:
+    def run_pass(
+        self,
+        *,
+        hurry: bool = False,
+        among: Sequence[str] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> int:
         """Apply and acknowledge what is marked, up to about `PASS_S`; return how many works that were.
 
         Args:
             hurry: Also what was marked just now.
+
+            among: Shards that have marks, where the caller knows them: no other is looked at.
 
             stop: Asked between works.
 
@@ -121,7 +129,7 @@ class Applier:
 
             FenceMissingError, SourceError, TargetError: as the seams; the marks stay.
         """
-        shards = self._acking.shards_with_marks()
+        shards = self._acking.shards_with_marks() if among is None else among
         if not shards:
             self._looker.nothing_marked()
             return 0
@@ -144,11 +152,17 @@ class Applier:
         """
         if not at_once and not self._patience.is_over(self._clock()):
             return 0
-        if not compared and self._owes_all():
-            return 0
-        freed = self._retry_due(stop) if self._target.mark_due() else 0
+        freed = 0
+        # What is owed is asked for last: all shards are asked, and most times nothing waits.
+        if self._target.mark_due():
+            if not compared and self._owes_all():
+                return 0
+            freed = self._retry_due(stop)
         if not freed and not stop() and (at_once or self._patience.is_long):
-            freed = self._retry_circles(stop)
+            circles = self._target.circles(limit=CIRCLE_ITEMS)
+            if circles and not compared and self._owes_all():
+                return 0
+            freed = self._retry_circles(circles, stop)
         self._patience.asked(self._clock(), helped=freed > 0)
         return freed
 
@@ -194,10 +208,10 @@ class Applier:
             freed += self._freed(self._looker.look_at(keys), stop)
         return freed
 
-    def _retry_circles(self, stop: Callable[[], bool]) -> int:
+    def _retry_circles(self, circles: Iterable[Sequence[str]], stop: Callable[[], bool]) -> int:
         """Apply items that wait for each other as one batch: apart they never would succeed."""
         freed = 0
-        for keys in self._target.circles(limit=CIRCLE_ITEMS):
+        for keys in circles:
             if stop():
                 break
             freed += self._freed(self._looker.look_at(keys, together=True), stop)

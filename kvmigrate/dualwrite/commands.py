@@ -58,11 +58,14 @@ class Commands:
         mapped: Sequence[str]
         is_single = command.is_single and len(args) > 1
         if is_single:
-            text = args[1]
+            text, names = args[1], self._names
             # Every command passes here, and most name a key that was named before.
-            if type(text) is not str or text not in self._names or not (encoder.keeps_ascii and text.isascii()):
+            if type(text) is str and text in names and encoder.keeps_ascii and text.isascii():
+                name = names[text]
+            else:
                 text = _text(text, encoder)
-            if text is None or self._name_of(text) is None:
+                name = None if text is None else self._name_of(text)
+            if name is None:
                 return None
             keys = mapped = (text,)
         elif command.kind is _FREE:
@@ -87,9 +90,11 @@ class Commands:
         encode = encoder.encode
         # Names of commands are ASCII, whatever the client's encoding.
         raw = [args[0].encode(), *map(encode, args[1:])]
-        marks = () if is_read else self._marks(command, raw, mapped, is_single=is_single)
-        in_script = command.form is _SCRIPT and len(raw) <= _MOST_ARGUMENTS
-        waits_s = waited(command.name, raw)
+        is_whole = is_single and not self._lens.has_exploding
+        marks = () if is_read else mapped if is_whole else self._marks(command, raw)
+        is_for_scripts = command.form is _SCRIPT
+        in_script = is_for_scripts and len(raw) <= _MOST_ARGUMENTS
+        waits_s = None if is_for_scripts else waited(command.name, raw)
         return Plan(command.name, raw, keys, mapped, marks, is_read, in_script, command.native, command.frees, waits_s)
 
     def _several(self, command: Command, args: Sequence[Any], encoder: Encoder) -> tuple[Sequence[str], Sequence[str]]:
@@ -178,11 +183,7 @@ class Commands:
         entity = self._lens.route(key).entity
         return self._lens.explodes(key) or (entity is not None and entity.decode in _IN_PARTS)
 
-    def _marks(
-        self, command: Command, raw: Sequence[bytes], mapped: Sequence[str], *, is_single: bool
-    ) -> Sequence[str]:
-        if is_single and not self._lens.has_exploding:
-            return mapped
+    def _marks(self, command: Command, raw: Sequence[bytes]) -> Sequence[str]:
         marks: dict[str, None] = {}
         for place in command.changed_places(raw):
             key = _text(raw[place], None)

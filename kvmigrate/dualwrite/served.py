@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
-from kvmigrate.dualwrite.served_commands import AT_ONE_KEY, OF_HASHES, READS_CLOCK, left_by
+from kvmigrate.dualwrite.served_commands import AT_ONE_KEY, OF_HASHES, READS_CLOCK, check_words, left_by
 from kvmigrate.dualwrite.served_found import Found, UnservedError
 from kvmigrate.dualwrite.served_json import json_at
 from kvmigrate.dualwrite.store import Store
@@ -25,6 +25,8 @@ _OK = b"OK"
 _TRY_S = 5.0
 _SETS = frozenset("SET SETNX GETSET SETEX PSETEX".split())
 _TIMES = {b"EX": 1000, b"PX": 1, b"EXAT": 1000, b"PXAT": 1}
+_KINDS = {b"NX": "if", b"XX": "if", b"GET": "get", b"KEEPTTL": "time", **dict.fromkeys(_TIMES, "time")}
+"""A SET takes one option of each kind."""
 
 
 class _Options(NamedTuple):
@@ -62,6 +64,7 @@ class Served:
         """
         if len(plan.mapped) != len(plan.keys):
             raise _refused(plan, "it names other keys beside those of the mapping; name these alone")
+        check_words(plan.name, plan.args)
         if plan.name in _SETS:
             return self._answer_set(plan)
         match plan.name:
@@ -167,8 +170,9 @@ class Served:
 
 
 def _options(plan: Plan, words: Sequence[bytes]) -> _Options:
-    found, given = _Options(), iter(words)
+    found, given, kinds = _Options(), iter(words), list[str]()
     for each in given:
+        kinds.append(_KINDS.get(each.upper(), ""))
         match each.upper():
             case b"NX":
                 found = found._replace(only_new=True)
@@ -184,6 +188,8 @@ def _options(plan: Plan, words: Sequence[bytes]) -> _Options:
                 found = found._replace(expires_at_ms=until if is_moment else None, ttl_ms=None if is_moment else until)
             case _:
                 raise _refused(plan, f"the tables do not know its option {each.decode('latin-1')[:50]}")
+    if len(kinds) != len(set(kinds)):
+        raise DeclinedError("syntax error")
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 
 from kvmigrate.dualwrite.served_found import Found, Left, UnservedError
@@ -210,6 +210,24 @@ _MORE = frozenset(
 
 OF_HASHES = frozenset(name for name in AT_ONE_KEY if name.startswith("H"))
 """Commands of hashes, which want an entity that is one."""
+
+
+_WORDS = {
+    **dict.fromkeys(("GET", "GETDEL"), (2, 2)),
+    "SET": (3, None),
+    **dict.fromkeys(("SETNX", "GETSET"), (3, 3)),
+    **dict.fromkeys(("SETEX", "PSETEX"), (4, 4)),
+    "JSON.MGET": (3, None),
+}
+"""How many words the other commands have at least and at most, their names among them."""
+
+
+def check_words(name: str, args: Sequence[bytes]) -> None:
+    """Check that a command has as many words as it wants. Raises `DeclinedError`, in a server's words."""
+    least, most = _WORDS.get(name, (2, None))
+    is_odd = name == "MSET" and len(args) % 2 == 0
+    if len(args) < least or (most is not None and len(args) > most) or is_odd:
+        raise DeclinedError(f"wrong number of arguments for '{name.lower()}' command")
 
 
 def left_by(found: Found) -> Left:

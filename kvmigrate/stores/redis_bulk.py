@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from hiredis import pack_command
@@ -19,8 +21,8 @@ from kvmigrate.stores.redis_refusal import is_undone, refusal
 from kvmigrate.stores.redis_script import Script
 from kvmigrate.stores.redis_shards import ShardKeys, shard_keys, tag_slots
 
-_AT_ONCE = 1_000
-"""Calls that a master is sent before its answers are read."""
+_AT_ONCE = 500
+"""Calls that a master is sent at once, while the answers to as many before them are still to be read."""
 
 _ROUNDS = 3
 """How often all that was not done is sent together again; then each call goes alone."""
@@ -100,49 +102,79 @@ class Bulk:
         for number in numbers:
             owner = owners[slots[number]]
             (left if owner is None else by_node.setdefault(owner, [])).append(number)
-        while by_node:
-            left += self._part({owner: own[:_AT_ONCE] for owner, own in by_node.items()}, pack, answers)
-            by_node = {owner: rest for owner, own in by_node.items() if (rest := own[_AT_ONCE:])}
-        return left
-
-    def _part(self, parts: Mapping[Address, Sequence[int]], pack: Pack, answers: list[Any]) -> list[int]:
-        lines, left = list[tuple[Line, Sequence[int]]](), list[int]()
+        shares: list[_Share] = []
         try:
-            for owner, numbers in parts.items():
+            for owner, own in by_node.items():
                 try:
-                    line = Line(self._nodes.client(owner))
-                    lines.append((line, numbers))
-                    line.send(pack(self._nodes.caller(owner), numbers), commands=len(numbers))
+                    shares.append(
+                        _Share(own, Line(self._nodes.client(owner)), partial(pack, self._nodes.caller(owner)))
+                    )
                 except (RedisError, OSError):
-                    # The master is gone. Its successor is found by a single call, or that says what fails.
-                    if lines and lines[-1][1] is numbers:
-                        lines.pop()[0].close()
-                    left += numbers
-            for line, numbers in lines:
-                left += self._read(line, numbers, answers)
+                    left += own
+            # Some calls are always on their way to a node while the answers of another, or its last ones, are read.
+            busy = [share for share in shares if self._send(share, left)]
+            while busy:
+                busy = [share for share in busy if self._send(share, left) and self._read(share, answers, left)]
         finally:
-            for line, _ in lines:
-                line.close()
+            for share in shares:
+                share.line.close()
         return left
 
-    def _read(self, line: Line, numbers: Sequence[int], answers: list[Any]) -> list[int]:
-        left: list[int] = []
+    def _send(self, share: _Share, left: list[int]) -> bool:
+        try:
+            share.send()
+        except (RedisError, OSError):
+            # The master is gone. Its successor is found by a single call, or that says what fails.
+            left += share.unanswered
+            return False
+        return True
+
+    def _read(self, share: _Share, answers: list[Any], left: list[int]) -> bool:
+        """Read some answers; return whether there are more."""
         refused: ResponseError | None = None
-        for place, number in enumerate(numbers):
-            try:
-                answer = line.read()
-            except (RedisError, OSError):
-                left += numbers[place:]
-                break
-            if not isinstance(answer, ResponseError):
-                answers[number] = answer
-            elif is_undone(answer):
-                left.append(number)
-            else:
-                refused = refused or answer
+        try:
+            for number, answer in share.read():
+                if not isinstance(answer, ResponseError):
+                    answers[number] = answer
+                elif is_undone(answer):
+                    left.append(number)
+                else:
+                    refused = refused or answer
+        except (RedisError, OSError):
+            left += share.unanswered
+            return False
         if refused is not None:
             raise refusal(self._nodes.name, refused, of_cluster=True) from refused
-        return left
+        return bool(share.unanswered)
+
+
+@dataclass(slots=True)
+class _Share:
+    """The calls for one node, and how far they are."""
+
+    numbers: Sequence[int]
+    line: Line
+    pack: Callable[[Sequence[int]], bytes]
+    sent: int = 0
+    answered: int = 0
+
+    @property
+    def unanswered(self) -> Sequence[int]:
+        """What was not sent, or not answered yet."""
+        return self.numbers[self.answered :]
+
+    def send(self) -> None:
+        """Send the next calls, if there are any."""
+        if some := self.numbers[self.sent : self.sent + _AT_ONCE]:
+            self.line.send(self.pack(some), commands=len(some))
+            self.sent += len(some)
+
+    def read(self) -> Iterator[tuple[int, Any]]:
+        """Yield calls with their answers, as many as were sent together."""
+        for number in self.numbers[self.answered : self.answered + _AT_ONCE]:
+            answer = self.line.read()
+            self.answered += 1
+            yield number, answer
 
 
 class _Frame:

@@ -129,15 +129,18 @@ class Link(ABC):
 
     def made_by(self, callbacks: Mapping[Any, Any], raw: Any, args: Sequence[Any], options: dict[str, Any]) -> Any:
         """As `finished`, by these callbacks."""
-        never = False
+        encoder = self.calls.encoder
         if options:
-            never = NEVER_DECODE in options
+            if encoder.decodes and NEVER_DECODE not in options:
+                raw = encoder.decoded(raw)
             options = {name: value for name, value in options.items() if name not in _NOT_FOR_CALLBACKS}
-        if not never and self.calls.encoder.decodes:
-            raw = self.calls.encoder.decoded(raw)
-        if args[0] not in callbacks:
+        elif encoder.decodes:
+            raw = encoder.decoded(raw)
+        # The driver's own mapping looks at the case of names at every look-up.
+        callback = callbacks.get(args[0])
+        if callback is None:
             return raw
-        made = callbacks[args[0]](raw, **options)
+        made = callback(raw, **options)
         if type(made) in _AT_HAND:
             return made
         return made if isawaitable(made) else made

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from kvmigrate.model import Authority, Fence, Item, MarkedKey, Version
 from kvmigrate.stores.fence_base import Seen, Swap
 from kvmigrate.stores.redis_change import (
@@ -21,10 +23,13 @@ from kvmigrate.stores.redis_change import (
     to_bytes,
     to_text,
 )
-from kvmigrate.stores.redis_script import script
+from kvmigrate.stores.redis_refusal import refusal
+from kvmigrate.stores.redis_script import PROTO, script
 from kvmigrate.stores.redis_shards import ShardKeys, shard_keys
 from kvmigrate.stores.redis_way import Where, way_to_shards
 
+_FENCE_FIELDS = (b"e", b"a", b"log", b"inc", b"full", b"proto")
+_PROTO = str(PROTO).encode()
 _SCAN_KEYS = 1000
 _SLICE_S = 1.0
 """WAIT is asked in slices: the driver gives up a connection that says nothing for longer than its time-out."""
@@ -85,21 +90,34 @@ class RedisFencedStore:
 
     def fences(self, shards: Sequence[str] | None = None) -> Mapping[str, Fence | None]:
         """Return the fence of each of *shards*, or of every one; ``None`` where it, or its clock, is missing."""
-        found = self._heads(self.shards() if shards is None else shards)
+        shards = self.shards() if shards is None else shards
+        if len(shards) < 2:
+            return {shard: None if head is None else fence_in(head)[0] for shard, head in self._heads(shards).items()}
+        # For all slots of a cluster plain commands cost the servers a third of what the function does.
+        found = self._way.same(None, shards, lambda keys: (b"HMGET", keys.fence, *_FENCE_FIELDS))
+        clocks = self._way.same(None, shards, lambda keys: (b"HEXISTS", keys.clock, b"v"))
         # Nearly all of them are the same.
-        known: dict[tuple[bytes, ...] | None, Fence | None] = {None: None}
+        known: dict[tuple[bytes | None, ...], Fence | None] = {}
         fences: dict[str, Fence | None] = {}
-        for shard, head in found.items():
-            said = None if head is None else tuple(head[:5])
+        for shard, fields, has_clock in zip(shards, found, clocks, strict=True):
+            said = tuple(fields)
             if said not in known:
-                known[said] = fence_in(head)[0]
-            fences[shard] = known[said]
+                known[said] = self._fence_of(fields)
+            fences[shard] = known[said] if has_clock else None
         return fences
 
     def clocks(self) -> Mapping[str, Version]:
         """Return what every shard's clock says; shards without fence or clock are left out."""
-        found = self._heads(self.shards())
-        return {shard: fence_in(head)[1] for shard, head in found.items() if head is not None}
+        shards = self.shards()
+        if len(shards) < 2:
+            return {shard: fence_in(head)[1] for shard, head in self._heads(shards).items() if head is not None}
+        clocks = self._way.same(None, shards, lambda keys: (b"HMGET", keys.clock, b"we", b"v"))
+        fenced = self._way.same(None, shards, lambda keys: (b"HEXISTS", keys.fence, b"e"))
+        return {
+            shard: Version(int(epoch), int(n))
+            for shard, (epoch, n), has_fence in zip(shards, clocks, fenced, strict=True)
+            if has_fence and epoch is not None and n is not None
+        }
 
     def marked(self, shard: str, *, limit: int) -> Sequence[MarkedKey]:
         """Return the marks with the lowest n."""
@@ -277,6 +295,14 @@ class RedisFencedStore:
     def _heads(self, shards: Sequence[str]) -> dict[str, Any]:
         found = self._way.same(script("fence"), shards, lambda keys: (2, *keys[:2]))
         return dict(zip(shards, found, strict=True))
+
+    def _fence_of(self, fields: Sequence[Any]) -> Fence | None:
+        epoch, authority, log, incarnation, full, proto = fields
+        if epoch is None:
+            return None
+        if proto != _PROTO:
+            raise refusal(self.name, ResponseError(f"KVMPROTO {to_text(proto or b'nil')} {PROTO}"))
+        return fence_in((epoch, authority, log, incarnation or b"", full or b"0", b"0", b"0"))[0]
 
     def _counts(self, shards: Sequence[str]) -> list[int]:
         return list(map(int, self._way.same(None, shards, lambda keys: (b"ZCARD", keys.marks))))

@@ -118,14 +118,16 @@ class AsyncRedisNodes:
         except ClusterDownError as exc:
             raise refusal(self.name, exc, of_cluster=True) from exc
         owners: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        ranges: list[tuple[int, int, Address]] = []
         for first, last, master, *_ in found:
             host, port = master[0], master[1]
             # A node that does not know its own address means the one under which it was asked.
             told = address[0] if not host or host == b"?" else host.decode()
             owner = self.place.seen_from_here((told, int(port)))
             owners[first : last + 1] = [owner] * (last + 1 - first)
-        masters = sorted({owner for owner in owners if owner is not None})
-        mark = hashlib.sha256(repr(owners).encode()).hexdigest()[:12]
+            ranges.append((first, last, owner))
+        masters = sorted({owner for _, _, owner in ranges})
+        mark = hashlib.sha256(repr(sorted(ranges)).encode()).hexdigest()[:12]
         return Slots(owners, masters, mark)
 
     def moved(self, slot: int, told: AskError, asked: Address) -> Address:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +25,7 @@ from kvmigrate.embedded.process import free_port
 from kvmigrate.embedded.redis import RedisServer
 from kvmigrate.errors import AmbiguousWriteError
 from tests.cut_line import CutLine
+from tests.fix_cluster import Cluster, start_node
 from tests.need import need
 from tests.store_world import CLIENTS, RealWorld
 
@@ -73,16 +74,21 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "certificate.pem"
 
 
-def test_tls(certificate: Path, database: str, tmp_path: Path) -> None:
-    """On the client's own connections and on those of the migration, with a certificate that is checked."""
-    port = free_port()
-    settings = {
+def with_tls(port: int, certificate: Path) -> dict[str, str]:
+    """Settings of a server that takes TLS on another port, too."""
+    return {
         "tls-port": str(port),
         "tls-auth-clients": "no",
         "tls-ca-cert-file": str(certificate),
         "tls-cert-file": str(certificate),
         "tls-key-file": str(certificate.with_name("key.pem")),
     }
+
+
+def test_tls(certificate: Path, database: str, tmp_path: Path) -> None:
+    """On the client's own connections and on those of the migration, with a certificate that is checked."""
+    port = free_port()
+    settings = with_tls(port, certificate)
     with RedisServer.start(settings=settings) as server:
         password = urlsplit(server.url).password
         url = f"rediss://:{password}@127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
@@ -97,6 +103,40 @@ def test_tls(certificate: Path, database: str, tmp_path: Path) -> None:
             redis.Redis.from_url(url).delete("other")
             asyncio.run(run())
             assert ["client:1", "client:2"] == marked(world)
+
+
+def test_tls_of_a_cluster(certificate: Path, database: str, tmp_path: Path) -> None:
+    """Every node is spoken to by TLS, also one that only another node names."""
+    ports, password = [free_port(), free_port()], "pw"
+    with ExitStack() as stack:
+        more = [{**with_tls(port, certificate), "tls-cluster": "yes"} for port in ports]
+        cluster = Cluster([start_node(stack, password, each) for each in more], password)
+        for node in cluster.masters:
+            # Whoever comes without TLS is told nothing.
+            node.client.config_set("port", 0)
+        url = f"rediss+cluster://:{password}@127.0.0.1:{ports[0]}?ssl_ca_certs={certificate}"
+        known: Any = {"host": "127.0.0.1", "port": ports[1], "password": password, "ssl": True}
+        known["ssl_ca_certs"] = str(certificate)
+        world = stack.enter_context(closing(RealWorld(CLIENTS, tmp_path, url, database)))
+        migration = stack.enter_context(Migration.open(world.settings))
+        client = stack.enter_context(migration.redis(redis.RedisCluster(**known)))
+        keys = [f"client:{number}" for number in range(20)]
+        pipe = client.pipeline()
+        for key in keys:
+            pipe.set(key, "1").incr(key)
+        assert [True, 2] * len(keys) == pipe.execute()
+        assert 3 == client.eval("return redis.call('INCR', KEYS[1])", 1, keys[0])
+        assert [4, b"4"] == client.pipeline(transaction=True).incr(keys[0]).get(keys[0]).execute()
+
+        async def run() -> None:
+            async with AsyncMigration.open(world.settings) as opened:
+                own = opened.redis(redis.asyncio.RedisCluster(**known))
+                assert [3] * 19 == [await own.incr(key) for key in keys[1:]]
+                await own.aclose()
+
+        asyncio.run(run())
+        found = world.fenced.marked_in(world.fenced.shards_with_marks(), limit=1000)
+        assert sorted(keys) == sorted(mark.key for marks in found.values() for mark in marks)
 
 
 class Provider(CredentialProvider):

@@ -66,6 +66,20 @@ def ttl(client: Any, key: str) -> Any:
 ACTS: list[Act] = [
     lambda c: c.mset({"counter:1": 1, "counter:2": "2"}),
     lambda c: c.mget("counter:1", "counter:2", "counter:none"),
+    lambda c: c.execute_command("SET", "counter:1"),
+    lambda c: c.execute_command("GET", "counter:1", "counter:2"),
+    lambda c: c.execute_command("SETEX", "counter:1", 5),
+    lambda c: c.execute_command("MSET", "counter:1", 1, "counter:2"),
+    lambda c: c.execute_command("SET", "counter:1", 1, "NX", "XX"),
+    lambda c: c.execute_command("SET", "counter:1", 1, "EX", 5, "KEEPTTL"),
+    lambda c: [
+        repr(each)
+        for each in c.pipeline(transaction=False)
+        .set("counter:1", 1)
+        .execute_command("SET", "counter:1")
+        .get("counter:1")
+        .execute(raise_on_error=False)
+    ],
     lambda c: c.incr("counter:1"),
     lambda c: c.incr("counter:new"),
     lambda c: c.incrby("counter:1", 40),

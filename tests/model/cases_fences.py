@@ -16,13 +16,13 @@ Table = kv_table.Naive
 
 _KEYS = ("aa", "ab")
 
-S1 = Scenario("S1", "two shards, two controllers, abort, rollback", Shards, shards.Setup(), 21_510)
-F1 = Scenario("F1", "the fence is lost once, flip", Fences, fences.Setup(), 18_614)
-F2 = Scenario("F2", "the fence is lost twice, flip", Fences, fences.Setup(losses=2, writes=2), 119_445)
-F3 = Scenario("F3", "the fence is lost, a writer is cut off from the tables", Fences, fences.Setup(cut_off=True), 1720)
+S1 = Scenario("S1", "two shards, two controllers, abort, rollback", Shards, shards.Setup(), 27_774)
+F1 = Scenario("F1", "the fence is lost once, flip", Fences, fences.Setup(), 20_850)
+F2 = Scenario("F2", "the fence is lost twice, flip", Fences, fences.Setup(losses=2, writes=2), 139_278)
+F3 = Scenario("F3", "the fence is lost, a writer is cut off from the tables", Fences, fences.Setup(cut_off=True), 1876)
 F4 = Scenario(
     "F4", "seal and marks are lost with the fence, the controller restarts", Fences,
-    fences.Setup(losses=1, writes=2, crashes=1), 17_181,
+    fences.Setup(losses=1, writes=2, crashes=1), 19_731,
 )  # fmt: skip
 M1 = Scenario("M1", "marks over the cap are dropped, the record is a count", DirtyCap, dirty_cap.Setup(), 27_898)
 M2 = Scenario("M2", "the same, the record is a flag moved into control", DirtyCap, dirty_cap.Setup(flag=True), 22_943)

@@ -31,7 +31,7 @@ D = Scenario("D", "strong reads over flips", Primary, Setup(("S", "S"), reads=1,
 E = Scenario("E", "failover of the store", Primary, Setup(("SS", "S"), store_failovers=1), 19_889)
 E2 = Scenario(
     "E2", "failover of the store during a flip", Primary,
-    Setup(("SS", "S"), store_failovers=1, flips=(FORWARD,)), 223_420, slow=True,
+    Setup(("SS", "S"), store_failovers=1, flips=(FORWARD,)), 247_204, slow=True,
 )  # fmt: skip
 E3 = Scenario(
     "E3", "failover of the tables, flips both ways", Primary,

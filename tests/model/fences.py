@@ -224,7 +224,7 @@ class Fences:
             yield "flip seals", state._replace(fence=Fence(epoch + 1, "S", owes=False), flip=Flip("sealed", epoch))
         elif phase == "intent":
             yield "flip cannot seal", state._replace(flip=Flip())
-        elif phase == "sealed":
+        elif phase in ("sealed", "unmarked"):
             yield from self._drain(state, sealed=sealed, aborted=aborted)
         elif phase == "drained" and control == (epoch, "K"):
             yield "flip opens the tables", state._replace(control=(epoch + 1, "T"), flip=Flip("opened", epoch))
@@ -237,9 +237,11 @@ class Fences:
             yield "controller restarts", state._replace(flip=Flip("sealed", epoch), crashes=state.crashes - 1)
 
     def _drain(self, state: State, *, sealed: bool, aborted: State) -> Iterator[Step]:
-        """No mark, and the seal is still there, in one step: marks may be gone because the seal is."""
-        epoch = state.flip.epoch
-        if not state.marked and (sealed or self.naive is Naive.DRAINED_WITHOUT_SEAL):
+        """No mark, and then the seal is still there: marks may be gone because the seal is, and none come under it."""
+        phase, epoch = state.flip
+        if phase == "sealed" and not state.marked:
+            yield "flip finds no marks", state._replace(flip=Flip("unmarked", epoch))
+        elif phase == "unmarked" and (sealed or self.naive is Naive.DRAINED_WITHOUT_SEAL):
             yield "flip finds all drained", state._replace(flip=Flip("drained", epoch))
         if not sealed:
             yield "flip lost its seal, aborts", aborted

@@ -80,8 +80,8 @@ def _store_failure_handled(setup: Setup, state: State) -> Iterator[Step]:
             "failover: tables stay open, suspects owed",
             touched._replace(fence=state.control, mark=NONE, store_life="handled"),
         )
-    elif state.flip[1] != "checked" and setup.naive is not Naive.FAILOVER_SAME_EPOCH:
-        # Past its check the flip opens the tables first: the same controller does both, one after the other.
+    elif state.flip[1] != "whole" and setup.naive is not Naive.FAILOVER_SAME_EPOCH:
+        # Past its last check the flip opens the tables first: the same controller does both, one after the other.
         yield "failover: control's epoch", state._replace(control=(epoch + 1, STORE), store_life="raised")
 
 

@@ -30,7 +30,7 @@ def _tables_failed(setup: Setup, state: State) -> bool:
 
 
 def _forward(setup: Setup, state: State) -> Iterator[Step]:
-    """Seal, confirm the seal, check the store's life, drain, open the tables, then the reverse mirror."""
+    """Seal, confirm it, check the store's life, drain, check life and seal, open the tables and the reverse mirror."""
     phase, epoch = state.flip[1], state.fence[0]
     if phase == "idle":
         backfilled = state.backfill.left < setup.backfills or not setup.backfills
@@ -42,9 +42,13 @@ def _forward(setup: Setup, state: State) -> Iterator[Step]:
         if setup.flips[state.flip[0]] == "forward or abort":
             yield "flip aborts: control", state._replace(control=(epoch + 1, STORE), flip=_at(state, "aborting"))
     elif phase == "confirmed" and (state.store_life in HANDLED or setup.naive is Naive.LIFE_NOT_CHECKED):
-        sealed = state.fence[1] == SEALED or setup.naive is Naive.SEAL_NOT_CONFIRMED
-        yield "flip finds the same life", state._replace(flip=_at(state, "checked" if sealed else "idle"))
+        yield "flip finds the same life", state._replace(flip=_at(state, "checked"))
     elif phase == "checked" and state.mark == NONE:
+        yield "flip finds no marks", state._replace(flip=_at(state, "drained"))
+    elif phase == "drained" and (state.store_life in HANDLED or setup.naive is Naive.LIFE_NOT_CHECKED):
+        sealed = state.fence[1] == SEALED or setup.naive is Naive.SEAL_NOT_CONFIRMED
+        yield "flip finds the seal", state._replace(flip=_at(state, "whole" if sealed else "idle"))
+    elif phase == "whole":
         yield _open_tables(state, epoch if state.fence[1] == SEALED else epoch + 1)
     elif phase == "opened":
         # Forward marks mean nothing once the tables are open; the guard must stay, a lost script may still arrive.
