@@ -116,7 +116,7 @@ def test_a_rollback_needs_one_place(live: CommandLine, repository: Path, side: s
     typed = [word for name in sides for word in (f"--{name}", sides[name] if name == side else gone[name])]
 
     done = told(repository, "rollback", live("rollback", "--why", "slow", *typed, "--json"))
-    assert [side == "source", side == "target"] == [each["done"] for each in done["places"]]
+    assert [side == "target", side == "source"] == [each["done"] for each in done["places"]]
     told(repository, "rollback", live("rollback", "--clear", *typed, "--json"), 1)
     told(repository, "rollback", live("rollback", "--clear", *live.sides, "--json"))
     assert 1 == live("rollback", "--source", gone["source"]).code
