@@ -38,6 +38,7 @@ from kvmigrate.consistency.rounds import RATE, Ways
 from kvmigrate.embedded.postgres import PostgresServer
 from kvmigrate.embedded.redis import RedisServer
 from kvmigrate.migration import Migration
+from kvmigrate.processes.rare_collections import rare_collections
 from kvmigrate.stores.base import ScanRequest
 
 BATCH = 200
@@ -102,7 +103,8 @@ def keys(migration: Migration, rounds: int) -> None:
         for item in page.items
         if item.key.startswith(("order:", "product:"))
     ][: 5 * BATCH]
-    with migration.sampling() as sampling:
+    # As `Sampling` does.
+    with migration.sampling() as sampling, rare_collections():
         look = sampling.look()
         costs: dict[int, list[float]] = {BATCH: [], 1: []}
         for _ in range(rounds):

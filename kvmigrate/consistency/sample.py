@@ -16,7 +16,7 @@ from kvmigrate.consistency.routing import Destination, Router
 from kvmigrate.consistency.sample_report import SampleReport
 from kvmigrate.consistency.sight import Sight, StoreSight
 from kvmigrate.consistency.stable import SecondLook
-from kvmigrate.consistency.strata import EQUAL, Stratum
+from kvmigrate.consistency.strata import EQUAL
 from kvmigrate.model import LedgerStatus
 from kvmigrate.stores.base import KVSource, ScanRequest, nothing
 from kvmigrate.target.reader_base import LedgerEntry, RowReader
@@ -189,7 +189,7 @@ class Sampler:
             yield [entry.key for entry in ours]
 
     def _add(self, entity: Entity | None) -> None:
-        self._report.strata.setdefault(entity.name if entity else "", Stratum()).population += 1
+        self._report.strata[entity.name if entity else ""].population += 1
 
     def _is_listed(self, entry: LedgerEntry) -> bool:
         """Whether `_known` yields it."""
