@@ -235,7 +235,7 @@ def _reached_or_asked(
     if to is state.control.stage or state.control.phase:
         return None
     report = stages.gate(to, {})
-    wanted = report.to if report is not None else None
+    wanted = Stage(report.to) if report is not None else None
     name = migration.mapping.name
     if wanted is Stage.COMPLETE and confirm != name:
         if confirm is not None or not sys.stdin.isatty():
