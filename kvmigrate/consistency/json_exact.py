@@ -13,8 +13,8 @@ NUMBERS = frozenset((int, Decimal))
 _CONTAINERS = frozenset((dict, list))
 
 
-_text_of = msgspec.json.Encoder(decimal_format="string").encode
-_sorted_text_of = msgspec.json.Encoder(order="sorted", decimal_format="string").encode
+_bytes_of = msgspec.msgpack.Encoder(decimal_format="string").encode
+_sorted_bytes_of = msgspec.msgpack.Encoder(order="sorted", decimal_format="string").encode
 
 
 class JsonError(ValueError):
@@ -71,13 +71,12 @@ def equal(left: Any, right: Any) -> bool:
     """
     if type(left) in _CONTAINERS and type(left) is type(right):
         # Most values are equal, and as Python's own code tells that is soon told: `==` takes no more for equal than is,
-        # but for true and 1, and 1 and a float; those have other texts. What has other texts may be equal all the same.
+        # but for true and 1, and 1 and a float; those have other bytes. What has other bytes may be equal all the same.
         try:
             if left != right:
                 return False
             # Sorting takes as long as all the rest of it, and is for values whose members stand in another order.
-            text_of = _text_of if [*left] == [*right] else _sorted_text_of
-            if text_of(left) == text_of(right):
+            if _bytes_of(left) == _bytes_of(right) or _sorted_bytes_of(left) == _sorted_bytes_of(right):
                 return True
         except (RecursionError, TypeError, ValueError, OverflowError):
             pass  # Too deep, or of a number or text that the encoder does not know.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
@@ -16,7 +17,7 @@ from kvmigrate.consistency.routing import Destination, Router
 from kvmigrate.consistency.sample_report import SampleReport
 from kvmigrate.consistency.sight import Sight, StoreSight
 from kvmigrate.consistency.stable import SecondLook
-from kvmigrate.consistency.strata import EQUAL, Stratum
+from kvmigrate.consistency.strata import EQUAL
 from kvmigrate.model import LedgerStatus
 from kvmigrate.stores.base import KVSource, ScanRequest, nothing
 from kvmigrate.target.reader_base import LedgerEntry, RowReader
@@ -181,15 +182,15 @@ class Sampler:
 
     def _known(self) -> Iterator[list[str]]:
         after = ""
-        while found := self._tables.reader.ledger_between(after, None, PAGE_KEYS):
-            after = found[-1].key
-            ours = [entry for entry in found if self._tables.concerns(entry.entity)]
-            for entry in ours:
-                self._add(self._tables.entities.get(entry.entity))
-            yield [entry.key for entry in ours]
+        while found := self._tables.reader.ledger_marks(after, None, PAGE_KEYS):
+            after = found[-1][0]
+            ours = [(key, entity) for key, entity, _ in found if self._tables.concerns(entity)]
+            for entity, number in Counter(entity for _, entity in ours).items():
+                self._add(self._tables.entities.get(entity), number)
+            yield [key for key, _ in ours]
 
-    def _add(self, entity: Entity | None) -> None:
-        self._report.strata.setdefault(entity.name if entity else "", Stratum()).population += 1
+    def _add(self, entity: Entity | None, number: int = 1) -> None:
+        self._report.strata[entity.name if entity else ""].population += number
 
     def _is_listed(self, entry: LedgerEntry) -> bool:
         """Whether `_known` yields it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 from kvmigrate.consistency.bounds import CONFIDENCE, Bounds, anytime_bounds, fixed_bounds, needed_samples
 from kvmigrate.consistency.judge import OUTSIDE
 from kvmigrate.consistency.stable import Settled
-from kvmigrate.consistency.strata import DIVERGENT, EQUAL, MOST_TENANTS, OTHERS, UNDECIDED, Stratum, kinds_of
+from kvmigrate.consistency.strata import (
+    DIVERGENT,
+    EQUAL,
+    MOST_TENANTS,
+    OTHERS,
+    UNDECIDED,
+    Stratum,
+    kinds_of,
+    strata_by_name,
+)
 
 TARGET_PCT = 0.1
 """For which share of divergent keys the report says how many samples are needed, where nobody named another."""
@@ -45,8 +54,8 @@ class SampleReport:
     confidence: float = CONFIDENCE
     anytime: bool = False
     target_pct: float = TARGET_PCT
-    strata: dict[str, Stratum] = field(default_factory=dict)
-    kinds: dict[str, dict[str, Stratum]] = field(default_factory=dict)
+    strata: defaultdict[str, Stratum] = field(default_factory=strata_by_name)
+    kinds: defaultdict[str, defaultdict[str, Stratum]] = field(default_factory=lambda: defaultdict(strata_by_name))
     causes: Counter[str] = field(default_factory=Counter)
     tolerances: Counter[str] = field(default_factory=Counter)
     examples: list[dict[str, Any]] = field(default_factory=list)
@@ -57,13 +66,12 @@ class SampleReport:
         """Count one key."""
         entity = settled.plan.entity.name if settled.plan else ""
         counted = settled.verdict.counted
-        self.strata.setdefault(entity, Stratum()).counts[counted] += 1
+        self.strata[entity].counts[counted] += 1
         for kind, name in kinds_of(settled):
-            known = self.kinds.setdefault(kind, {})
-            known.setdefault(name if name in known or len(known) < MOST_TENANTS else OTHERS, Stratum()).counts[
-                counted
-            ] += 1
-        self.tolerances.update(settled.verdict.tolerated)
+            known = self.kinds[kind]
+            known[name if name in known or len(known) < MOST_TENANTS else OTHERS].counts[counted] += 1
+        if settled.verdict.tolerated:
+            self.tolerances.update(settled.verdict.tolerated)
         if counted in DIVERGENT:
             self.divergent_keys[settled.key] = [str(each.cause) for each in settled.verdict.differences]
             self.oldest_s = max(self.oldest_s, settled.stable_s)
@@ -131,9 +139,9 @@ class SampleReport:
         """Go on from what `evidence` gave; populations are counted anew. Examples and tenants are not kept."""
         for each in facts["strata"]:
             counts = {name: each[name] for name in (*EQUAL, *DIVERGENT, *UNDECIDED)}
-            self.strata.setdefault(each["entity"], Stratum()).counts.update({**counts, OUTSIDE: each["vanished"]})
+            self.strata[each["entity"]].counts.update({**counts, OUTSIDE: each["vanished"]})
         for each in facts["kinds"]:
-            stratum = self.kinds.setdefault(each["by"], {}).setdefault(each["name"], Stratum())
+            stratum = self.kinds[each["by"]][each["name"]]
             # Of the counts only equal, divergent and undecided are told apart from here on.
             stratum.counts.update(
                 {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,6 +53,11 @@ class Stratum:
     def undecided(self) -> int:
         """Those that could not be compared: neither equal nor divergent."""
         return sum(self.counts[name] for name in UNDECIDED)
+
+
+def strata_by_name() -> defaultdict[str, Stratum]:
+    """Return no strata; one that is asked for begins empty."""
+    return defaultdict(Stratum)
 
 
 def kinds_of(settled: Settled) -> Iterator[tuple[str, str]]:

@@ -16,24 +16,28 @@ _LEAST = 4
 def render_bars(bars: Bars) -> str:
     """Return the SVG. Its colours are the custom properties ``--part-0`` and up of the page around it.
 
-    Every bar has the same length, whatever its total, which stands behind it; parts
-    too small to see are drawn a little too wide.
+    Every bar has the same length, whatever its total, which stands behind it, unless they are scaled; parts too small
+    to see are drawn a little too wide.
     """
     rows = [(label, counts) for label, counts in bars.rows if sum(counts)]
     height = len(rows) * _ROW + 4
-    marks = "".join(_row(bars.parts, label, counts, place * _ROW + 4) for place, (label, counts) in enumerate(rows))
+    most = max((sum(counts) for _, counts in rows), default=1)
+    marks = "".join(
+        _row(bars.parts, label, counts, place * _ROW + 4, sum(counts) / most if bars.is_scaled else 1.0)
+        for place, (label, counts) in enumerate(rows)
+    )
     return (
         f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{html.escape(bars.caption)}"'
         f' xmlns="http://www.w3.org/2000/svg">{marks}</svg>'
     )
 
 
-def _row(parts: Sequence[str], label: str, counts: Sequence[int], top: int) -> str:
+def _row(parts: Sequence[str], label: str, counts: Sequence[int], top: int, length: float) -> str:
     middle = top + _BAR / 2 + 4.5
     segments = "".join(
         f'<rect x="{start:.1f}" y="{top}" width="{width:.1f}" height="{_BAR}" rx="2" fill="var(--part-{place})">'
         f"<title>{html.escape(label)}: {html.escape(parts[place])} {number(counts[place])}</title></rect>"
-        for place, start, width in _segments(counts)
+        for place, start, width in _segments(counts, length)
     )
     shown = label if len(label) <= 24 else label[:23] + "…"
     return (
@@ -42,10 +46,11 @@ def _row(parts: Sequence[str], label: str, counts: Sequence[int], top: int) -> s
     )
 
 
-def _segments(counts: Sequence[int]) -> Iterator[tuple[int, float, float]]:
-    """Yield place, left edge and width of each part that is there; they fill the bar exactly."""
+def _segments(counts: Sequence[int], length: float) -> Iterator[tuple[int, float, float]]:
+    """Yield place, left edge and width of each part that is there; they fill the bar exactly, *length* of the room."""
     there = [place for place, count in enumerate(counts) if count]
-    room = _WIDTH - _LABEL - _TOTAL - _GAP * (len(there) - 1)
+    gaps = _GAP * (len(there) - 1)
+    room = max(float(_LEAST * len(there)), (_WIDTH - _LABEL - _TOTAL) * length - gaps)
     total = sum(counts)
     thin = [place for place in there if room * counts[place] / total < _LEAST]
     wide_room, wide_total = room - _LEAST * len(thin), sum(counts[place] for place in there if place not in thin)

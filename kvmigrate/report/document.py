@@ -86,11 +86,14 @@ class Bars:
         parts: What a bar is made of, in order.
 
         rows: Label and counts, a count per part.
+
+        is_scaled: A bar is as long as its total, of the longest; otherwise all have the same length.
     """
 
     caption: str
     parts: Sequence[str]
     rows: Sequence[tuple[str, Sequence[int]]]
+    is_scaled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +103,15 @@ class Band:
     Attributes:
         unit: Of all values, such as ``%``.
 
-        points: Label, lower bound, what was found, upper bound, the oldest first.
+        points: Label, lower bound, what was found (``None`` where nothing could be compared), upper bound, the oldest
+            first.
 
         limit: What is allowed at most; ``None`` where nothing was said.
     """
 
     caption: str
     unit: str
-    points: Sequence[tuple[str, float, float, float]]
+    points: Sequence[tuple[str, float, float | None, float]]
     limit: float | None = None
 
 

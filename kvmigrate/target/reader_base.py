@@ -113,7 +113,7 @@ class RowReader(Protocol):
         """
         ...
 
-    def ledger_marks(self, after: str, through: str, limit: int) -> Sequence[tuple[str, int, bool]]:
+    def ledger_marks(self, after: str, through: str | None, limit: int) -> Sequence[tuple[str, int, bool]]:
         """Return what `ledger_between` does in brief: key, entity, and whether the entry is plain.
 
         Of a plain entry the rows are written, and it waits for nothing.

@@ -142,7 +142,7 @@ class PostgresRowReader:
         """Return entries with ``after < key <= through`` in COLLATE "C" order; no end if ``None``."""
         return [LedgerEntry(*row) for row in self._fetch(_BETWEEN, self._range(after, through, limit, unnamed=unnamed))]
 
-    def ledger_marks(self, after: str, through: str, limit: int) -> Sequence[tuple[str, int, bool]]:
+    def ledger_marks(self, after: str, through: str | None, limit: int) -> Sequence[tuple[str, int, bool]]:
         """Return what `ledger_between` does in brief: key, entity, and whether the entry is plain."""
         return cast(
             "list[tuple[str, int, bool]]",

@@ -82,7 +82,7 @@ def test_the_page_stands_alone(cli: CommandLine, pg: PgConnection) -> None:
     parser = Balanced()
     parser.feed(page)
     assert [] == parser.open
-    assert 2 == page.count("<svg")
+    assert 3 == page.count("<svg")
     assert ("limit 0.5 %" in page, "&lt;script&gt;" in page, "<script" in page) == (True, True, False)
     assert not re.search(r"(src|href)=|url\(|@import", page)
     assert "Found divergent, and not mended since: 1 key." in page

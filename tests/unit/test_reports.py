@@ -292,7 +292,7 @@ def test_of_many_tenants_the_worst_are_shown() -> None:
     """Ten, those that diverge first, and how many more there are; of a few all, in the order of their names."""
     found = SampleReport(1)
     for number in range(300):
-        stratum = found.kinds.setdefault("tenant", {}).setdefault(f"tenant-{number:03}", Stratum())
+        stratum = found.kinds["tenant"][f"tenant-{number:03}"]
         stratum.counts.update({"matched": 5, "different": int(number == 222)})
     found.strata["client"] = Stratum(300)
     report = {**backfill(), **found.to_json()}
