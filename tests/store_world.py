@@ -43,6 +43,25 @@ entities:
 """
 """One entity with an expiry, for whoever needs no more."""
 
+PARTS = """
+version: 1
+name: shop
+entities:
+  client:
+    keys: ["client:{id}"]
+    table: clients
+    columns:
+      id: {key: id, type: text}
+      n:  {path: n, type: bigint}
+    primary_key: [id]
+    children:
+      parts:
+        each: parts
+        parent: {client_id: id}
+        columns: {position: {ordinal: true}, n: {value: true, type: bigint}}
+"""
+"""One entity with children."""
+
 
 class MemoryWorld:
     """The world of stores in memory."""

@@ -203,7 +203,10 @@ def until(come: Callable[[], object], *, fails: type[Exception] | None = None) -
 
 
 @pytest.fixture(autouse=True)
-def _few_shards() -> Iterator[None]:
+def _few_shards(request: pytest.FixtureRequest) -> Iterator[None]:
+    if not getattr(request, "param", True):
+        yield
+        return
     with only_shards(KEYS):
         yield
 
@@ -215,10 +218,12 @@ def shop(cluster: Cluster, database: str, tmp_path: Path) -> Iterator[Shop]:
         yield Shop(cluster, database, tmp_path, stack)
 
 
+@pytest.mark.parametrize("_few_shards", [False], indirect=True, ids=["every shard"])
 def test_all_stages_there_and_back_under_writers(shop: Shop) -> None:
     """From off to rampdown and back to live: every accepted write is in both stores, whoever was the authority."""
     shop.fill()
     shop.advance(Stage.DUALWRITE)
+    assert SLOTS == len(shop.store.shards())
     assert {Authority.STORE} == shop.authorities()
     with shop.writers():
         shop.write_on()

@@ -18,32 +18,15 @@ from kvmigrate.dualwrite.store import Store
 from kvmigrate.errors import CheckFailedError
 from kvmigrate.target.evidence import VERIFY, Evidence
 from tests.fix_postgres import PgConnection
-from tests.store_world import RealWorld
+from tests.store_world import PARTS, RealWorld
 
-MAPPING = """
-version: 1
-name: shop
-entities:
-  client:
-    keys: ["client:{id}"]
-    table: clients
-    columns:
-      id: {key: id, type: text}
-      n:  {path: n, type: bigint}
-    primary_key: [id]
-    children:
-      parts:
-        each: parts
-        parent: {client_id: id}
-        columns: {position: {ordinal: true}, n: {value: true, type: bigint}}
-"""
 QUIET, HOT = [f"client:quiet{number}" for number in range(40)], [f"client:hot{number}" for number in range(9)]
 
 
 @pytest.fixture
 def world(redis_url: str, database: str, tmp_path: Path) -> Iterator[RealWorld]:
     """A Redis and a PostgreSQL in stage dualwrite."""
-    made = RealWorld(MAPPING, tmp_path, redis_url, database)
+    made = RealWorld(PARTS, tmp_path, redis_url, database)
     yield made
     made.close()
 
