@@ -13,6 +13,7 @@ from psycopg import sql
 from kvmigrate.embedded.binaries import find_postgres
 from kvmigrate.embedded.postgres import THROWAWAY_SETTINGS, PostgresServer
 from kvmigrate.errors import ServerError
+from kvmigrate.target.control_schema import install_control
 from kvmigrate.target.live_install import install_live
 from kvmigrate.target.postgres import PostgresTarget
 from kvmigrate.transform.lens import Lens
@@ -21,6 +22,8 @@ from tests.need import need
 URL_VARIABLE = "KVMIGRATE_TEST_POSTGRES"
 
 _INSTALLING = {"live", "moving", "shop"}
+_BEGINNING = {"reads_world", "stand", "world"}
+"""Fixtures that would install the tool's own schema first, with the shop's tables or without."""
 
 _COPIES_FILES = 150000
 """Since this version of the server a database can be copied by file, which is quicker than through the log."""
@@ -56,13 +59,28 @@ def installed(postgres_server: PostgresServer, shop_lens: Lens) -> Iterator[str]
     postgres_server.drop_database(name)
 
 
+@pytest.fixture(scope="session")
+def begun_database(postgres_server: PostgresServer) -> Iterator[str]:
+    """The name of a database with the tool's own schema alone, to be copied."""
+    name = f"kvm_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_server.create_database(name, template="template0"), autocommit=True) as connection:
+        install_control(connection)
+    yield name
+    postgres_server.drop_database(name)
+
+
+def _template(request: pytest.FixtureRequest) -> str:
+    names = set(request.fixturenames)
+    if _INSTALLING & names and "shop_lens" in names:
+        return str(request.getfixturevalue("installed"))
+    return str(request.getfixturevalue("begun_database")) if _BEGINNING & names else "template0"
+
+
 @pytest.fixture
 def database(postgres_server: PostgresServer, request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a database of this test's own: empty, but for those fixtures that would install the schema first."""
     name = f"kvm_{uuid.uuid4().hex[:12]}"
-    installs = _INSTALLING & set(request.fixturenames) and "shop_lens" in request.fixturenames
-    template = request.getfixturevalue("installed") if installs else "template0"
-    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (name, _template(request))))
     with psycopg.connect(postgres_server.url, autocommit=True) as connection:
         if connection.info.server_version >= _COPIES_FILES:
             statement += sql.SQL(" STRATEGY file_copy")

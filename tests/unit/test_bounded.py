@@ -30,7 +30,10 @@ def test_a_full_queue_makes_the_writer_wait(max_entries: int, max_bytes: int) ->
 
     thread = threading.Thread(target=fill)
     thread.start()
-    time.sleep(0.1)
+    until = time.monotonic() + 20
+    while len(put) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.05)
     assert [0, 1] == put
 
     assert [0, 1, 2, 3, 4, 5] == list(queue)

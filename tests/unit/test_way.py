@@ -65,7 +65,7 @@ def companion_of(shop: MemoryMigration) -> Companion:
     """Return the companion of this process, once it looked at fence and stage."""
     shop.store.get("client:0")
     companion = shop.store._by_process[os.getpid()].companion
-    until = time.monotonic() + 5
+    until = time.monotonic() + 20
     while companion._beaten is None and time.monotonic() < until:
         time.sleep(0.005)
     return companion
@@ -137,6 +137,7 @@ def test_a_mirror_gets_its_deadline(shop: MemoryMigration) -> None:
 
 def test_a_seal_is_waited_for(shop: MemoryMigration) -> None:
     """A write that meets a seal goes on as soon as the flip is over, to whoever is open then."""
+    shop.store._patience = SHORT._replace(wait_s=20)
     shop.store.put("client:1", {"n": 0})
     put_fence(shop, Fence(2, Authority.SEALED))
 
