@@ -51,6 +51,13 @@ def wrong_arguments(client: Any) -> Any:
     return client.pipeline().set("client:1", "x").execute_command("HSET", "client:2", "lonely").execute()
 
 
+def wrong_in_a_pipeline(client: Any) -> Any:
+    """What is said of a command that the server does not take, before others of the same key."""
+    pipe = client.pipeline(transaction=False)
+    pipe.execute_command("SET", "client:1").set("client:1", "x").append("client:1", "y").get("client:1")
+    return [str(each) for each in pipe.execute(raise_on_error=False)]
+
+
 def many_in_a_pipeline(client: Any) -> Any:
     """The replies of a long pipeline, of every shape, errors as texts."""
     pipe = client.pipeline(transaction=False)
@@ -239,7 +246,8 @@ ACTS: dict[str, list[Act]] = {
     ],
     "pipelines": [
         many_in_a_pipeline,
-        lambda c: c.pipeline().set("client:1", "x").get("client:1").incr("client:2").hgetall("client:3").execute(),
+        wrong_arguments,
+        wrong_in_a_pipeline,
         lambda c: (
             c.pipeline(transaction=False).set("client:1", "y").get("client:1").zincrby("client:4", 1, "a").execute()
         ),

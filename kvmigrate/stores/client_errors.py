@@ -63,15 +63,23 @@ def is_of_all(exc: ResponseError) -> bool:
 
 
 def undone(plans: Sequence[Plan | None], answers: Sequence[object]) -> list[bool]:
-    """Return which commands were refused and may still be done: none behind which a key of theirs was written."""
+    """Return which commands were refused and may still be done: none behind which a key of theirs was written.
+
+    What the server takes for wrong does nothing wherever it stands; done by itself it is told in the usual words.
+    """
     written: set[str] = set()
     found = []
     for plan, each in zip(reversed(plans[: len(answers)]), reversed(answers), strict=True):
-        may_be_done = plan is not None and is_undone(each) and written.isdisjoint(plan.keys)
+        may_be_done = plan is not None and is_undone(each) and (_is_wrong(each) or written.isdisjoint(plan.keys))
         if plan is not None and not plan.is_read and not may_be_done:
             written.update(plan.keys)
         found.append(may_be_done)
     return found[::-1]
+
+
+def _is_wrong(exc: object) -> bool:
+    told = str(exc).lower()
+    return "wrong number of args" in told or "unknown redis command" in told
 
 
 def out_of_script(exc: ResponseError) -> ResponseError:
