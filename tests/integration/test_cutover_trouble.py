@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import psycopg
 import pytest
@@ -49,6 +50,34 @@ def live(moving: Moving) -> None:
     moving.go(Stage.LIVE)
     moving.write("client:1", "Ada")
     moving.write("client:2", "Bo")
+    moving.check_same()
+
+
+def test_while_nobody_can_write_all_shards_are_asked_twice(moving: Moving) -> None:
+    """A cluster has 16,384: which have marks, and at last whether all are sealed; else those with marks alone."""
+    live(moving)
+    told: list[str] = []
+    write = at_step("begin", lambda: moving.write("client:1", "late"))
+
+    def hook(step: str) -> None:
+        told.append(step)
+        write(step)
+
+    controller = moving.controller(hook=hook)
+    store = controller._sides.store
+    for name in ("fences", "marks", "shards_with_marks", "clocks"):
+        asks: Callable[..., Any] = getattr(store, name)
+
+        def ask(*among: object, name: str = name, asks: Callable[..., Any] = asks) -> Any:
+            if not among or among[0] is None:
+                told.append(f"all {name}")
+            return asks(*among)
+
+        setattr(store, name, ask)
+    controller.advance()
+
+    stalled = told[told.index("seal") : told.index("tables open")]
+    assert ["all shards_with_marks", "all fences"] == [each for each in stalled if each.startswith("all ")]
     moving.check_same()
 
 
