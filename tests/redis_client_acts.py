@@ -52,9 +52,11 @@ def wrong_arguments(client: Any) -> Any:
 
 
 def wrong_in_a_pipeline(client: Any) -> Any:
-    """What is said of a command that the server does not take, before others of the same key."""
+    """What is said of a command that the server does not take, and what others before and behind it read."""
+    client.set("client:{a}2", "old")
     pipe = client.pipeline(transaction=False)
-    pipe.execute_command("SET", "client:1").set("client:1", "x").append("client:1", "y").get("client:1")
+    pipe.execute_command("SET", "client:{a}1").set("client:{a}1", "x").append("client:{a}1", "y").get("client:{a}1")
+    pipe.execute_command("SET", "client:{a}3").get("client:{a}2").set("client:{a}2", "new").get("client:{a}2")
     return [str(each) for each in pipe.execute(raise_on_error=False)]
 
 
