@@ -51,6 +51,15 @@ def wrong_arguments(client: Any) -> Any:
     return client.pipeline().set("client:1", "x").execute_command("HSET", "client:2", "lonely").execute()
 
 
+def wrong_in_a_pipeline(client: Any) -> Any:
+    """What is said of a command that the server does not take, and what others before and behind it read."""
+    client.set("client:{a}2", "old")
+    pipe = client.pipeline(transaction=False)
+    pipe.execute_command("SET", "client:{a}1").set("client:{a}1", "x").append("client:{a}1", "y").get("client:{a}1")
+    pipe.execute_command("SET", "client:{a}3").get("client:{a}2").set("client:{a}2", "new").get("client:{a}2")
+    return [str(each) for each in pipe.execute(raise_on_error=False)]
+
+
 def many_in_a_pipeline(client: Any) -> Any:
     """The replies of a long pipeline, of every shape, errors as texts."""
     pipe = client.pipeline(transaction=False)
@@ -239,7 +248,8 @@ ACTS: dict[str, list[Act]] = {
     ],
     "pipelines": [
         many_in_a_pipeline,
-        lambda c: c.pipeline().set("client:1", "x").get("client:1").incr("client:2").hgetall("client:3").execute(),
+        wrong_arguments,
+        wrong_in_a_pipeline,
         lambda c: (
             c.pipeline(transaction=False).set("client:1", "y").get("client:1").zincrby("client:4", 1, "a").execute()
         ),

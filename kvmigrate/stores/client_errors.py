@@ -63,15 +63,38 @@ def is_of_all(exc: ResponseError) -> bool:
 
 
 def undone(plans: Sequence[Plan | None], answers: Sequence[object]) -> list[bool]:
-    """Return which commands were refused and may still be done: none behind which a key of theirs was written."""
+    """Return which commands were refused and may still be done: none behind which a key of theirs was written.
+
+    What the server takes for wrong does nothing wherever it stands; done by itself it is told in the usual words.
+    """
     written: set[str] = set()
     found = []
     for plan, each in zip(reversed(plans[: len(answers)]), reversed(answers), strict=True):
-        may_be_done = plan is not None and is_undone(each) and written.isdisjoint(plan.keys)
+        may_be_done = plan is not None and is_undone(each) and (is_wrong(each) or written.isdisjoint(plan.keys))
         if plan is not None and not plan.is_read and not may_be_done:
             written.update(plan.keys)
         found.append(may_be_done)
     return found[::-1]
+
+
+def read_again(plans: Sequence[Plan | None], refused: Sequence[bool]) -> list[bool]:
+    """Return which reads may go out again, behind writes that only come now.
+
+    None behind which a key of theirs was written: it would see what comes after it.
+    """
+    written: set[str] = set()
+    found = []
+    for plan, is_refused in zip(reversed(plans), reversed(refused), strict=True):
+        found.append(plan is not None and plan.is_read and written.isdisjoint(plan.keys))
+        if plan is not None and not plan.is_read and not is_refused:
+            written.update(plan.keys)
+    return found[::-1]
+
+
+def is_wrong(exc: object) -> bool:
+    """Whether a server takes a command inside of a script for wrong: it does nothing, wherever it stands."""
+    told = str(exc).lower()
+    return "wrong number of args" in told or "unknown redis command" in told
 
 
 def out_of_script(exc: ResponseError) -> ResponseError:

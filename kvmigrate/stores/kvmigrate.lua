@@ -503,9 +503,10 @@ local function swap(keys, args)
   if found[2] == 'K' and found[3] == '0' and args[3] ~= '0' and found[1] == args[1] then
     return redis.error_reply('KVMEPOCH unlogged writes were at epoch ' .. found[1] .. ': logging begins a new one')
   end
-  redis.call('HSET', keys[1], 'e', args[1], 'a', args[2], 'log', args[3])
-  if args[4] ~= '' then
-    redis.call('HSET', keys[1], 'inc', args[4])
+  if args[4] == '' then
+    redis.call('HSET', keys[1], 'e', args[1], 'a', args[2], 'log', args[3])
+  else
+    redis.call('HSET', keys[1], 'e', args[1], 'a', args[2], 'log', args[3], 'inc', args[4])
   end
   if args[5] == '1' then
     redis.call('HSET', keys[1], 'full', '1')

@@ -21,7 +21,15 @@ from redis.exceptions import (
 )
 
 from kvmigrate.errors import AmbiguousWriteError, SourceError
-from kvmigrate.stores.client_errors import is_of_all, is_refused_by_fence, is_undone, lost, out_of_script
+from kvmigrate.stores.client_errors import (
+    is_of_all,
+    is_refused_by_fence,
+    is_undone,
+    is_wrong,
+    lost,
+    out_of_script,
+    read_again,
+)
 from kvmigrate.stores.client_plan import Plan, runs_of
 from kvmigrate.stores.redis_client_calls import Words, answer_in, answers_in
 from kvmigrate.stores.redis_client_link import Each
@@ -234,12 +242,13 @@ class SlotPipeline:
         """Do by itself what of a slot was not done: nothing twice, and nothing behind which its key was written."""
         plans, is_behind = [self._plans[number] for number in numbers], False
         refused = _undone(plans, [self._answers[number] for number in numbers])
+        reads = read_again(plans, refused)
         if any(is_refused_by_fence(self._answers[number]) for number in numbers):
             self._link.commands.forget()
-        for number, plan, is_refused in zip(numbers, plans, refused, strict=True):
+        for number, plan, is_refused, may_read in zip(numbers, plans, refused, reads, strict=True):
             is_behind = is_behind or (is_refused and plan is not None and not plan.is_read)
             # A read may be behind a write that only comes now.
-            if is_refused or (is_behind and plan is not None and plan.is_read and self._each.refusal is None):
+            if is_refused or (is_behind and may_read and self._each.refusal is None):
                 self._answers[number] = self._one(number, slot)
 
 
@@ -249,7 +258,7 @@ def _undone(plans: Sequence[Plan | None], answers: Sequence[Any]) -> list[bool]:
     for plan, each in zip(reversed(plans), reversed(answers), strict=True):
         keys = () if plan is None or plan.is_read else plan.keys
         may_be_done = each is _NOT_SENT or isinstance(each, ELSEWHERE) or (bool(keys) and is_undone(each))
-        may_be_done = may_be_done and written.isdisjoint(keys)
+        may_be_done = may_be_done and (is_wrong(each) or written.isdisjoint(keys))
         if not may_be_done:
             written.update(keys)
         found.append(may_be_done)

@@ -28,7 +28,7 @@ from kvmigrate.errors import (
 )
 from kvmigrate.model import Fence
 from kvmigrate.stores.client_base import Commands
-from kvmigrate.stores.client_errors import is_of_all, lost, out_of_script, raise_as_client, undone
+from kvmigrate.stores.client_errors import is_of_all, lost, out_of_script, raise_as_client, read_again, undone
 from kvmigrate.stores.client_plan import Plan, runs_of
 from kvmigrate.stores.redis_client_calls import (
     LISTING,
@@ -237,6 +237,7 @@ class MappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
         if fence is not None and all(plan.is_read or link.calls.keeps_order(plan) for plan in mapped):
             answers = self._at_once(stack, plans, fence.epoch)
         refused = undone(plans, answers)
+        reads = read_again(plans[: len(answers)], refused)
         if any(refused):
             link.commands.forget()
             self._give_back()
@@ -244,8 +245,7 @@ class MappedPipeline(_Pipeline):  # type: ignore[misc]  # see above
         for number in range(first, len(stack)):
             (args, options), plan = stack[number], plans[number]
             # What was done is never done twice; a read may be behind a write that only comes now.
-            is_behind = plan is not None and plan.is_read and each.refusal is None
-            if number < len(answers) and not (refused[number] or is_behind):
+            if number < len(answers) and not (refused[number] or (reads[number] and each.refusal is None)):
                 continue
             answers[number : number + 1] = [each.one(plan, args, options)]
         return each.told(plans, answers)

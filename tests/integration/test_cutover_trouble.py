@@ -4,6 +4,7 @@ import datetime as dt
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import psycopg
 import pytest
@@ -48,6 +49,34 @@ def live(moving: Moving) -> None:
     moving.go(Stage.LIVE)
     moving.write("client:1", "Ada")
     moving.write("client:2", "Bo")
+    moving.check_same()
+
+
+def test_while_nobody_can_write_all_shards_are_asked_twice(moving: Moving) -> None:
+    """A cluster has 16,384: which have marks, and at last whether all are sealed; else those with marks alone."""
+    live(moving)
+    told: list[str] = []
+    write = at_step("begin", lambda: moving.write("client:1", "late"))
+
+    def hook(step: str) -> None:
+        told.append(step)
+        write(step)
+
+    controller = moving.controller(hook=hook)
+    store = controller._sides.store
+    for name in ("fences", "marks", "shards_with_marks", "clocks"):
+        asks: Callable[..., Any] = getattr(store, name)
+
+        def ask(*among: object, name: str = name, asks: Callable[..., Any] = asks) -> Any:
+            if not among or among[0] is None:
+                told.append(f"all {name}")
+            return asks(*among)
+
+        setattr(store, name, ask)
+    controller.advance()
+
+    stalled = told[told.index("seal") : told.index("tables open")]
+    assert ["all shards_with_marks", "all fences"] == [each for each in stalled if each.startswith("all ")]
     moving.check_same()
 
 
@@ -226,7 +255,9 @@ def test_an_emptied_store_gets_a_new_fence_and_owes_everything(moving: Moving) -
     moving.check_same()
 
 
-@pytest.mark.parametrize("step", ["begin", "seal", "replicated", "checked", "drained", "tables open", "follow tables"])
+@pytest.mark.parametrize(
+    "step", ["begin", "seal", "replicated", "checked", "drained", "sealed still", "tables open", "follow tables"]
+)
 def test_a_store_that_is_emptied_in_a_flip(moving: Moving, step: str) -> None:
     """No marks are left then, which is not as if they were drained: everything is owed, or the tables have all."""
     live(moving)
@@ -237,7 +268,7 @@ def test_a_store_that_is_emptied_in_a_flip(moving: Moving, step: str) -> None:
 
     control = moving.control()
     if control.authority is Authority.TABLES:
-        assert step in {"drained", "tables open", "follow tables"}
+        assert step in {"sealed still", "tables open", "follow tables"}
         moving.check_same()
         return
     [fence] = moving.sides.store.fences().values()

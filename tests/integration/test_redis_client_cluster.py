@@ -22,7 +22,7 @@ from kvmigrate.model import Authority, Fence, Logging, Stage
 from kvmigrate.stores.fence_base import Swap
 from tests.cut_line import CutLine
 from tests.fix_cluster import SLOTS, Cluster
-from tests.redis_client_acts import ACTS, Act
+from tests.redis_client_acts import ACTS, Act, wrong_in_a_pipeline
 from tests.store_world import CLIENTS, RealWorld
 
 RESP3: dict[str, Any] = {"protocol": 3}
@@ -97,6 +97,7 @@ OF_CLUSTERS: list[Act] = [
     watched,
     disturbed,
     wrong_arguments,
+    wrong_in_a_pipeline,
     lambda c: c.pipeline().set("client:1", "x").lpush("client:1", "y").execute(),
     lambda c: c.pipeline().set("client:1", "x").mset({"client:1": 1}).execute(),
     lambda c: c.eval("return redis.call('SET', KEYS[1], ARGV[1])", 1, "client:1", "x"),
