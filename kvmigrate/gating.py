@@ -29,24 +29,22 @@ _log = get_log()
 def gate_of_reads(settings: Settings, lens: Lens, pattern: str, overrides: Items[str, str]) -> GateReport:
     """Return the verdict on more reads of the endpoints that *pattern* fits from the tables.
 
-    Where no target is named, or nothing was migrated to it, nothing was measured.
-
     Raises:
-        TargetError: the database does not answer. ConfigError: a check that is to be overridden is none, or cannot be.
+        TargetError: the database does not answer. SchemaError: nothing was migrated to it. ConfigError: no target is
+            named; a check that is to be overridden is none, or cannot be.
     """
-    wish, scope = wish_of(settings), lens.mapping.name
+    target, wish, scope = settings.need_target(), wish_of(settings), lens.mapping.name
     check_entities(lens.mapping, wish.zero_tolerance)
-    measured, ready = None, Ready()
-    if settings.target:
-        try:
-            with closing(PostgresControlRow(settings.target, scope)) as row:
-                control = row.read()
-            with Evidence(settings.target, scope) as evidence:
-                measured = LastMeasured(evidence, lens)(control)
-            ready = read_ready(settings.target, scope, wish).of(pattern)
-        except SchemaError as exc:
-            _log.info("nothing is known of both sides", why=str(exc))
-    return evaluate_reads(measured, wish, ready, overrides)
+    with closing(PostgresControlRow(target, scope)) as row:
+        control = row.read()
+    with Evidence(target, scope) as evidence:
+        measured = LastMeasured(evidence, lens)(control)
+    return evaluate_reads(measured, wish, read_ready(target, scope, wish).of(pattern), overrides)
+
+
+def gate_of_nothing(settings: Settings, overrides: Items[str, str]) -> GateReport:
+    """Return the verdict on more reads where nothing is known: what a setting asks for is not met."""
+    return evaluate_reads(None, wish_of(settings), Ready(), overrides)
 
 
 def read_ready(target: str, scope: str, wish: Wish) -> Ready:
@@ -55,16 +53,19 @@ def read_ready(target: str, scope: str, wish: Wish) -> Ready:
         counted = totals(row.counts())
     with closing(PostgresControlRow(target, scope)) as control:
         told = control.backup()
-    ages = [each.flags_age_s for each in counted.values() if each.flags_age_s is not None]
-    pairs = {slug: Pairs(sum(each.pairs.values()), each.slowdown(95)) for slug, each in counted.items()}
+    # Nobody can ask for more reads of an endpoint that no process has any more.
+    running = {slug: each for slug, each in counted.items() if each.flags_age_s is not None}
+    ages = [each.flags_age_s for each in running.values() if each.flags_age_s is not None]
+    pairs = {slug: Pairs(sum(each.pairs.values()), each.slowdown(95)) for slug, each in running.items()}
     limit = ERRORS_PCT if wish.max_errors_pct is None else wish.max_errors_pct
-    errors = {slug: errors_of(each.answered, limit) for slug, each in counted.items()}
+    errors = {slug: errors_of(each.answered, limit) for slug, each in running.items()}
     return Ready(pairs, max(ages, default=None), Backup(*told) if told else None, errors)
 
 
 def errors_of(answered: Items[str, int], limit: float) -> Errors:
     """Return who failed the requests of an endpoint, from how many each side *answered*; *limit* in per cent."""
-    n, tables = sum(answered.values()), answered.get("kv", 0)
+    tables = answered.get("kv", 0)
+    n = tables + answered.get("both", 0)
     # People look again and again while requests come in.
     bounds = anytime_bounds(tables, n, population=None)
     more = needed_samples(min(limit / 100, 1.0), tables, n, population=None, anytime=True) or 0

@@ -232,11 +232,17 @@ class Steering:
             ConfigError: *name* is none, or the source cannot be changed. CheckFailedError: the gate says no.
         """
         slug = checked_slug(name)
-        before = self.source.latest([slug]).endpoints.get(slug, NOTHING)
-        intent = before._replace(**changes)
-        if gate is not None and _reads_more(before, intent):
+        own = self.source.latest([slug]).endpoints.get(slug)
+        intent = (own or NOTHING)._replace(**changes)
+        if gate is not None and _reads_more(own or self._by_pattern(slug), intent):
             gate(slug).check()
         return self.source.change(slug, intent, who=self._who, why=why)
+
+    def _by_pattern(self, slug: str) -> ReadIntent:
+        """Return what holds for an endpoint without a flag of its own."""
+        with suppress(KVMigrateError):
+            return self.source.read().of(slug)
+        return NOTHING
 
     def init(self, names: Sequence[str], *, sticky: str) -> list[FlagChange]:
         """Make flags at 0 % for those of *names* that have none yet; return what was made."""
@@ -312,6 +318,11 @@ class Steering:
 
 
 def _reads_more(before: ReadIntent, after: ReadIntent) -> bool:
+    if not after.share and not after.allow:
+        return False
+    if after.sticky != before.sticky and (after.allow or before.block):
+        # The lists name somebody else then.
+        return True
     return after.share > before.share or not after.allow <= before.allow or not before.block <= after.block
 
 

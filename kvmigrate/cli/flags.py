@@ -200,11 +200,12 @@ def set_flag(
     if not changes:
         raise ConfigError("nothing is to be changed", hint="add --percent, --shadow, --sticky, --allow or --block")
     with _steering(call, mapping, target, config, flags_at) as steered:
-        gate = steered.gate(overrides_of(override or [], why))
+        warnings: list[str] = []
+        gate = steered.gate(overrides_of(override or [], why), warnings)
         said = f"{why} (overridden: {', '.join(override)})" if override else why
         change = steered.desk.set(endpoint, changes, why=said, gate=gate)
         fields = {"source": steered.desk.source.name, "change": change._asdict()}
-        warnings = unheard_of(endpoint, steered.desk.endpoints())
+        warnings += unheard_of(endpoint, steered.desk.endpoints())
         steered.finish(fields, steered.typed("flags show"), warnings=warnings)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -79,15 +80,21 @@ def gate(
         fields = report.to_json() | ({} if slug is None else {"endpoint": slug})
         code = {"pass": 0, "fail": REFUSED}.get(report.verdict, INCONCLUSIVE)
         unsure = {each.name: each.verdict for each in report.checks if each.verdict != "pass"}
-        onwards = "stage advance" if slug is None else f"flags set {slug} --percent N"
-        commands = [onwards] if code == 0 else []
+        commands = []
         if "divergence" in unsure:
             more = "repair --all --dry-run" if unsure["divergence"] == "fail" else _sample(settings.max_divergence_pct)
-            commands = [more, *commands]
+            commands.append(next_command(settings, more, "source", "target"))
+        if any(each.name in unsure and each.is_asked for each in report.checks if each.name in {"errors", "latency"}):
+            commands.append(next_command(settings, "status", "source", "target", "flags"))
+        if code == 0 and slug is None:
+            commands.append(next_command(settings, "stage advance", "source", "target"))
+        elif code == 0 and slug is not None:
+            onwards = f"flags set {shlex.quote(slug)} --percent 10"
+            commands.append(next_command(settings, onwards, "target", "flags"))
         envelope = call.envelope(
             fields,
             mapping=migration.mapping,
-            next_commands=[next_command(settings, each, "source", "target") for each in commands],
+            next_commands=commands,
             ok=code == 0,
         )
     call.finish(envelope, describe_gate({**envelope, "gate": fields}), exit_code=code)

@@ -45,12 +45,26 @@ class Steered:
         """Return what one types next."""
         return next_command(self._settings, command, "source", "target", "flags")
 
-    def gate(self, overrides: Mapping[str, str]) -> Callable[[str], GateReport]:
-        """Return what says whether more requests of an endpoint may read the tables."""
-        from kvmigrate.gating import gate_of_reads
+    def gate(self, overrides: Mapping[str, str], warnings: list[str]) -> Callable[[str], GateReport]:
+        """Return what says whether more requests of an endpoint may read the tables.
+
+        Flags may be written before anything is migrated: that nothing is known then is added to *warnings*.
+        """
+        from kvmigrate.errors import SchemaError
+        from kvmigrate.gating import gate_of_nothing, gate_of_reads
         from kvmigrate.transform.lens import compile_mapping
 
-        return lambda slug: gate_of_reads(self._settings, compile_mapping(self._mapping), slug, overrides)
+        def ask(slug: str) -> GateReport:
+            why = "no target is named"
+            if self._settings.target:
+                try:
+                    return gate_of_reads(self._settings, compile_mapping(self._mapping), slug, overrides)
+                except SchemaError as exc:
+                    why = str(exc)
+            warnings.append(f"the gate knows of no measurement: {why}")
+            return gate_of_nothing(self._settings, overrides)
+
+        return ask
 
     def explain_key(self, key: str) -> dict[str, Any]:
         """Return where a key stands. Raises as `kvmigrate.explaining.explain_key`."""

@@ -11,7 +11,10 @@ from typing import NamedTuple
 
 PAIRS = 100
 """An endpoint's latencies say something from so many requests on that both sides answered, its errors from so many
-that both were asked."""
+that the store answered."""
+
+FAILURES = 5
+"""So many failures of the tables say something of an endpoint that was hardly asked; fewer may be a cold start."""
 
 ERRORS_PCT = 1.0
 """The tables may fail no greater share of the requests that the store answers, where nobody asks for less."""
@@ -37,15 +40,15 @@ class Errors(NamedTuple):
     """Requests of one endpoint that both sides were asked beside the caller, by who failed.
 
     Attributes:
-        n: How many.
+        n: How many the store answered: only these say how the tables answer.
 
-        tables: That the tables failed, and the store answered.
+        tables: That the tables failed, of these.
 
         store: That the store failed, and the tables answered.
 
         both: That both failed, as a wrong request does.
 
-        lower_pct, upper_pct: Between what the share of those lies that the tables alone fail, however often one looks.
+        lower_pct, upper_pct: Between what the share of the tables' failures lies, however often one looks.
 
         more: So many more are wanted, none of which the tables alone fail, until *upper_pct* is small enough; 0 also
             where no number of them suffices.
@@ -131,12 +134,12 @@ def errors(ready: Ready, limit: float | None) -> Found:
         return Found("no_data", "no endpoint was asked of both sides: give flags a `shadow` share", None, 0, PAIRS)
     most = ERRORS_PCT if limit is None else limit
     worst = max(known, key=lambda name: (known[name].lower_pct, known[name].upper_pct))
-    found, n = known[worst], sum(each.n for each in known.values())
+    found = known[worst]
     value = 100 * found.tables / found.n
-    if found.lower_pct > most:
+    if found.lower_pct > most and (found.n >= PAIRS or found.tables >= FAILURES):
         told = f"the tables failed {found.tables} of {found.n} requests that the store answered"
         why = f"{worst}: {told}, and the store {found.store} that they answered: `kvmigrate status` shows errors"
-        return Found("fail", why, value, n, n)
+        return Found("fail", why, value, found.n, found.n)
     lacking = {name: each for name, each in known.items() if each.n < PAIRS or each.upper_pct > most}
     lacking |= {name: Errors(0, more=PAIRS) for name in ready.errors if name not in known}
     if lacking:
@@ -145,8 +148,9 @@ def errors(ready: Ready, limit: float | None) -> Found:
         more = max(few.more, PAIRS - few.n)
         wanted = f"{more} more are wanted" if more > 0 else "no number of more can show that it is less"
         told = f"up to {few.upper_pct:.3g} % of {few.n} requests may be failed by the tables alone"
-        return Found("inconclusive", f"{name}: {told}, {wanted}", value, n, n + max(0, more))
-    return Found("pass", "", value, n, n)
+        share = 100 * few.tables / few.n if few.n else None
+        return Found("inconclusive", f"{name}: {told}, {wanted}", share, few.n, few.n + max(0, more))
+    return Found("pass", "", value, found.n, found.n)
 
 
 def flags(ready: Ready) -> Found:

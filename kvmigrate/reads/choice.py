@@ -71,7 +71,7 @@ def choice_of(plan: Plan, life: Life, find: Finder) -> Choice:
                 return False
             if text in allow:
                 return True
-        place = kept.get(value) if value.__class__ in _HASHED_ALIKE else None
+        place = kept.get(value) if type(value) in _HASHED_ALIKE else None
         if place is None:
             place = _place_of(value, group, kept)
         return place < share
@@ -94,7 +94,7 @@ def _place_of(value: object, group: str, kept: dict[object, int]) -> int:
         place = position(group, value)
     except Exception:  # noqa: BLE001 - an object without a text: the store knows what to say
         return FULL
-    if value.__class__ is int or (value.__class__ is str and len(value) <= LONGEST_KEPT):
+    if type(value) is int or (type(value) is str and len(value) <= LONGEST_KEPT):
         if len(kept) >= MOST_KEPT:
             kept.clear()
         kept[value] = place

@@ -78,7 +78,8 @@ WHERE c.scope = %s AND s.process <> '' AND (s.counts ? 'ended' OR s.updated_at <
 """
 _COUNTS = """
 SELECT s.endpoint,
-    CASE WHEN s.updated_at > now() - interval '15 s' THEN s.counts ELSE s.counts - 'demoted' - 'flags_age_s' END
+    CASE WHEN s.updated_at > now() - interval '15 s' THEN s.counts
+    ELSE s.counts - ARRAY['answered', 'demoted', 'flags_age_s', 'pairs'] END
 FROM kvmigrate.endpoint_stat AS s JOIN kvmigrate.control AS c ON c.id = s.scope
 WHERE c.scope = %s ORDER BY s.endpoint, s.process
 """

@@ -63,10 +63,10 @@ def test_flags_in_a_file_have_a_history_too(live: CommandLine) -> None:
 
 def test_a_flag_obeys_what_is_known_of_both_sides(live: CommandLine, repository: Path) -> None:
     """More reads of an endpoint whose tables fail want a reason; fewer never do, nor does one that answers."""
-    target, counts = ["--target", live.target], {"requests": 200, "answered": {"both": 170, "kv": 30}}
+    target, counts = ["--target", live.target], {"answered": {"both": 170, "kv": 30}}
     for slug, answered in ((SLUG, counts), ("get.b", {"answered": {"both": 200, "neither": 50}})):
         with closing(PostgresReadRow(live.target, "shop")) as row:
-            row.keep_counts("1", {slug: answered})
+            row.keep_counts("1", {slug: {**answered, "requests": 200, "flags_age_s": 0.0}})
     done = live("flags", "set", SLUG, "--percent", "10", *target, "--json")
     assert (3, "check") == (done.code, done.json["error"]["code"])
     assert "the tables failed 30 of 200 requests that the store answered" in done.json["error"]["message"]
@@ -87,9 +87,44 @@ def test_a_flag_obeys_what_is_known_of_both_sides(live: CommandLine, repository:
     assert "a drill (overridden: errors)" == told(repository, "flags-set", done)["change"]["why"]
     assert 3 == live("flags", "set", SLUG, "--block", "", *target).code
     assert 0 == live("flags", "set", SLUG, "--percent", "5", *target).code
+    assert 0 == live("flags", "set", SLUG, "--percent", "0", "--block", "", *target).code
     (live.folder / "kvmigrate.toml").write_text("max_errors_pct = 0.5\n")
     done = live("flags", "set", "get.c", "--percent", "10", *target, "--json")
     assert (3, True) == (done.code, "give flags a `shadow` share" in done.json["error"]["message"])
+
+
+def test_less_than_a_pattern_gave_is_never_refused(live: CommandLine) -> None:
+    """The load of one endpoint that fails is taken away while the others stay; another property with lists is more."""
+    target = ["--target", live.target]
+    with closing(PostgresReadRow(live.target, "shop")) as row:
+        row.keep_counts("1", {SLUG: {"answered": {"kv": 200}, "flags_age_s": 0.0}})
+    assert 0 == live("flags", "set", "get.*", "--percent", "100", "--override", "errors", "--why", "x", *target).code
+
+    assert 0 == live("flags", "set", SLUG, "--percent", "10", "--sticky", "id", *target).code
+    assert 3 == live("flags", "set", SLUG, "--percent", "11", *target).code
+    assert 3 == live("flags", "set", SLUG, "--allow", "42", *target).code
+    assert 0 == live("flags", "set", SLUG, "--percent", "0", *target).code
+    done = live("flags", "set", SLUG, "--allow", "42", "--override", "errors", "--why", "x", *target)
+    assert (0, 3) == (done.code, live("flags", "set", SLUG, "--sticky", "tenant", *target).code)
+    with closing(PostgresReadRow(live.target, "shop")) as row:
+        row.keep_counts("1", {SLUG: {"answered": {"kv": 200}, "flags_age_s": 0.0, "ended": True}})
+    assert 0 == live("flags", "set", SLUG, "--percent", "100", *target).code
+
+
+def test_a_gate_of_reads_knows_its_target(live: CommandLine) -> None:
+    """It never passes because nobody could be asked; a flag is written all the same, with a warning."""
+    mapping = (live.folder / "mapping.yaml").read_text()
+    for sides, code, why in (((), 2, "no target is named"), (("--target", live.target), 1, "nothing was migrated")):
+        (live.folder / "mapping.yaml").write_text(mapping.replace("name: shop", "name: other"))
+        assert code == live("gate", "--endpoint", GET, *sides).code
+        done = live("flags", "set", GET, "--percent", "1", "--flags", "flags.yaml", *sides, "--json")
+        assert 0 == done.code
+        assert any(f"knows of no measurement: {why}" in each for each in done.json["warnings"]), done.json
+        (live.folder / "flags.yaml").unlink()
+    (live.folder / "mapping.yaml").write_text(mapping)
+    done = live("gate", "--endpoint", "get.*", *live.sides, "--json")
+    assert (0, True) == (done.code, "flags set 'get.*' --percent 10 " in done.json["next"][-1])
+    assert "--source" not in done.json["next"][-1]
 
 
 def test_lint_proves_that_readers_are_written(live: CommandLine, reads_world: ReadsWorld, repository: Path) -> None:

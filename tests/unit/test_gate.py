@@ -7,6 +7,7 @@ from kvmigrate.cutover.divergence import Measurement, Verified, Wish
 from kvmigrate.cutover.gate import Facts, GateReport, Verdict, evaluate, evaluate_reads
 from kvmigrate.cutover.readiness import Backup, Errors, Pairs, Ready
 from kvmigrate.errors import CheckFailedError, ConfigError
+from kvmigrate.gating import errors_of
 from kvmigrate.model import Logging, Stage
 from kvmigrate.target.live_base import ProcessSeen
 
@@ -295,6 +296,7 @@ SURE = Errors(5000, 0, 3, 9, 0.0, 0.16)
         ({"a": SURE, "b": Errors(300, 9, 1, 0, 0.6, 7.0)}, 0.5, "fail", "b: the tables failed 9 of 300 requests"),
         ({"a": SURE, "b": Errors(300, 9, 1, 0, 0.6, 7.0)}, None, "inconclusive", ""),
         ({"a": SURE, "b": Errors(8, 8, 0, 0, 52.0, 100.0)}, None, "fail", "and the store 0 that they answered"),
+        ({"a": SURE, "b": Errors(4, 4, 0, 0, 39.0, 100.0)}, None, "inconclusive", "96 more are wanted"),
     ],
 )
 def test_errors_of_both_sides(errors: dict[str, Errors], limit: float | None, expected: str, told: str) -> None:
@@ -308,6 +310,14 @@ def test_errors_of_both_sides(errors: dict[str, Errors], limit: float | None, ex
     assert Verdict(expected if found.is_asked else "pass") is report.verdict
     assert Verdict.PASS is evaluate(facts, {"errors": "a drill"}).verdict
     json.dumps(report.to_json(), allow_nan=False)
+
+
+def test_requests_that_the_store_failed_say_nothing_of_the_tables() -> None:
+    """However many of them there are, they neither make a failing side look well nor prove a well one."""
+    assert (0, 700) == (errors_of({"neither": 700}, 1.0).n, errors_of({"neither": 700}, 1.0).both)
+    failing = errors_of({"neither": 100_000, "tables": 7, "kv": 500}, 1.0)
+    assert (500, 500, 7) == (failing.n, failing.tables, failing.store)
+    assert failing.lower_pct > 98
 
 
 def test_more_reads_want_what_is_known_of_their_endpoint() -> None:
