@@ -21,7 +21,16 @@ from kvmigrate.cutover.leased import Held, leased, new_holder
 from kvmigrate.cutover.mend import mend_all
 from kvmigrate.cutover.sides import Sides
 from kvmigrate.cutover.trouble import Trouble
-from kvmigrate.errors import CheckFailedError, ConfigError, DeadlineError, KVMigrateError, SourceError, TargetError
+from kvmigrate.errors import (
+    CheckFailedError,
+    ConfigError,
+    DeadlineError,
+    FenceMissingError,
+    KVMigrateError,
+    SourceError,
+    StaleError,
+    TargetError,
+)
 from kvmigrate.model import Authority, Stage
 from kvmigrate.target.live_base import Control
 
@@ -244,7 +253,7 @@ class Controller:
     def _open_tables(self, control: Control) -> None:
         try:
             sealed = forward.open_tables(self._sides, control)
-        except (CheckFailedError, DeadlineError) as exc:
+        except (CheckFailedError, DeadlineError, FenceMissingError, StaleError) as exc:
             forward.abort_flip(self._sides, control)
             raise CheckFailedError(
                 f"the flip was given up, and the store is open as before: {exc}", hint=exc.hint

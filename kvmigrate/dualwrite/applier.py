@@ -187,9 +187,10 @@ class Applier:
                 return Drained(left, self.held, self.stuck)
 
     def _owes_all(self) -> bool:
-        fences = [fence for fence in self._acking.fences().values() if fence is not None]
-        # Behind the fences: who clears one of them has written it into the control row before.
-        return any(fence.owes_all for fence in fences) or self._target.control().owes_all
+        fences = self._acking.fences().values()
+        # Without a fence its marks are gone, too. The control row is read behind the fences: who clears one of them has
+        # written it there before.
+        return any(fence is None or fence.owes_all for fence in fences) or self._target.control().owes_all
 
     def _older(self, clocks: Mapping[str, Version]) -> int:
         """Count marks that were there when the clocks said that; of each shard up to `DUE_PAGE`."""

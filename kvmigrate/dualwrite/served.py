@@ -26,7 +26,7 @@ _TRY_S = 5.0
 _SETS = frozenset("SET SETNX GETSET SETEX PSETEX".split())
 _TIMES = {b"EX": 1000, b"PX": 1, b"EXAT": 1000, b"PXAT": 1}
 _KINDS = {b"NX": "if", b"XX": "if", b"GET": "get", b"KEEPTTL": "time", **dict.fromkeys(_TIMES, "time")}
-"""A SET takes one option of each kind."""
+"""A SET takes options of a kind that are the same; of times the last one holds."""
 
 
 class _Options(NamedTuple):
@@ -170,9 +170,9 @@ class Served:
 
 
 def _options(plan: Plan, words: Sequence[bytes]) -> _Options:
-    found, given, kinds = _Options(), iter(words), list[str]()
+    found, given, kinds = _Options(), iter(words), set[tuple[str, bytes]]()
     for each in given:
-        kinds.append(_KINDS.get(each.upper(), ""))
+        kinds.add((_KINDS.get(each.upper(), ""), each.upper()))
         match each.upper():
             case b"NX":
                 found = found._replace(only_new=True)
@@ -188,7 +188,7 @@ def _options(plan: Plan, words: Sequence[bytes]) -> _Options:
                 found = found._replace(expires_at_ms=until if is_moment else None, ttl_ms=None if is_moment else until)
             case _:
                 raise _refused(plan, f"the tables do not know its option {each.decode('latin-1')[:50]}")
-    if len(kinds) != len(set(kinds)):
+    if len(kinds) != len({kind for kind, _ in kinds}):
         raise DeclinedError("syntax error")
     return found
 

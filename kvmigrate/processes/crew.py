@@ -51,9 +51,15 @@ class Crew(Generic[A]):
         ways = [(os.pipe(), os.pipe()) for _ in range(count)]
         self._workers = [_Worker[A](into, out_of, decoder) for (_, into), (out_of, _) in ways]
         theirs = [(read, write) for (read, _), (_, write) in ways]
-        self._process = _started(setup, theirs)
-        for each in chain.from_iterable(theirs):
-            os.close(each)
+        try:
+            self._process = _started(setup, theirs)
+        except BaseException:
+            for worker in self._workers:
+                worker.close()
+            raise
+        finally:
+            for each in chain.from_iterable(theirs):
+                os.close(each)
         self._selector = selectors.DefaultSelector()
         for worker in self._workers:
             self._selector.register(worker.out.fileno(), selectors.EVENT_READ, worker)
@@ -99,12 +105,16 @@ class Crew(Generic[A]):
             for key, _ in ready:
                 if not os.read(key.fd, _CHUNK):
                     self._selector.unregister(key.fd)
-        if self._selector.get_map():
-            os.killpg(self._process.pid, signal.SIGKILL)
+        is_over = not self._selector.get_map()
         self._selector.close()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=max(end - monotonic(), 0.0))
+        if self._process.returncode is None or not is_over:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
         for worker in self._workers:
-            worker.out.close()
+            worker.close()
 
     def _hand_out(self, waiting: Iterator[object | None]) -> Handed:
         """Give every idle worker a task, as far as there is something now.
@@ -146,6 +156,11 @@ class _Worker(Generic[A]):
             raise as_error(answer)
         self.in_hand -= 1
         return answer
+
+    def close(self) -> None:
+        """Release both pipes."""
+        self.dismiss()
+        self.out.close()
 
     def dismiss(self) -> None:
         """Say that nothing more comes."""

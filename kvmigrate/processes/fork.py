@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import chain
 from typing import IO
 
@@ -30,7 +32,11 @@ def fork_each(pipes: Pipes, work: Callable[[IO[bytes], IO[bytes]], None]) -> Non
         _close(pair)
     _do(work, mine)
     for child in children:
-        os.waitpid(child, 0)
+        # Nobody has to be waited for where whoever started the run lets no process become a zombie.
+        with suppress(ChildProcessError):
+            _, status = os.waitpid(child, 0)
+            if status:
+                sys.stderr.write(f"a worker process ended with status {os.waitstatus_to_exitcode(status)}\n")
 
 
 def _do(work: Callable[[IO[bytes], IO[bytes]], None], pair: tuple[int, int]) -> None:

@@ -242,6 +242,9 @@ class SlotPipeline:
         """Do by itself what of a slot was not done: nothing twice, and nothing behind which its key was written."""
         plans, is_behind = [self._plans[number] for number in numbers], False
         refused = _undone(plans, [self._answers[number] for number in numbers])
+        for number, is_refused in zip(numbers, refused, strict=True):
+            if self._answers[number] is _NOT_SENT and not is_refused:
+                self._answers[number] = lost(ConnectionError("its answer was lost, and its key is written behind it"))
         reads = read_again(plans, refused)
         if any(is_refused_by_fence(self._answers[number]) for number in numbers):
             self._link.commands.forget()
@@ -256,10 +259,11 @@ def _undone(plans: Sequence[Plan | None], answers: Sequence[Any]) -> list[bool]:
     written: set[str] = set()
     found = []
     for plan, each in zip(reversed(plans), reversed(answers), strict=True):
-        keys = () if plan is None or plan.is_read else plan.keys
-        may_be_done = each is _NOT_SENT or isinstance(each, ELSEWHERE) or (bool(keys) and is_undone(each))
+        keys = () if plan is None else plan.keys
+        is_write = plan is not None and not plan.is_read
+        may_be_done = each is _NOT_SENT or isinstance(each, ELSEWHERE) or (is_write and is_undone(each))
         may_be_done = may_be_done and (is_wrong(each) or written.isdisjoint(keys))
-        if not may_be_done:
+        if is_write and not may_be_done:
             written.update(keys)
         found.append(may_be_done)
     return found[::-1]

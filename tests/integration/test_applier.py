@@ -246,6 +246,19 @@ def test_a_waiting_item_comes_when_its_parent_does(follow: Follow) -> None:
     assert {"ok"} == {status for _, _, status in follow.live.versions().values()}
 
 
+def test_a_waiting_item_waits_while_there_is_no_fence(follow: Follow) -> None:
+    """Its obstacle is gone, and so is everything else: nobody can say what such a store held."""
+    applier = follow.applier()
+    follow.set({"product:a": {"owner": "1", "sku": "A"}})
+    applier.run_pass()
+    follow.set({"client:1": {"name": "Ada"}})
+    applier.run_pass()
+    follow.client.flushall()
+
+    assert 0 == applier.retry_waiting(at_once=True)
+    assert [("product:a",)] == follow.live.rows("SELECT key FROM kvmigrate.waiting")
+
+
 def test_a_waiting_item_that_is_gone_waits_no_more(follow: Follow) -> None:
     """Its deletion is a mark like any other; and one that is due and gone is taken out."""
     applier = follow.applier()
