@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from kvmigrate.flags.bucket import position
 from kvmigrate.intent import FULL
@@ -20,9 +20,6 @@ MOST_KEPT = 8_192
 
 LONGEST_KEPT = 64
 """Of longer texts the places are not kept: clients may send any."""
-
-_HASHED_ALIKE = frozenset((str, int))
-"""Values of these types that are equal have equal texts; 1, 1.0 and True are equal, and have not."""
 
 
 class Life:
@@ -71,7 +68,9 @@ def choice_of(plan: Plan, life: Life, find: Finder) -> Choice:
                 return False
             if text in allow:
                 return True
-        place = kept.get(value) if type(value) in _HASHED_ALIKE else None
+        # Values of other types may be equal and have other texts: 1, 1.0 and True.
+        kind = type(value)
+        place = kept.get(value) if kind is str or kind is int else None
         if place is None:
             place = _place_of(value, group, kept)
         return place < share
@@ -94,7 +93,8 @@ def _place_of(value: object, group: str, kept: dict[object, int]) -> int:
         place = position(group, value)
     except Exception:  # noqa: BLE001 - an object without a text: the store knows what to say
         return FULL
-    if type(value) is int or (type(value) is str and len(value) <= LONGEST_KEPT):
+    kind = type(value)
+    if kind is int or (kind is str and len(cast("str", value)) <= LONGEST_KEPT):
         if len(kept) >= MOST_KEPT:
             kept.clear()
         kept[value] = place
