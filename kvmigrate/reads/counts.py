@@ -10,6 +10,9 @@ from typing import Any
 BUCKETS = 25
 """Of times, by powers of two in microseconds: under 1, under 2, under 4 and so on; the last holds the rest."""
 
+_POWERS = 64
+"""So many are counted, as no time of a process has more: whoever counts need not look for the rest."""
+
 
 _WHO = {(True, True): "both", (True, False): "kv", (False, True): "tables", (False, False): "neither"}
 """By whether the store answered, and the tables."""
@@ -44,7 +47,7 @@ class Counts:
     Attributes:
         outcomes: By side, then by `Outcome`.
 
-        times: By side, then by bucket.
+        times: By side, then by power of two; the rest, from `BUCKETS` on, is put together when it is told.
 
         seconds: By side, all together.
 
@@ -64,7 +67,7 @@ class Counts:
     def __init__(self) -> None:
         """Begin with zeros."""
         self.outcomes = ([0] * len(Outcome), [0] * len(Outcome))
-        self.times = ([0] * BUCKETS, [0] * BUCKETS)
+        self.times = ([0] * _POWERS, [0] * _POWERS)
         self.seconds = [0.0, 0.0]
         # Of these, adding one is no call between reading and writing, so that threads lose nothing.
         self.fallbacks: dict[str, int] = defaultdict(int)
@@ -93,8 +96,7 @@ class Counts:
         """Count a read of *elapsed* seconds."""
         self.outcomes[side][outcome] += 1
         self.seconds[side] += elapsed
-        bucket = int(elapsed * 1e6).bit_length()
-        self.times[side][bucket if bucket < BUCKETS else BUCKETS - 1] += 1
+        self.times[side][int(elapsed * 1e6).bit_length()] += 1
 
     def begin_anew(self) -> None:
         """Begin with zeros, in the same lists: whoever counts holds them."""
@@ -126,9 +128,13 @@ class Counts:
             "standby": dict(self.standby),
             "pairs": {str(bucket): number for bucket, number in dict(self.pairs).items()},
             "answered": dict(self.answered),
-            "times": {"kv": list(self.times[Side.KV]), "tables": list(self.times[Side.TABLES])},
+            "times": {"kv": _in_buckets(self.times[Side.KV]), "tables": _in_buckets(self.times[Side.TABLES])},
             "seconds": {"kv": self.seconds[Side.KV], "tables": self.seconds[Side.TABLES]},
         }
+
+
+def _in_buckets(powers: list[int]) -> list[int]:
+    return [*powers[: BUCKETS - 1], sum(powers[BUCKETS - 1 :])]
 
 
 def pair_bucket(kv_s: float, tables_s: float) -> int:

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from kvmigrate.errors import DeadlineError, OnlyInStoreError
-from kvmigrate.reads.counts import BUCKETS, Outcome, Side
+from kvmigrate.reads.counts import Outcome, Side
 from kvmigrate.reads.request import forced
 from kvmigrate.reads.state import MISS, EndpointState, StaleReadError
 
@@ -80,8 +80,7 @@ def routed(state: EndpointState, kv: Callable[P, T]) -> Read[P, T]:
                     elapsed = monotonic() - begun
                     tables_outcomes[_VALUE if value is not None else _NULL] += 1
                     seconds[_TABLES] += elapsed
-                    bucket = int(elapsed * 1e6).bit_length()
-                    tables_times[bucket if bucket < BUCKETS else -1] += 1
+                    tables_times[int(elapsed * 1e6).bit_length()] += 1
                     if not demotion.is_calm:
                         demotion.succeeded()
             if value is not _FALL_BACK:
@@ -98,8 +97,7 @@ def routed(state: EndpointState, kv: Callable[P, T]) -> Read[P, T]:
         elapsed = monotonic() - begun
         kv_outcomes[_VALUE if answer is not None else _MISS] += 1
         seconds[_KV] += elapsed
-        bucket = int(elapsed * 1e6).bit_length()
-        kv_times[bucket if bucket < BUCKETS else -1] += 1
+        kv_times[int(elapsed * 1e6).bit_length()] += 1
         return answer
 
     return cast("Read[P, T]", read)

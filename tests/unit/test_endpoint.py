@@ -16,7 +16,7 @@ from kvmigrate.flags.bucket import position
 from kvmigrate.intent import EVERY, Rollback
 from kvmigrate.model import Authority, Fence, Stage
 from kvmigrate.reads.bounds import plan_of
-from kvmigrate.reads.counts import Counts
+from kvmigrate.reads.counts import BUCKETS, Counts, Outcome, Side
 from kvmigrate.reads.demotion import Demotion
 from kvmigrate.reads.poll import Poller
 from kvmigrate.reads.reads import Reads
@@ -134,6 +134,18 @@ def test_counts_are_told_while_others_count() -> None:
     counts.pairs[Bucket(7)] += 1
 
     assert {"7": 1} == counts.to_json()["pairs"]
+
+
+def test_times_are_told_in_buckets_of_which_the_last_holds_the_rest() -> None:
+    """A read of no time at all is in the first, and one of years among those of more than eight seconds."""
+    counts = Counts()
+    for elapsed in (0.0, 0.9e-6, 1e-6, 3e-6, 9.0, 17.0, 40.0, 1e8):
+        counts.took(Side.TABLES, elapsed, Outcome.VALUE)
+    times = counts.to_json()["times"]
+
+    assert [BUCKETS, BUCKETS] == [len(each) for each in times.values()]
+    assert {0: 2, 1: 1, 2: 1, BUCKETS - 1: 4} == {at: number for at, number in enumerate(times["tables"]) if number}
+    assert 0 == sum(times["kv"])
 
 
 def test_a_reader_that_hangs_is_given_up() -> None:
