@@ -136,7 +136,8 @@ def test_metrics_and_a_side_that_fails(cli: CommandLine, pg: PgConnection) -> No
 
     settings = Settings(cli.source, cli.target, cli.folder / "mapping.yaml")
     with Migration.open(settings) as migration, migration.sampling() as sampling:
-        sampling.run(Ways(8, 10_000.0), stop, tell)
+        # More than there are: each round has all of them.
+        sampling.run(Ways(40, 10_000.0), stop, tell)
 
     assert {200, 503} == {status for status, _ in seen}
     page = seen[-1][1]
