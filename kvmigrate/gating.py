@@ -39,7 +39,7 @@ def gate_of_reads(settings: Settings, lens: Lens, pattern: str, overrides: Items
         control = row.read()
     with Evidence(target, scope) as evidence:
         measured = LastMeasured(evidence, lens)(control)
-    return evaluate_reads(measured, wish, read_ready(target, scope, wish).of(pattern), overrides)
+    return evaluate_reads(measured, wish, read_counted(target, scope, wish).of(pattern), overrides)
 
 
 def gate_of_nothing(settings: Settings, overrides: Items[str, str]) -> GateReport:
@@ -49,17 +49,22 @@ def gate_of_nothing(settings: Settings, overrides: Items[str, str]) -> GateRepor
 
 def read_ready(target: str, scope: str, wish: Wish) -> Ready:
     """Return what processes counted of reads, and the backup that was told of. Raises `TargetError`."""
-    with closing(PostgresReadRow(target, scope, role="gate")) as row:
-        counted = totals(row.counts())
     with closing(PostgresControlRow(target, scope)) as control:
         told = control.backup()
+    return read_counted(target, scope, wish)._replace(backup=Backup(*told) if told else None)
+
+
+def read_counted(target: str, scope: str, wish: Wish) -> Ready:
+    """Return what processes counted of reads. Raises `TargetError`."""
+    with closing(PostgresReadRow(target, scope, role="gate")) as row:
+        counted = totals(row.counts())
     # Nobody can ask for more reads of an endpoint that no process has any more.
     running = {slug: each for slug, each in counted.items() if each.flags_age_s is not None}
     ages = [each.flags_age_s for each in running.values() if each.flags_age_s is not None]
     pairs = {slug: Pairs(sum(each.pairs.values()), each.slowdown(95)) for slug, each in running.items()}
     limit = ERRORS_PCT if wish.max_errors_pct is None else wish.max_errors_pct
     errors = {slug: errors_of(each.answered, limit) for slug, each in running.items()}
-    return Ready(pairs, max(ages, default=None), Backup(*told) if told else None, errors)
+    return Ready(pairs, max(ages, default=None), errors=errors)
 
 
 def errors_of(answered: Items[str, int], limit: float) -> Errors:

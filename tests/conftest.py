@@ -21,6 +21,7 @@ pytest_plugins = [
     "tests.fix_live_faults",
     "tests.fix_migration",
     "tests.fix_pace",
+    "tests.fix_parts",
     "tests.fix_pgbouncer",
     "tests.fix_postgres",
     "tests.fix_proxy",

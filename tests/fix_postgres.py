@@ -22,7 +22,7 @@ from tests.need import need
 URL_VARIABLE = "KVMIGRATE_TEST_POSTGRES"
 
 _INSTALLING = {"live", "moving", "shop"}
-_BEGINNING = {"reads_world", "stand", "world"}
+_BEGINNING = {"parts_world", "reads_world", "stand", "world"}
 """Fixtures that would install the tool's own schema first, with the shop's tables or without."""
 
 _COPIES_FILES = 150000

@@ -86,11 +86,12 @@ def gate(
             commands.append(next_command(settings, more, "source", "target"))
         if any(each.name in unsure and each.is_asked for each in report.checks if each.name in {"errors", "latency"}):
             commands.append(next_command(settings, "status", "source", "target", "flags"))
-        if code == 0 and slug is None:
-            commands.append(next_command(settings, "stage advance", "source", "target"))
-        elif code == 0 and slug is not None:
-            onwards = f"flags set {shlex.quote(slug)} --percent 10"
-            commands.append(next_command(settings, onwards, "target", "flags"))
+        if code == 0:
+            commands.append(
+                next_command(settings, "stage advance", "source", "target")
+                if slug is None
+                else next_command(settings, f"flags set {shlex.quote(slug)} --percent 10", "target", "flags")
+            )
         envelope = call.envelope(
             fields,
             mapping=migration.mapping,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -20,32 +19,24 @@ from kvmigrate.consistency.stable import SecondLook, Suspect, version_of
 from kvmigrate.dualwrite.store import Store
 from kvmigrate.stores.open import open_fenced
 from kvmigrate.target.rows_postgres import PostgresRowReader
-from tests.store_world import PARTS, RealWorld
+from tests.store_world import RealWorld
 
 QUIET, HOT = [f"client:quiet{number}" for number in range(60)], [f"client:hot{number}" for number in range(12)]
 
 
 @pytest.fixture
-def world(redis_url: str, database: str, tmp_path: Path) -> Iterator[RealWorld]:
-    """A Redis and a PostgreSQL in stage dualwrite."""
-    made = RealWorld(PARTS, tmp_path, redis_url, database)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def store(world: RealWorld) -> Iterator[Store]:
+def store(parts_world: RealWorld) -> Iterator[Store]:
     """A service's store, patient with a busy machine, with some clients that nobody writes any more."""
-    opened = world.open_store()
+    opened = parts_world.open_store()
     opened.put_many({key: {"n": 1, "parts": [1, 2]} for key in QUIET})
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def migration(world: RealWorld) -> Iterator[Migration]:
+def migration(parts_world: RealWorld) -> Iterator[Migration]:
     """The migration as commands open it."""
-    with Migration.open(world.settings) as opened:
+    with Migration.open(parts_world.settings) as opened:
         yield opened
 
 

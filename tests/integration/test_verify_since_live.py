@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Self
 
 import psycopg
@@ -18,33 +17,25 @@ from kvmigrate.dualwrite.store import Store
 from kvmigrate.errors import CheckFailedError
 from kvmigrate.target.evidence import VERIFY, Evidence
 from tests.fix_postgres import PgConnection
-from tests.store_world import PARTS, RealWorld
+from tests.store_world import RealWorld
 
 QUIET, HOT = [f"client:quiet{number}" for number in range(40)], [f"client:hot{number}" for number in range(9)]
 
 
 @pytest.fixture
-def world(redis_url: str, database: str, tmp_path: Path) -> Iterator[RealWorld]:
-    """A Redis and a PostgreSQL in stage dualwrite."""
-    made = RealWorld(PARTS, tmp_path, redis_url, database)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def store(world: RealWorld) -> Iterator[Store]:
+def store(parts_world: RealWorld) -> Iterator[Store]:
     """A service's store, with some clients that nobody writes any more."""
-    opened = world.open_store()
+    opened = parts_world.open_store()
     opened.put_many({key: {"n": 1, "parts": [1, 2]} for key in QUIET})
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def migration(world: RealWorld, store: Store) -> Iterator[Migration]:
+def migration(parts_world: RealWorld, store: Store) -> Iterator[Migration]:
     """The migration as commands open it, once the store has its clients."""
     del store
-    with Migration.open(world.settings) as opened:
+    with Migration.open(parts_world.settings) as opened:
         yield opened
 
 
