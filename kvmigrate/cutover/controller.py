@@ -7,7 +7,7 @@ whatever stands in both stores.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import NamedTuple
 
 from kvmigrate.cutover import back, forward, retire, switch
@@ -128,9 +128,8 @@ class Controller:
         """
         if read_intent(self._sides.row.read()) is None:
             return False
-        before = self._sides.row.read()
-        self._run(None)
-        self._log(before, "gone on with")
+        with self._signed("gone on with"):
+            self._run(None)
         return True
 
     def _move(self, begin: Callable[[Control], None], to: Stage | None, why: str, *, forward_move: bool) -> Moved:
@@ -139,18 +138,15 @@ class Controller:
         with leased(sides.row, self._holder, seconds=sides.limits.lease_s) as held:
             self._check_phase(sides.row.read())
             mended = mend_all(sides, who=self._who)
-            before = control = sides.row.read()
-            try:
-                control = self._go_on(control, held, forward_move=forward_move)
+            before = sides.row.read()
+            with self._signed(why):
+                control = self._go_on(before, held, forward_move=forward_move)
                 went_on = control.stage is not before.stage or (before.phase and not control.phase)
                 if to is not control.stage and not (to is None and went_on):
                     self._check_phase(control)
                     held.prolong()
                     begin(control)
                     self._run(held)
-            finally:
-                with suppress(KVMigrateError):
-                    self._log(before, why)
             return self._moved(before, mended)
 
     def _go_on(self, control: Control, held: Held, *, forward_move: bool) -> Control:
@@ -288,10 +284,8 @@ class Controller:
         self._sides.row.swap(epoch=control.epoch, authority=control.authority, changes=changes, alone=False)
         self._sides.did("finish")
 
-    def _log(self, before: Control, why: str) -> None:
-        now = self._sides.row.read()
-        if (before.stage, before.epoch, before.phase) != (now.stage, now.epoch, now.phase):
-            self._sides.row.log("stage", before=_told(before), after=_told(now), why=why, who=self._who)
+    def _signed(self, why: str) -> AbstractContextManager[None]:
+        return self._sides.row.signed("stage", why=why, who=self._who)
 
     def _moved(self, before: Control, mended: list[Trouble]) -> Moved:
         now = self._sides.row.read()
@@ -323,11 +317,6 @@ def _is_forward(control: Control, intent: Intent) -> bool:
     if intent.to is Stage.RAMPDOWN:
         return control.stage is not Stage.COMPLETE
     return ORDER.index(intent.to) > ORDER.index(control.stage)
-
-
-def _told(control: Control) -> str:
-    phase = f", {control.phase}" if control.phase else ""
-    return f"{control.stage} ({control.authority} at {control.epoch}{phase})"
 
 
 def _places(fences: Fences) -> str:

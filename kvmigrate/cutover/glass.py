@@ -10,7 +10,7 @@ from kvmigrate.cutover.sides import Sides
 from kvmigrate.errors import CheckFailedError
 from kvmigrate.model import Authority, Fence, Logging, Stage
 from kvmigrate.stores.fence_base import FencedStore, Swap
-from kvmigrate.target.live_base import Control
+from kvmigrate.target.live_base import place_text
 
 MOST_KEYS = 100_000
 """So many keys are named at most."""
@@ -60,7 +60,13 @@ def open_with_tables(sides: Sides, *, why: str, who: str) -> Forced:
     # Afterwards, as the tables were written until a moment ago.
     keys = tuple(owed.key for owed in sides.target.owed(limit=max(count, sides.target.owes())))[:MOST_KEYS]
     open_store(sides, sides.row.read(), owes_all=True)
-    sides.row.log("forced", before=_told(control), after=f"K at {epoch}", why=f"{why} ({len(keys)} keys)", who=who)
+    sides.row.log(
+        "forced",
+        before=place_text(control.authority, control.epoch),
+        after=place_text(Authority.STORE, epoch),
+        why=f"{why} ({len(keys)} keys)",
+        who=who,
+    )
     return Forced(epoch, keys, is_exact=True)
 
 
@@ -82,7 +88,3 @@ def open_without_tables(store: FencedStore) -> Forced:
         store.swap(store.shards(), epochs=epochs, authorities=ANY, to=to)
     store.create([shard for shard, fence in fences.items() if fence is None], wanted)
     return Forced(epoch, tuple(keys), is_exact=False)
-
-
-def _told(control: Control) -> str:
-    return f"{control.authority} at {control.epoch}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import psycopg
@@ -100,6 +101,7 @@ class PostgresControlRow:
     def __init__(self, url: str, scope: str) -> None:
         """Open nothing yet; *scope* is the mapping's name."""
         self._session, self._scope = Session(url, application_name=APPLICATION), scope
+        self._signature: tuple[str, str, str] | None = None
 
     def read(self) -> Control:
         """Return the row. Raises `SchemaError` where the scope is not known here."""
@@ -149,6 +151,15 @@ class PostgresControlRow:
                 self._update(connection, changes)
 
         self._session.run(work)
+
+    @contextmanager
+    def signed(self, what: str, *, why: str, who: str) -> Iterator[None]:
+        """Have swaps that move something stand in the change log; see `ControlRow.signed`."""
+        self._signature = what, why, who
+        try:
+            yield
+        finally:
+            self._signature = None
 
     def log(self, what: str, *, before: str, after: str, why: str, who: str) -> None:
         """Append to the change log."""
@@ -235,13 +246,31 @@ class PostgresControlRow:
                     connection.execute("SELECT kvmigrate.fence_alone(%s)", [self._scope])
                 if opening:
                     self._check_opening(connection, self._read(connection), place)
-                return self._update(connection, changes, place)
+                return self._move(connection, changes, place)
         except errors.LockNotAvailable as exc:
             raise _LockedError(name_holders(connection, self._scope)) from exc
         except psycopg.Error as exc:
             if exc.sqlstate == FENCE_STATE:
                 raise never_migrated(self._session.name, self._scope) from exc
             raise
+
+    def _move(self, connection: Connection, changes: Mapping[str, Any], place: _Place) -> bool:
+        """Change the row, and write that down where a signature is given."""
+        if self._signature is None:
+            return self._update(connection, changes, place)
+        # The lock of an update, so that it is the very row that is changed.
+        found = connection.execute(SELECT_CONTROL + "FOR NO KEY UPDATE", [self._scope]).fetchall()
+        if not self._update(connection, changes, place):
+            return False
+        before = control_of(found[0])
+        after = before._replace(**changes)
+        # With a phase, a new epoch only announces what will be written down when it is done.
+        if (before.stage, before.authority) != (after.stage, after.authority) or (
+            before.epoch != after.epoch and not after.phase
+        ):
+            what, why, who = self._signature
+            connection.execute(_LOG, [who, what, before.told, after.told, why, self._scope])
+        return True
 
     def _check_opening(self, connection: Connection, found: Control, place: _Place) -> None:
         """Look again at what may have come since the pre-flight. Raises `CheckFailedError`."""

@@ -8,6 +8,7 @@ still lives. No driver here.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -67,6 +68,12 @@ class Control(NamedTuple):
     def is_backfilled(self) -> bool:
         """Whether the tables hold all of the store, apart from what is marked."""
         return self.backfilled_epoch == self.backfill_epoch
+
+    @property
+    def told(self) -> str:
+        """Where it is, as the change log has it, such as ``live (K at 5)``."""
+        phase = f", {self.phase}" if self.phase else ""
+        return f"{self.stage} ({place_text(self.authority, self.epoch)}{phase})"
 
 
 def place_text(authority: Authority, epoch: int) -> str:
@@ -310,6 +317,13 @@ class ControlRow(Protocol):
 
     def note(self, changes: Mapping[str, Any]) -> None:
         """Change fields that decide nothing: incarnations, safe_n."""
+        ...
+
+    def signed(self, what: str, *, why: str, who: str) -> AbstractContextManager[None]:
+        """Have every swap in this block that moves stage or authority, or gives a move up, stand in the change log.
+
+        In its own transaction: whoever made it may be killed right afterwards.
+        """
         ...
 
     def log(self, what: str, *, before: str, after: str, why: str, who: str) -> None:

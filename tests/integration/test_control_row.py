@@ -106,6 +106,21 @@ def test_changes_are_written_down(live: Live, row: PostgresControlRow) -> None:
     assert [(row.read().scope, "ada", "stage", "live", "rampdown", "release 42")] == found
 
 
+def test_a_signed_swap_is_written_down_with_its_move(live: Live, row: PostgresControlRow) -> None:
+    """By its transaction alone: not what only announces a move, nor what was refused or is not signed."""
+    with row.signed("stage", why="release 42", who="ada"):
+        assert row.swap(epoch=1, authority=K, changes={"phase": "to rampdown at 1"}, alone=False)
+        assert not row.swap(epoch=9, authority=K, changes={"epoch": 10, "authority": T})
+        assert row.swap(
+            epoch=1, authority=K, changes={"epoch": 2, "authority": T, "stage": Stage.RAMPDOWN, "phase": ""}
+        )
+    assert row.swap(epoch=2, authority=T, changes={"epoch": 3})
+
+    [(before, after, *rest)] = live.rows("SELECT before, after, who, what, why FROM kvmigrate.change_log")
+    assert before.endswith(" (K at 1, to rampdown at 1)")
+    assert ["rampdown (T at 2)", "ada", "stage", "release 42"] == [after, *rest]
+
+
 def test_processes_are_those_of_a_day(live: Live, row: PostgresControlRow) -> None:
     """Each with what it last saw."""
     process = PostgresProcessRow(live.url, "shop", kind="writer", name="one", mapping="abc")

@@ -34,6 +34,9 @@ def test_every_stage_both_ways(moving: Moving) -> None:
     assert (Stage.OFF, False) == (moving.stage(), moving.control().is_backfilled)
 
 
+_LAST_LOGGED = "SELECT after FROM kvmigrate.change_log WHERE what = 'stage' ORDER BY id DESC LIMIT 1"
+
+
 @pytest.mark.parametrize("way", ["advance", "rollback"])
 @pytest.mark.parametrize("stage", AHEAD)
 def test_the_same_command_finishes_what_was_cut_short(moving: Moving, stage: Stage, way: str) -> None:
@@ -52,6 +55,8 @@ def test_the_same_command_finishes_what_was_cut_short(moving: Moving, stage: Sta
         except CrashError:
             getattr(moving.controller(), way)(end)
         assert end is moving.stage()
+        [(logged,)] = moving.pg.execute(_LAST_LOGGED).fetchall()
+        assert f"{end} (" == logged[: len(end) + 2]
         moving.check_single()
         moving.backfilled()
         if Stage.COMPLETE not in {start, end} and Stage.OFF not in {start, end}:
