@@ -80,8 +80,9 @@ class LiveSight:
 
     def owes_nothing(self) -> bool:
         """Whether nothing has to be compared again, no move is under way, and the store's life is the one known."""
-        place = self.place()
-        if place.owes_all or place.phase or self.fence().get("full") != "0":
+        # Whoever clears the fence's note has written it into the control row before.
+        fence, place = self.fence(), self.place()
+        if place.owes_all or place.phase or fence.get("full") != "0":
             return False
         with redis.Redis.from_url(self.servers.redis.url, decode_responses=True) as client:
             told = client.info()
