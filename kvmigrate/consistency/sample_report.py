@@ -45,6 +45,8 @@ class SampleReport:
         kinds: Compared keys told apart by what else there is (`KINDS`), then by name; how many there are of each
             in all nobody knows.
 
+        places: Divergent keys by entity, table and column that differ; with "" as the column, in whatever of the table.
+
         oldest_s: How long the oldest of the differences was watched, in seconds.
 
         divergent_keys: All of them, with their causes.
@@ -56,6 +58,7 @@ class SampleReport:
     target_pct: float = TARGET_PCT
     strata: defaultdict[str, Stratum] = field(default_factory=strata_by_name)
     kinds: defaultdict[str, defaultdict[str, Stratum]] = field(default_factory=lambda: defaultdict(strata_by_name))
+    places: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     causes: Counter[str] = field(default_factory=Counter)
     tolerances: Counter[str] = field(default_factory=Counter)
     examples: list[dict[str, Any]] = field(default_factory=list)
@@ -75,6 +78,8 @@ class SampleReport:
         if counted in DIVERGENT:
             self.divergent_keys[settled.key] = [str(each.cause) for each in settled.verdict.differences]
             self.oldest_s = max(self.oldest_s, settled.stable_s)
+            differ = {(entity, each.table, each.column) for each in settled.verdict.differences if each.table}
+            self.places.update(differ | {(entity, table, "") for _, table, _ in differ})
             for each in settled.verdict.differences:
                 self.causes[str(each.cause)] += 1
                 if len(self.examples) < MAX_EXAMPLES:
@@ -119,7 +124,15 @@ class SampleReport:
             "causes": dict(sorted(self.causes.items())),
             "tolerances": dict(sorted(self.tolerances.items())),
             "oldest_s": round(self.oldest_s, 3),
-            "strata": [{"entity": name, **self._shown(each)} for name, each in sorted(self.strata.items()) if name],
+            "strata": [
+                {"entity": name, **self._shown(each), "unnamed_upper_pct": self._place(name, 0)["upper_pct"]}
+                for name, each in sorted(self.strata.items())
+                if name
+            ],
+            "places": [
+                {"entity": entity, "table": table, "column": column, **self._place(entity, divergent)}
+                for (entity, table, column), divergent in sorted(self.places.items())
+            ],
             "kinds": [
                 {"by": kind, "name": name, **self._brief(each)}
                 for kind in KINDS
@@ -150,6 +163,9 @@ class SampleReport:
                     UNDECIDED[0]: each["undecided"],
                 }
             )
+        self.places.update(
+            {(each["entity"], each["table"], each["column"]): each["divergent"] for each in facts["places"]}
+        )
         self.causes.update(facts["causes"])
         self.tolerances.update(facts["tolerances"])
         self.divergent_keys.update(facts["keys"])
@@ -164,6 +180,11 @@ class SampleReport:
             "lower_pct": _percent(bounds.lower),
             "upper_pct": _percent(bounds.upper),
         }
+
+    def _place(self, entity: str, divergent: int) -> Mapping[str, Any]:
+        """Return what is known of one place: of the entity's keys so many differ there."""
+        whole = self.strata[entity]
+        return self._share(Stratum(whole.population, Counter({EQUAL[0]: whole.n - divergent, DIVERGENT[0]: divergent})))
 
     def _brief(self, stratum: Stratum) -> Mapping[str, Any]:
         return {**self._share(stratum), "undecided": stratum.undecided}

@@ -14,6 +14,7 @@ _METHODS = {
     "anytime": "a confidence sequence, good at every look",
 }
 _MOST_KINDS = 10
+_MOST_PLACES = 20
 _APART = ("pending", "not_comparable", "vanished")
 
 
@@ -36,6 +37,7 @@ def describe_sample(report: Mapping[str, Any]) -> Document:
         ),
         Line(_needed(report, sure)),
         *_strata(report),
+        *_places(report),
         *_kinds(report),
         *_differences(report),
         *ending(report),
@@ -79,6 +81,26 @@ def _strata(report: Mapping[str, Any]) -> Iterator[Block]:
         yield Heading("By entity")
         tones = [Tone.BAD if each["divergent"] else Tone.PLAIN for each in report["strata"]]
         yield Grid(["entity", "compared>", "of>", "divergent>", "share>", "between>", *names], rows, tones)
+
+
+def _places(report: Mapping[str, Any]) -> Iterator[Block]:
+    found = sorted(report["places"], key=lambda each: -each["divergent"])
+    rows = [
+        [
+            each["entity"],
+            _column(each),
+            number(each["divergent"]),
+            _share(each["divergence_pct"]),
+            f"{_share(each['lower_pct'])} - {_share(each['upper_pct'])}",
+        ]
+        for each in found[:_MOST_PLACES]
+    ]
+    if not rows:
+        return
+    yield Heading("By table and column")
+    yield Grid(["entity", "place", "divergent>", "share>", "between>"], rows, [Tone.BAD] * len(rows))
+    if left := len(found) - len(rows):
+        yield Line(f"{number(left)} more, none worse than these: `--json` has all.", Tone.FAINT)
 
 
 def _kinds(report: Mapping[str, Any]) -> Iterator[Block]:

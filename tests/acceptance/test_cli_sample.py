@@ -1,5 +1,6 @@
 """What a sample says, as one types it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,37 @@ def test_the_seed_draws_the_same_keys(cli: CommandLine, repository: Path, pg: Pg
     rows = pg.execute("SELECT facts -> 'keys', facts::text FROM kvmigrate.evidence WHERE kind = 'sample'").fetchall()
     assert [{key: ["changed"] for key in keys}] * 2 == [kept for kept, _ in rows]
     assert not any("another" in text for _, text in rows)
+
+
+def test_tables_and_columns_have_bounds_of_their_own(cli: CommandLine, repository: Path, pg: PgConnection) -> None:
+    """Those of the entity's keys: of all of them nothing is left to chance, of some the truth lies between."""
+    fill(cli, 60)
+    pg.execute("UPDATE clients SET name = 'another' WHERE id BETWEEN 100 AND 105")
+    pg.execute("UPDATE clients SET email = 'another' WHERE id = 105")
+
+    def places(value: Mapping[str, Any]) -> dict[tuple[str, str, str], tuple[int, float, float]]:
+        return {
+            (each["entity"], each["table"], each["column"]): (each["divergent"], each["lower_pct"], each["upper_pct"])
+            for each in value["places"]
+        }
+
+    value = sampled(cli, repository, "--entity", "client", code=5)
+
+    six, one = round(100 * 6 / 62, 4), round(100 / 62, 4)
+    assert {
+        ("client", "clients", ""): (6, six, six),
+        ("client", "clients", "name"): (6, six, six),
+        ("client", "clients", "email"): (1, one, one),
+    } == {place: (count, round(lower, 4), round(upper, 4)) for place, (count, lower, upper) in places(value).items()}
+    assert [0.0] == [each["unnamed_upper_pct"] for each in value["strata"]]
+    some = sampled(cli, repository, "--entity", "client", "--size", "30", "--seed", "4", code=5)
+    count, lower, upper = places(some)["client", "clients", "name"]
+    assert count == some["divergent"]
+    assert lower < six < upper
+    assert 0 < some["strata"][0]["unnamed_upper_pct"] < upper
+    shown = cli("sample", *cli.sides).out
+    assert "By table and column" in shown
+    assert "clients.email" in shown
 
 
 def test_what_only_one_side_has_is_drawn_too(cli: CommandLine, repository: Path, pg: PgConnection) -> None:

@@ -288,6 +288,20 @@ def test_an_incomplete_export_names_what_is_missing() -> None:
     assert "Cut short" in render_text(describe_export({**report, "missing": 0}))
 
 
+def test_a_sample_goes_on_from_what_was_kept_of_it() -> None:
+    """Entities, tables and columns, ages and sizes stand as they stood; populations are counted anew."""
+    found = SampleReport(1)
+    found.strata["client"].counts.update({"matched": 5, "different": 2, "pending": 1})
+    found.kinds["size"]["under 1 kB"].counts.update({"matched": 5, "different": 2})
+    found.places.update({("client", "clients", ""): 2, ("client", "clients", "name"): 1})
+    found.causes["changed"] += 3
+
+    again = SampleReport(1)
+    again.take(found.evidence())
+
+    assert found.to_json() == again.to_json()
+
+
 def test_of_many_tenants_the_worst_are_shown() -> None:
     """Ten, those that diverge first, and how many more there are; of a few all, in the order of their names."""
     found = SampleReport(1)
