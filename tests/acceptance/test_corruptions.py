@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -149,6 +150,24 @@ FAULTS = {
 }
 """By what is wrong. Those that concern keys of no item of the store are made apart."""
 
+WRITER = """
+import itertools, json, random, sys
+from kvmigrate import Migration
+
+first = json.loads(sys.argv[1])
+with Migration.open() as migration:
+    for round in itertools.count():
+        for number in range(40):
+            key = f"thing:written-{number}"
+            if round % 5 == 4 and number % 8 == 0:
+                migration.store.delete(key)
+            else:
+                parts = first["parts"] * random.randrange(3)
+                migration.store.put(key, {**first, "text": f"round {round}", "parts": parts})
+        print(round, flush=True)
+"""
+"""An application that goes on writing keys of its own."""
+
 
 def thing(number: int) -> dict[str, Any]:
     """An item that has a value in every column, and more."""
@@ -211,6 +230,26 @@ class Stall:
         )
         assert done.stdout, done.stderr
         return done.returncode, json.loads(done.stdout)
+
+    @contextmanager
+    def written(self) -> Iterator[subprocess.Popen[str]]:
+        """Have an application write other keys all along, and a relay beside it; yield the application."""
+        _, source, _, target = self.sides
+        environment = {**os.environ, "KVMIGRATE_SOURCE": source, "KVMIGRATE_TARGET": target}
+        environment["KVMIGRATE_MAPPING"] = str(self.folder / "mapping.yaml")
+        programs = [
+            [str(Path(sys.executable).with_name("kvmigrate")), "relay"],
+            [sys.executable, "-c", WRITER, json.dumps(thing(7))],
+        ]
+        with ExitStack() as stack:
+            log = stack.enter_context((self.folder / "programs.log").open("wb"))
+            for command in programs:
+                program = subprocess.Popen(
+                    command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+                )
+                stack.enter_context(program)
+                stack.callback(program.kill)
+            yield program
 
     def corrupt(self, what: Fault, number: str) -> None:
         """Corrupt one thing; every statement must have changed something."""
@@ -301,25 +340,31 @@ def test_a_child_of_another_parent(stall: Stall) -> None:
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + SEEDS))
 def test_two_hundred_corruptions_drawn_by_chance(stall: Stall, seed: int) -> None:
-    """All 200 are found, and nothing else; so is what somebody wrote into the store past kvmigrate."""
+    """All 200 are found, and nothing else, while an application writes; so is what was written past kvmigrate."""
     stall.fill(301)
+    assert 0 == stall.run("stage", "advance")[0]
     stall.store.set("thing:300", json.dumps({**thing(300), "text": "written by somebody else"}))
     chance = random.Random(seed)
     simple = [name for name in FAULTS if name != "the row moved to another key"]
     victims: Sequence[int] = chance.sample(range(300), 200)
-    for number in victims:
-        stall.corrupt(FAULTS[chance.choice(simple)], str(number))
+    broken = {f"thing:{number}" for number in (*victims, 300)}
 
-    code, found = stall.run("verify")
-
-    assert (5, 201, 100) == (code, found["missing"] + found["extra"] + found["different"], found["matched"])
-    evidence = stall.run("sample")[1]
-    assert 201 == evidence["divergent"]
-    [(keys,)] = stall.pg.execute(
-        "SELECT facts -> 'keys' FROM kvmigrate.evidence WHERE kind = 'sample' ORDER BY id DESC LIMIT 1"
-    ).fetchall()
-    assert {f"thing:{number}" for number in (*victims, 300)} == set(keys)
-    assert ["stale"] == keys["thing:300"]
+    with stall.written() as writer:
+        assert writer.stdout is not None
+        assert "0\n" == writer.stdout.readline()
+        for number in victims:
+            stall.corrupt(FAULTS[chance.choice(simple)], str(number))
+        code, found = stall.run("verify", "--show-values")
+        assert (5, 201) == (code, found["missing"] + found["extra"] + found["different"]), found["examples"]
+        assert found["matched"] >= 100
+        evidence = stall.run("sample")[1]
+        assert 201 == evidence["divergent"], evidence["examples"]
+        [(keys,)] = stall.pg.execute(
+            "SELECT facts -> 'keys' FROM kvmigrate.evidence WHERE kind = 'sample' ORDER BY id DESC LIMIT 1"
+        ).fetchall()
+        assert broken == set(keys)
+        assert ["stale"] == keys["thing:300"]
+        assert writer.poll() is None
 
 
 def test_a_type_that_is_wrong_in_every_row_is_found(stall: Stall) -> None:
