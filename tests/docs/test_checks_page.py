@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from tests.acceptance import test_corruptions
-from tests.acceptance.test_corruptions import FAULTS
+from tests.acceptance.test_corruptions import COMPARED, FAULTS
 
 
 def rows(repository: Path) -> list[list[str]]:
@@ -34,3 +34,12 @@ def test_the_causes_are_those_that_are_named(repository: Path) -> None:
         if classes:
             wanted = frozenset[str]().union(*(FAULTS[name].causes for name in classes))
             assert wanted == set(re.findall(r"[a-z_]+", causes)) - {"and", "one", "of", "them"}, fault
+
+
+def test_a_backfill_finds_what_the_page_says(repository: Path) -> None:
+    """A line of classes says yes where the tests see a backfill mend them."""
+    for fault, _, _, relay, *_, injected in rows(repository):
+        classes = {name for name in re.findall(r"`([^`]+)`", injected) if name in FAULTS}
+        if classes:
+            assert relay.startswith("yes") == (classes <= COMPARED), fault
+            assert classes <= COMPARED or not classes & COMPARED, fault
