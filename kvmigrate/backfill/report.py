@@ -90,6 +90,8 @@ class BackfillReport:
         resumed_pages: Pages of the first sweep that a run which was cut short had
             written, and that were not read again for it.
 
+        not_resumed: A load that was cut short could not go on; it was ended, and every item compared instead.
+
         live: The store was written while it was migrated, and what was written was marked and followed.
 
         touched: Only of a live one: keys that differed and were marked for that.
@@ -127,6 +129,7 @@ class BackfillReport:
     dry_run: bool = False
     conflicts: list[dict[str, Any]] = field(default_factory=list)
     resumed_pages: int = 0
+    not_resumed: bool = False
     live: bool = False
     touched: int = 0
     sweeps: list[SweepReport] = field(default_factory=list)

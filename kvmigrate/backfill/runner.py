@@ -287,7 +287,7 @@ class _Run:
         if found is None:
             self._finish_load()
             self._target.forget_lost()
-            report.first_load = False
+            report.first_load, report.not_resumed = False, True
         elif found.number:
             report.resumed_pages = found.number
             self._pacer.resume()

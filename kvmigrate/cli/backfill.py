@@ -134,7 +134,7 @@ def backfill(
         envelope = call.envelope(
             done.to_json(),
             mapping=migration.mapping,
-            warnings=[*_warnings(done.unmatched), *([] if dry_run else _left_behind(migration, done))],
+            warnings=[*_warnings(done), *([] if dry_run else _left_behind(migration, done))],
             next_commands=_next_commands(settings, done),
             ok=done.ok,
         )
@@ -144,11 +144,17 @@ def backfill(
     call.finish(envelope, document, exit_code=0 if done.ok else 1)
 
 
-def _warnings(unmatched: int) -> list[str]:
-    if not unmatched:
-        return []
-    keys = "1 key matches" if unmatched == 1 else f"{unmatched:,} keys match"
-    return [f"{keys} no pattern of the mapping and stay where they are: name them, be it under leave_in_kv"]
+def _warnings(done: BackfillReport) -> list[str]:
+    warnings = []
+    if done.unmatched:
+        keys = "1 key matches" if done.unmatched == 1 else f"{done.unmatched:,} keys match"
+        warnings.append(f"{keys} no pattern of the mapping and stay where they are: name them, be it under leave_in_kv")
+    if done.not_resumed:
+        warnings.append(
+            "a load that was cut short could not go on, since the mapping, the store, its life or what was asked for "
+            "is another now, or its keys were there already: it was ended, and every item compared instead"
+        )
+    return warnings
 
 
 def _left_behind(migration: Migration, done: BackfillReport) -> list[str]:

@@ -1,6 +1,7 @@
 """The pace of ``kvmigrate backfill`` as people type it: limits, pause from another terminal, budget, progress."""
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -73,11 +74,12 @@ def test_ctrl_c_ends_a_paused_run_at_once(big: CommandLine, processes: str) -> N
     """It does not wait for the end of the pause, ends with 130, and the same command goes on."""
     with begun(big, "--rate", "1000", "--processes", processes) as process:
         assert retune(big, "--pause")["knobs"]["paused"]
+        assert process.stderr is not None
+        assert any("paused: until" in line for line in process.stderr)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
 
     assert 130 == process.returncode
-    assert "paused: until" in err
     assert "Traceback" not in err
     assert 9000 == big("backfill", *big.sides, "--json").json["written"]
 
@@ -132,6 +134,19 @@ def test_the_budget_decides_the_exit_code(cli: CommandLine, budget: str, code: i
     if code:
         assert f"1 of 6 items were quarantined, more than --max-quarantined {budget} allows" in done.err
         assert "kvmigrate quarantine list" in done.err
+
+
+def test_a_load_that_cannot_go_on_says_so(cli: CommandLine) -> None:
+    """Cut short by its budget, and then the mapping is another: everything is compared, and nothing is lost."""
+    assert 3 == cli("backfill", *cli.sides, "--max-quarantined", "0").code
+    mapping = cli.folder / "mapping.yaml"
+    mapping.write_text(mapping.read_text() + '  - {key: "nobody_knows", reason: "nobody asks"}\n')
+
+    done = cli("backfill", *cli.sides, "--json")
+
+    assert 0 == done.code, done
+    assert (0, 4, True, False) == (done.code, *(done.json[name] for name in ("written", "not_resumed", "first_load")))
+    assert ["could not go on"] == re.findall("could not go on", " ".join(done.json["warnings"]))
 
 
 @pytest.mark.parametrize("command", ["verify", "export"])

@@ -102,6 +102,7 @@ def test_a_store_in_another_life_is_compared_instead(
     report, given = go_on(fill, database, shop_lens)
 
     assert (False, 200, [], 0, 0) == (report.first_load, report.written, report.errors, report.resumed_pages, given)
+    assert report.not_resumed
     assert [(100, 100, 100, 200, "", 0)] == rows(pg)
 
 

@@ -63,6 +63,7 @@ def backfill(**changes: Any) -> dict[str, Any]:
         "where": "",
         "dry_run": False,
         "resumed_pages": 0,
+        "not_resumed": False,
         "live": False,
         "touched": 0,
         "conflicts": [],
