@@ -17,7 +17,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jsondiff
@@ -44,13 +44,13 @@ from kvmigrate.stores.base import ScanRequest
 BATCH = 200
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print all three."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=0.01, help="1.0 is 805,000 items")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     print(describe_machine())
     with PostgresServer.start(settings=SETTINGS) as postgres, RedisServer.start() as store:
         fill(Workload(options.scale), store.url)

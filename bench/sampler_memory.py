@@ -13,6 +13,7 @@ import multiprocessing
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,11 +50,11 @@ class Held(NamedTuple):
     seconds: float
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print a line for each number of keys."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keys", type=int, nargs="+", default=[100_000, 2_000_000], help="how many, each in its turn")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     print(describe_machine())
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "mapping.yaml")

@@ -13,7 +13,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -47,13 +47,13 @@ COLUMNS = ("name", "amount", "at")
 SETTLE_S = 0.3
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Fill a table and its copy, change some rows, and let both take turns."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--changed", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     print(describe_machine())
     with PostgresServer.start(settings=SETTINGS) as postgres:
         url = postgres.create_database("compared")

@@ -8,7 +8,7 @@ from kvmigrate.doctor.finding import Finding, fail, ok, unknown, warn
 from kvmigrate.doctor.rights import judge_rights
 from kvmigrate.target.facts_base import TargetFacts
 
-OLDEST = 140000
+OLDEST = 150000
 POOL = 2
 """Connections that each process of an application opens at most, unless told otherwise."""
 
@@ -43,7 +43,7 @@ def _version(facts: TargetFacts) -> Iterator[Finding]:
             "target-version",
             f"PostgreSQL {facts.version}",
             "this version is no longer supported, and nothing is tested with it",
-            "upgrade PostgreSQL to 14 or later",
+            "upgrade PostgreSQL to 15 or later",
         )
     else:
         yield ok("target-version", f"PostgreSQL {facts.version}")
