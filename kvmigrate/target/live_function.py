@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 from psycopg import sql
 
 from kvmigrate.model import Version
-from kvmigrate.target.layout import Layout, TablePlan, fields, names, owner_key
+from kvmigrate.target.layout import Layout, TablePlan, fields, names, owner_key, parent_key
 from kvmigrate.transform.mapping import Entity
 
 ODD_STATE = "KM002"
@@ -291,7 +291,7 @@ class _Composer:
                     child.name,
                     sql.SQL(" AND ").join(
                         sql.SQL("{} = {}").format(sql.Identifier("ch", mine), given(theirs))
-                        for mine, theirs in child.table.parent
+                        for mine, theirs in parent_key(child)
                     ),
                 )
 

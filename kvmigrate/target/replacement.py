@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 
-from kvmigrate.target.layout import ITEM, Layout, TablePlan, equal, equal_pairs, fields, names
+from kvmigrate.target.layout import ITEM, Layout, TablePlan, equal, equal_pairs, fields, names, parent_key
 from kvmigrate.target.removal import noting_gone
 from kvmigrate.target.staging import gone_columns
 from kvmigrate.transform.mapping import Entity
@@ -129,17 +129,20 @@ class Replacement:
 
     def _children_sql(self, plan: TablePlan, child: TablePlan) -> sql.Composed:
         """Return the DELETE of the items' elements, with what hangs on them; but not of those that `write` updates."""
-        joins = self._owned(plan)
-        using = sql.SQL("{} AS t, {} AS c").format(plan.name, self._layout.candidate)
-        if not plan.entity.owned_by_source_key:
-            using += sql.SQL(", {} AS s").format(plan.staging)
-            joins += sql.SQL(" AND ") + self._is_row_of(plan)
+        if plan.entity.owned_by_source_key:
+            root, joins = "t", self._owned(plan)
+            using = sql.SQL("{} AS t, {} AS c").format(plan.name, self._layout.candidate)
+        else:
+            # Found by the new root row's primary key. Where that row is another item's after all, the row's own INSERT
+            # fails, and this with it.
+            root, joins = "s", sql.SQL("s.{} = c.item AND c.live").format(ITEM)
+            using = sql.SQL("{} AS s, {} AS c").format(plan.staging, self._layout.candidate)
         if _stays(child):
             joins += sql.SQL(" AND NOT EXISTS (SELECT FROM {} AS n WHERE {})").format(
                 child.staging, equal("n", "ch", child.table.primary_key)
             )
         return sql.SQL("DELETE FROM {} AS ch USING {} WHERE {} AND {} AND c.entity = %(entity)s").format(
-            child.name, using, equal_pairs("ch", "t", child.table.parent), joins
+            child.name, using, equal_pairs("ch", root, parent_key(child)), joins
         )
 
     def _update_sql(self, plan: TablePlan, columns: list[str]) -> sql.Composed:

@@ -1,6 +1,8 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -9,6 +11,8 @@ from kvmigrate.errors import FenceError
 from kvmigrate.model import Authority, Version
 from kvmigrate.target.base import Applied
 from kvmigrate.target.live_install import install_live
+from kvmigrate.transform.declaration.mapping_file import load_mapping
+from kvmigrate.transform.lens import compile_mapping
 from tests.fix_live import Live
 from tests.fix_migration import item
 
@@ -46,6 +50,39 @@ def test_a_change_replaces_parent_and_children(live: Live) -> None:
 
     assert [(None, {"x": 1}, "kept", None)] == live.rows("SELECT client, rest, note, expires_at FROM orders")
     assert [(0, 9, None)] == live.rows("SELECT position, quantity, product FROM order_items")
+
+
+_COPIES = """
+version: 1
+name: copies
+entities:
+  order:
+    keys: ["order:{id}"]
+    table: orders
+    columns: {id: {key: id, type: integer}, site: {path: site, type: text}}
+    children:
+      order_lines:
+        each: lines
+        parent: {order_id: id, site: site}
+        columns: {position: {ordinal: true}, sku: {path: sku, type: text}}
+"""
+
+
+@pytest.mark.parametrize("way", ["mirror", "apply"])
+def test_elements_go_although_the_column_changed_that_they_copy(database: str, tmp_path: Path, way: str) -> None:
+    """They belong to their parent by its primary key alone."""
+    file = tmp_path / "mapping.yaml"
+    file.write_text(_COPIES)
+    with psycopg.connect(database, autocommit=True) as connection:
+        live = Live(database, compile_mapping(load_mapping(file)), connection)
+        with closing(live):
+            assert live.mirror(item("order:1", {"site": "a", "lines": [{"sku": "x"}, {"sku": "y"}]}), 1)
+
+            changed = item("order:1", {"site": "b", "lines": []})
+            assert live.mirror(changed, 2) if way == "mirror" else live.apply(changed, n=2).items
+
+            assert [("b",)] == live.rows("SELECT site FROM orders")
+            assert [] == live.rows("SELECT FROM order_lines")
 
 
 def test_an_older_mirror_changes_nothing_and_counts_as_done(live: Live) -> None:
