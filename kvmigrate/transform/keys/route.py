@@ -112,7 +112,9 @@ class Router:
 
     def route(self, key: str) -> Route:
         """Return the key's route; of several templates the one that constrains strictly more wins."""
-        candidates = self._by_head.get(key.partition(":")[0], [])
+        candidates = self._by_head.get(key.partition(":")[0], ())
+        if not candidates and not self._anywhere:
+            return _UNMATCHED
         matches = [(each, found) for each in (*candidates, *self._anywhere) if (found := each.match(key))]
         if not matches:
             return _UNMATCHED
