@@ -90,7 +90,7 @@ class Replacement:
                 _staged_sql(plan),
                 _insert_sql(plan) + rest,
             )
-        if _stays(plan):
+        if stays(plan):
             columns = [column.name for column in plan.table.columns if column.name not in plan.table.primary_key]
             change = _change_sql(plan, columns) if columns else None
             return _Writing(change, _staged_sql(plan), _insert_sql(plan) + _not_there(plan))
@@ -137,7 +137,7 @@ class Replacement:
             # fails, and this with it.
             root, joins = "s", sql.SQL("s.{} = c.item AND c.live").format(ITEM)
             using = sql.SQL("{} AS s, {} AS c").format(plan.staging, self._layout.candidate)
-        if _stays(child):
+        if stays(child):
             joins += sql.SQL(" AND NOT EXISTS (SELECT FROM {} AS n WHERE {})").format(
                 child.staging, equal("n", "ch", child.table.primary_key)
             )
@@ -179,7 +179,7 @@ def _staged_sql(plan: TablePlan) -> sql.Composed:
     return sql.SQL("SELECT count(*) FROM {}").format(plan.staging)
 
 
-def _stays(plan: TablePlan) -> bool:
+def stays(plan: TablePlan) -> bool:
     """Whether a row of this child may be updated: its primary key holds its item's, and nothing else tells rows apart.
 
     Where a row is referred to, or has children, or a unique value that another element may take over, it is
@@ -194,15 +194,19 @@ def _stays(plan: TablePlan) -> bool:
 def _change_sql(plan: TablePlan, columns: list[str]) -> sql.Composed:
     """Return the UPDATE of elements that stand and are not as they were, to the last digit."""
     pairs = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Identifier("s", name)) for name in columns]
-    # Equality would take 1.0 for 1.00. The casts keep the rows whole: else each column would need the operator.
-    return sql.SQL("UPDATE {} AS t SET {} FROM {} AS s WHERE {} AND ROW({})::record *<> ROW({})::record").format(
+    return sql.SQL("UPDATE {} AS t SET {} FROM {} AS s WHERE {} AND {}").format(
         plan.name,
         sql.SQL(", ").join(pairs),
         plan.staging,
         equal("t", "s", plan.table.primary_key),
-        fields("t", columns),
-        fields("s", columns),
+        changed("t", "s", columns),
     )
+
+
+def changed(left: str, right: str, columns: list[str]) -> sql.Composed:
+    """Return the condition that two rows are not the same, to the last digit."""
+    # Equality would take 1.0 for 1.00. The casts keep the rows whole: else each column would need the operator.
+    return sql.SQL("ROW({})::record *<> ROW({})::record").format(fields(left, columns), fields(right, columns))
 
 
 def _not_there(plan: TablePlan) -> sql.Composed:
