@@ -40,7 +40,8 @@ class Commands:
         """Route keys by *lens*, and act through *store*; *use* counts what will not work after the cut-over."""
         self._lens, self._store, self._use = lens, store, use
         self._served = Served(store)
-        self._has_parts = lens.has_exploding or any(each.decode in _IN_PARTS for each in lens.mapping.entities)
+        self._has_exploding = lens.has_exploding
+        self._has_parts = self._has_exploding or any(each.decode in _IN_PARTS for each in lens.mapping.entities)
         # Most programs use the same keys again and again. Replaced whole, so that threads need no lock.
         self._names: dict[str, str | None] = {}
 
@@ -90,7 +91,7 @@ class Commands:
         encode = encoder.encode
         # Names of commands are ASCII, whatever the client's encoding.
         raw = [args[0].encode(), *map(encode, args[1:])]
-        is_whole = is_single and not self._lens.has_exploding
+        is_whole = is_single and not self._has_exploding
         marks = () if is_read else mapped if is_whole else self._marks(command, raw)
         is_for_scripts = command.form is _SCRIPT
         in_script = is_for_scripts and len(raw) <= _MOST_ARGUMENTS
@@ -169,9 +170,13 @@ class Commands:
         names = self._names
         if key in names:
             return names[key]
-        route = self._lens.route(key)
-        name = None if route.entity is None or route.kind is not RouteKind.ENTITY else route.entity.name
-        if self._lens.explodes(key):
+        # The usual key first: most programs name new ones all the time.
+        entity = self._lens.entity_of(key)
+        if entity is None:
+            route = self._lens.route(key)
+            entity = route.entity if route.kind is RouteKind.ENTITY else None
+        name = None if entity is None else entity.name
+        if self._has_exploding and self._lens.explodes(key):
             name = key
         if len(names) >= _MOST_NAMES:
             self._names = names = {}

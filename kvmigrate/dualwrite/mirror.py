@@ -42,7 +42,8 @@ class Mirror:
 
     def bring(self, item: Item | None, key: str, version: Version, *, deadline_s: float) -> Mirrored:
         """Bring the tables to *version* of one item; *deadline_s* is in seconds."""
-        if deadline_s <= 0 or not self._breaker.lets(monotonic()):
+        breaker = self._breaker
+        if deadline_s <= 0 or (breaker.is_open and not breaker.lets(monotonic())):
             return Mirrored.LEFT
         try:
             done = self._tables.mirror(item, key, version, deadline_s=deadline_s)
@@ -56,7 +57,7 @@ class Mirror:
             self._breaker.failed(monotonic())
             _log.error("a mirror failed in a way that nobody foresaw; the mark stays", key=key, **told(exc))
             return Mirrored.LEFT
-        self._breaker.succeeded()
+        breaker.succeeded()
         return _DONE if done else _LEFT
 
     def _place_of(self, version: Version) -> Mirrored:

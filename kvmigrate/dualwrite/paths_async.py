@@ -66,35 +66,34 @@ class AsyncPaths:
         until = monotonic() + self._mirror_s
         results: list[WriteResult | None] = []
         for write, put in zip(writes, puts, strict=True):
-            results.append(await self._mirrored(write, put, until))
+            results.append(await self._mirrored(write, put, until - monotonic()))
         return results
 
     async def through_store(self, write: Write, epoch: int) -> WriteResult | None:
         """Write into the store, and mirror that; as `write`."""
         put: Put | None
-        if write.item is None:
-            put = await self._store.delete(write.key, epoch=epoch, expect=write.expect)
-        elif write.only_new:
-            put = await self._store.create(write.item, epoch=epoch, ttl_ms=write.ttl_ms)
+        key, item, ttl_ms, keep_ttl, expect, only_new = write
+        if item is None:
+            put = await self._store.delete(key, epoch=epoch, expect=expect)
+        elif only_new:
+            put = await self._store.create(item, epoch=epoch, ttl_ms=ttl_ms)
         else:
-            put = await self._store.put(
-                write.item, epoch=epoch, ttl_ms=write.ttl_ms, keep_ttl=write.keep_ttl, expect=write.expect
-            )
-        return None if put is None else await self._mirrored(write, put, monotonic() + self._mirror_s)
+            put = await self._store.put(item, epoch=epoch, ttl_ms=ttl_ms, keep_ttl=keep_ttl, expect=expect)
+        return None if put is None else await self._mirrored(write, put, self._mirror_s)
 
-    async def _mirrored(self, write: Write, put: Put, until: float) -> WriteResult:
-        version = put.version
-        if version is None or put.log is not _MIRROR:
+    async def _mirrored(self, write: Write, put: Put, deadline_s: float) -> WriteResult:
+        version, log, expires_at_ms = put
+        if version is None or log is not _MIRROR:
             return WriteResult(mirrored=False, version=version)
-        item = write.item
-        if item is not None and item.expires_at_ms != put.expires_at_ms:
-            item = item._replace(expires_at_ms=put.expires_at_ms)
-        outcome = await self._mirror.bring(item, write.key, version, deadline_s=until - monotonic())
+        key, item = write[:2]
+        if item is not None and item.expires_at_ms != expires_at_ms:
+            item = item._replace(expires_at_ms=expires_at_ms)
+        outcome = await self._mirror.bring(item, key, version, deadline_s=deadline_s)
         if outcome is _OVERTAKEN:
             raise Overtaken(write, version)
         done = outcome is _DONE
         if done:
-            self._companion.ack(write.key, version.n)
+            self._companion.ack(key, version.n)
         # The tuple's own __new__: the class has one in Python, which takes twice as long.
         return tuple.__new__(WriteResult, (done, version))
 

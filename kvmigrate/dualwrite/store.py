@@ -101,7 +101,9 @@ class Store:
         ttl_ms = None if ttl is None else _milliseconds(ttl)
         # The tuple's own __new__: the class has one in Python, which takes twice as long.
         write: Write = tuple.__new__(Write, (key, item, ttl_ms, False, None, False))
-        return _done(self._write(write))
+        result = self._write(write)
+        assert result is not None  # noqa: S101 - as `_done`, without a call: every write passes here
+        return result
 
     def delete(self, key: str) -> WriteResult:
         """Delete the key, whether it exists or not."""

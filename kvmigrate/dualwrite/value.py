@@ -18,7 +18,7 @@ from kvmigrate.transform.values.refused import ValueRefused
 Raw = bytes | Mapping[bytes, bytes]
 """What the store holds: JSON text, or the fields of a hash."""
 
-_HASH, _LIST, _SET = Decode.HASH, Decode.LIST, Decode.SET
+_HASH, _LIST, _SET, _JSON = Decode.HASH, Decode.LIST, Decode.SET, ItemKind.JSON
 _ELSEWHERE = "`store` is for keys that become rows; use your own client for all others"
 _HOW_TEXT = "give bytes for a text of your own, or the object itself"
 
@@ -81,7 +81,7 @@ def item_of(key: str, value: Any, entity: Entity) -> Item:
         return Item(key, _fields(key, value), ItemKind.HASH)
     if isinstance(value, bytes):
         # The tuple's own __new__: the class has one in Python, which takes twice as long.
-        return tuple.__new__(Item, (key, value, ItemKind.JSON, None))
+        return tuple.__new__(Item, (key, value, _JSON, None))
     if isinstance(value, str):
         return Item(key, _text(key, value))
     return Item(key, _encoded(key, value))

@@ -23,6 +23,10 @@ from kvmigrate.transform.values.content_hash import content_hash
 
 Connection = psycopg.Connection[Any]
 
+# What stands of a batch's items is read and written in any case. Told so, PostgreSQL finds it by keys, and does not
+# read a table whole for every batch.
+_SETTINGS = "SET CONSTRAINTS ALL DEFERRED; SET LOCAL random_page_cost = 0.1"
+
 
 @dataclass(slots=True)
 class Parts:
@@ -72,7 +76,7 @@ class Attempt:
     def run(self, rows: PageRows) -> Applied:
         """Write what can be written, set aside what must wait or was refused."""
         connection = self._connection
-        connection.execute("SET CONSTRAINTS ALL DEFERRED")
+        connection.execute(_SETTINGS)
         candidates = self._candidates(rows)
         self._staged = [plan.table.name for plan in self._layout.plans if plan.table.name in rows.tables]
         self._staging.load(connection, candidates, rows.tables)

@@ -140,6 +140,12 @@ def fields(alias: str, columns: Iterable[str]) -> sql.Composed:
     return sql.SQL(", ").join(sql.Identifier(alias, column) for column in columns)
 
 
+def parent_key(child: TablePlan) -> list[tuple[str, str]]:
+    """Return the copies of the parent row's primary key, in pairs with it; what else is copied may change."""
+    assert child.parent is not None  # noqa: S101 - only roots have none
+    return [(mine, theirs) for mine, theirs in child.table.parent if theirs in child.parent.primary_key]
+
+
 def equal_pairs(left: str, right: str, pairs: Iterable[tuple[str, str]]) -> sql.Composed:
     """Return the condition that each pair of columns is equal."""
     return sql.SQL(" AND ").join(

@@ -11,7 +11,7 @@ from kvmigrate.errors import SchemaError
 from kvmigrate.model import Item, Version
 from kvmigrate.target.layout import Layout
 from kvmigrate.target.live_arguments import Call, EntityCalls
-from kvmigrate.target.live_function import AGAIN_STATE, ODD_STATE, live_functions
+from kvmigrate.target.live_function import AGAIN_STATE, ODD_STATE, TWICE_STATE, live_functions
 from kvmigrate.target.session import is_conflict, is_data_error, never_migrated
 from kvmigrate.transform.lens import Lens, PageRows
 
@@ -96,7 +96,7 @@ class OddItemError(Exception):
 
 def is_odd(exc: psycopg.Error) -> bool:
     """Whether the item is no plain case: nothing was written, and the careful merge may still take it."""
-    return exc.sqlstate == ODD_STATE or is_data_error(exc) or is_conflict(exc)
+    return exc.sqlstate in {ODD_STATE, TWICE_STATE} or is_data_error(exc) or is_conflict(exc)
 
 
 def is_repeatable(exc: psycopg.Error) -> bool:

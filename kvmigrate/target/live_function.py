@@ -14,11 +14,15 @@ from typing import Any, NamedTuple, cast
 from psycopg import sql
 
 from kvmigrate.model import Version
-from kvmigrate.target.layout import Layout, TablePlan, fields, names, owner_key
+from kvmigrate.target.layout import Layout, TablePlan, equal, fields, names, owner_key, parent_key
+from kvmigrate.target.replacement import changed, stays
 from kvmigrate.transform.mapping import Entity
 
 ODD_STATE = "KM002"
 """SQLSTATE of an item that is no plain case."""
+
+TWICE_STATE = "21000"
+"""SQLSTATE of two elements of one item that would be the same row."""
 
 AGAIN_STATE = "KM003"
 """SQLSTATE of a write that met another one of the same new key: it may simply be tried again."""
@@ -259,7 +263,7 @@ class _Composer:
             yield from self._write_root()
         for plan in self._functions.plans:
             if not plan.lookup and (self._entity.rows_only or not plan.anchor):
-                yield self._insert(plan, sql.SQL(""))
+                yield self._insert(plan, _in_place(plan) if stays(plan) else sql.SQL(""))
 
     def _write_root(self) -> Iterator[sql.Composed]:
         """The root row in place, then its children away. A row of another item under its primary key is odd."""
@@ -287,13 +291,17 @@ class _Composer:
         yield sql.SQL("IF NOT FOUND THEN {}; END IF").format(self._words["taken"])
         for child in self._layout.plans_of(self._entity):
             if child.parent is root.table:
-                yield sql.SQL("DELETE FROM {} AS ch WHERE {}").format(
-                    child.name,
-                    sql.SQL(" AND ").join(
-                        sql.SQL("{} = {}").format(sql.Identifier("ch", mine), given(theirs))
-                        for mine, theirs in child.table.parent
-                    ),
-                )
+                gone = [
+                    sql.SQL("{} = {}").format(sql.Identifier("ch", mine), given(theirs))
+                    for mine, theirs in parent_key(child)
+                ]
+                if stays(child):
+                    gone.append(
+                        sql.SQL("NOT EXISTS (SELECT FROM unnest({}) AS n WHERE {})").format(
+                            self._parameters[child.table.name], equal("n", "ch", child.table.primary_key)
+                        )
+                    )
+                yield sql.SQL("DELETE FROM {} AS ch WHERE {}").format(child.name, sql.SQL(" AND ").join(gone))
 
     def _insert(self, plan: TablePlan, rule: sql.Composable, *, always: bool = False) -> sql.Composed:
         columns = [column.name for column in plan.table.columns]
@@ -316,6 +324,20 @@ class _Composer:
         """A column of the one row that came for *plan*'s table."""
         rows = self._parameters[plan.table.name]
         return lambda name: sql.SQL("(({})[1]).{}").format(rows, sql.Identifier(name))
+
+
+def _in_place(plan: TablePlan) -> sql.Composed:
+    """An element that stands is updated, where it is not as it was: its foreign keys are checked where they change."""
+    key = plan.table.primary_key
+    rest = [column.name for column in plan.table.columns if column.name not in key]
+    if not rest:
+        return sql.SQL(" ON CONFLICT ({}) DO NOTHING").format(names(key))
+    sets = sql.SQL(", ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Identifier("excluded", name)) for name in rest
+    )
+    return sql.SQL(" ON CONFLICT ({}) DO UPDATE SET {} WHERE {}").format(
+        names(key), sets, changed("t", "excluded", rest)
+    )
 
 
 def _lines(statements: Iterable[sql.Composed]) -> sql.Composed:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 
-from kvmigrate.target.layout import ITEM, Layout, TablePlan, equal, equal_pairs, fields, names
+from kvmigrate.target.layout import ITEM, Layout, TablePlan, equal, equal_pairs, fields, names, parent_key
 from kvmigrate.target.removal import noting_gone
 from kvmigrate.target.staging import gone_columns
 from kvmigrate.transform.mapping import Entity
@@ -90,7 +90,7 @@ class Replacement:
                 _staged_sql(plan),
                 _insert_sql(plan) + rest,
             )
-        if _stays(plan):
+        if stays(plan):
             columns = [column.name for column in plan.table.columns if column.name not in plan.table.primary_key]
             change = _change_sql(plan, columns) if columns else None
             return _Writing(change, _staged_sql(plan), _insert_sql(plan) + _not_there(plan))
@@ -129,17 +129,20 @@ class Replacement:
 
     def _children_sql(self, plan: TablePlan, child: TablePlan) -> sql.Composed:
         """Return the DELETE of the items' elements, with what hangs on them; but not of those that `write` updates."""
-        joins = self._owned(plan)
-        using = sql.SQL("{} AS t, {} AS c").format(plan.name, self._layout.candidate)
-        if not plan.entity.owned_by_source_key:
-            using += sql.SQL(", {} AS s").format(plan.staging)
-            joins += sql.SQL(" AND ") + self._is_row_of(plan)
-        if _stays(child):
+        if plan.entity.owned_by_source_key:
+            root, joins = "t", self._owned(plan)
+            using = sql.SQL("{} AS t, {} AS c").format(plan.name, self._layout.candidate)
+        else:
+            # Found by the new root row's primary key. Where that row is another item's after all, the row's own INSERT
+            # fails, and this with it.
+            root, joins = "s", sql.SQL("s.{} = c.item AND c.live").format(ITEM)
+            using = sql.SQL("{} AS s, {} AS c").format(plan.staging, self._layout.candidate)
+        if stays(child):
             joins += sql.SQL(" AND NOT EXISTS (SELECT FROM {} AS n WHERE {})").format(
                 child.staging, equal("n", "ch", child.table.primary_key)
             )
         return sql.SQL("DELETE FROM {} AS ch USING {} WHERE {} AND {} AND c.entity = %(entity)s").format(
-            child.name, using, equal_pairs("ch", "t", child.table.parent), joins
+            child.name, using, equal_pairs("ch", root, parent_key(child)), joins
         )
 
     def _update_sql(self, plan: TablePlan, columns: list[str]) -> sql.Composed:
@@ -176,7 +179,7 @@ def _staged_sql(plan: TablePlan) -> sql.Composed:
     return sql.SQL("SELECT count(*) FROM {}").format(plan.staging)
 
 
-def _stays(plan: TablePlan) -> bool:
+def stays(plan: TablePlan) -> bool:
     """Whether a row of this child may be updated: its primary key holds its item's, and nothing else tells rows apart.
 
     Where a row is referred to, or has children, or a unique value that another element may take over, it is
@@ -191,15 +194,19 @@ def _stays(plan: TablePlan) -> bool:
 def _change_sql(plan: TablePlan, columns: list[str]) -> sql.Composed:
     """Return the UPDATE of elements that stand and are not as they were, to the last digit."""
     pairs = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Identifier("s", name)) for name in columns]
-    # Equality would take 1.0 for 1.00. The casts keep the rows whole: else each column would need the operator.
-    return sql.SQL("UPDATE {} AS t SET {} FROM {} AS s WHERE {} AND ROW({})::record *<> ROW({})::record").format(
+    return sql.SQL("UPDATE {} AS t SET {} FROM {} AS s WHERE {} AND {}").format(
         plan.name,
         sql.SQL(", ").join(pairs),
         plan.staging,
         equal("t", "s", plan.table.primary_key),
-        fields("t", columns),
-        fields("s", columns),
+        changed("t", "s", columns),
     )
+
+
+def changed(left: str, right: str, columns: list[str]) -> sql.Composed:
+    """Return the condition that two rows are not the same, to the last digit."""
+    # Equality would take 1.0 for 1.00. The casts keep the rows whole: else each column would need the operator.
+    return sql.SQL("ROW({})::record *<> ROW({})::record").format(fields(left, columns), fields(right, columns))
 
 
 def _not_there(plan: TablePlan) -> sql.Composed:

@@ -1,6 +1,8 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -9,6 +11,8 @@ from kvmigrate.errors import FenceError
 from kvmigrate.model import Authority, Version
 from kvmigrate.target.base import Applied
 from kvmigrate.target.live_install import install_live
+from kvmigrate.transform.declaration.mapping_file import load_mapping
+from kvmigrate.transform.lens import compile_mapping
 from tests.fix_live import Live
 from tests.fix_migration import item
 
@@ -46,6 +50,89 @@ def test_a_change_replaces_parent_and_children(live: Live) -> None:
 
     assert [(None, {"x": 1}, "kept", None)] == live.rows("SELECT client, rest, note, expires_at FROM orders")
     assert [(0, 9, None)] == live.rows("SELECT position, quantity, product FROM order_items")
+
+
+_COPIES = """
+version: 1
+name: copies
+entities:
+  order:
+    keys: ["order:{id}"]
+    table: orders
+    columns: {id: {key: id, type: integer}, site: {path: site, type: text}}
+    children:
+      order_lines:
+        each: lines
+        parent: {order_id: id, site: site}
+        columns: {position: {ordinal: true}, sku: {path: sku, type: text}}
+"""
+
+
+@pytest.mark.parametrize("way", ["mirror", "apply"])
+def test_elements_go_although_the_column_changed_that_they_copy(database: str, tmp_path: Path, way: str) -> None:
+    """They belong to their parent by its primary key alone."""
+    file = tmp_path / "mapping.yaml"
+    file.write_text(_COPIES)
+    with psycopg.connect(database, autocommit=True) as connection:
+        live = Live(database, compile_mapping(load_mapping(file)), connection)
+        with closing(live):
+            assert live.mirror(item("order:1", {"site": "a", "lines": [{"sku": "x"}, {"sku": "y"}]}), 1)
+
+            changed = item("order:1", {"site": "b", "lines": []})
+            assert live.mirror(changed, 2) if way == "mirror" else live.apply(changed, n=2).items
+
+            assert [("b",)] == live.rows("SELECT site FROM orders")
+            assert [] == live.rows("SELECT FROM order_lines")
+
+
+_BY_SKU = """
+version: 1
+name: by_sku
+entities:
+  order:
+    keys: ["order:{id}"]
+    table: orders
+    columns: {id: {key: id, type: integer}}
+    children:
+      order_lines:
+        each: lines
+        parent: {order_id: id}
+        columns: {position: {ordinal: true}, sku: {path: sku, type: text}}
+        primary_key: [order_id, sku]
+"""
+
+
+def test_two_elements_that_are_one_row_are_not_plain(database: str, tmp_path: Path) -> None:
+    """The writer learns that it was not mirrored; the relay says why it cannot be."""
+    file = tmp_path / "mapping.yaml"
+    file.write_text(_BY_SKU)
+    with psycopg.connect(database, autocommit=True) as connection:
+        live = Live(database, compile_mapping(load_mapping(file)), connection)
+        with closing(live):
+            assert live.mirror(item("order:1", {"lines": [{"sku": "x"}, {"sku": "y"}]}), 1)
+            before = live.rows("SELECT position, sku, xmin::text FROM order_lines ORDER BY 1")
+
+            assert not live.mirror(item("order:1", {"lines": [{"sku": "y"}, {"sku": "y"}]}), 2)
+
+            assert before == live.rows("SELECT position, sku, xmin::text FROM order_lines ORDER BY 1")
+
+
+def test_an_element_that_is_as_it_was_is_not_mirrored_again(live: Live) -> None:
+    """Columns of others stay with elements that stand, and foreign keys are not checked once more."""
+    for n, each in enumerate((ADA, BOOK, ORDER)):
+        live.mirror(each, n)
+    live.pg.execute("ALTER TABLE order_items ADD COLUMN note text")
+    live.pg.execute("UPDATE order_items SET note = 'kept'")
+    query = "SELECT position, quantity, note, ctid::text FROM order_items ORDER BY 1"
+    [first, second] = live.rows(query)
+
+    items = [{"product": "b", "quantity": 1}, {"product": "b", "quantity": 5}, {"quantity": 6}]
+    assert live.mirror(item("order:7", {"client": "1", "items": items}), 9)
+
+    found = live.rows(query)
+    assert first == found[0]
+    assert [(1, 5, "kept"), (2, 6, None)] == [row[:3] for row in found[1:]]
+    assert second[3] != found[1][3]
 
 
 def test_an_older_mirror_changes_nothing_and_counts_as_done(live: Live) -> None:

@@ -90,6 +90,7 @@ class Router:
         }
         """All candidates of a key with a colon, by the text before the first one; no other heads."""
         self._simple = _simple(self.near)
+        self._simple_entities = {head: each.route.entity for head, each in self._simple.items() if each.route.entity}
 
     def find(self, key: str) -> tuple[Candidate, tuple[str, ...]] | None:
         """Return the only template that matches and its captures in order.
@@ -110,9 +111,21 @@ class Router:
                 only, texts = candidate, found.groups()
         return None if only is None or only.repeats else (only, texts)
 
+    def entity_of(self, key: str) -> Entity | None:
+        """Return the entity of a usual key; ``None`` says nothing, only that `route` must be asked."""
+        head, _, tail = key.partition(":")
+        entity = self._simple_entities.get(head)
+        if entity is not None and tail and ":" not in tail and ADDRESS_SEPARATOR not in key:
+            # As `find`, without its tuples: every write passes here.
+            return entity
+        found = self.find(key)
+        return None if found is None else found[0].route.entity
+
     def route(self, key: str) -> Route:
         """Return the key's route; of several templates the one that constrains strictly more wins."""
-        candidates = self._by_head.get(key.partition(":")[0], [])
+        candidates = self._by_head.get(key.partition(":")[0], ())
+        if not candidates and not self._anywhere:
+            return _UNMATCHED
         matches = [(each, found) for each in (*candidates, *self._anywhere) if (found := each.match(key))]
         if not matches:
             return _UNMATCHED

@@ -33,6 +33,8 @@ class Lens:
         """Compile *mapping*; `compile_mapping` is the way in."""
         self.mapping = mapping
         self._router = Router(mapping)
+        self.entity_of = self._router.entity_of
+        """Return the entity of a usual key; ``None`` says nothing, only that `route` must be asked."""
         self._plans = {entity.name: plan_entity(entity) for entity in mapping.entities}
         self._packers = {
             table.table.name: _TablePacker(table) for plan in self._plans.values() for table in _tables(plan)
@@ -63,11 +65,6 @@ class Lens:
             if each.number in self._fast and each.route.entity is not None
         }
         return Emitter(emitted.native, self._router, plans) if emitted.native is not None and plans else None
-
-    def entity_of(self, key: str) -> Entity | None:
-        """Return the entity of a usual key; ``None`` says nothing, only that `route` must be asked."""
-        found = self._router.find(key)
-        return None if found is None else found[0].route.entity
 
     def route(self, key: str) -> Route:
         """Return where a key belongs."""
