@@ -373,7 +373,7 @@ def test_progress_is_told_to_its_end(backfill: Backfill, fill: Fill) -> None:
     backfill(progress=tell)
 
     assert {"sweep 1": 50, "absent keys": 0, "waiting items": 0}.items() <= told.items()
-    assert {"keys and indexes", "foreign keys", "proof of foreign keys", "statistics"} <= told.keys()
+    assert {"keys and indexes", "foreign keys", "proof of foreign keys, and statistics"} <= told.keys()
 
 
 def test_a_failing_database_stops_all_threads(fill: Fill, database: str, shop_lens: Lens, pg: PgConnection) -> None:
