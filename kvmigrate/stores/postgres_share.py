@@ -180,14 +180,14 @@ class SharedTable:
             name=sql.Literal(table.identifier.as_string()),
             table=table.identifier,
         )
-        [(rows, started, system, written, redefined, is_named)] = self._link.rows(now, [])
-        if written or redefined or not is_named:
-            return False
         try:
             held = self._holder.execute(_COUNT.format(server, table.identifier)).fetchall()
+            [(*found, written, redefined, is_named)] = self._link.rows(now, [])
+            # It lives, so the other one was asked within its life.
+            self._holder.execute("SELECT")
         except psycopg.Error:
             return False
-        return bool(held == [(rows, started, system)])
+        return held == [tuple(found)] and is_named and not (written or redefined)
 
     def close(self) -> None:
         """Close both connections; they open again when needed."""
