@@ -34,7 +34,7 @@ from kvmigrate.transform.lens import Lens
 
 T = TypeVar("T")
 
-PAGE_KEYS = 2000
+PAGE_KEYS = 5000
 """Keys per page and so per transaction: large enough to hide round trips, small enough to lose little."""
 
 MOST_SWEEPS = 5
@@ -318,20 +318,28 @@ class _Run:
         self._remember(findings)
         if resume is not None:
             self._finish_load()
-        unchanged = mark is not None and not (resume and resume.number) and mark == self._source.change_mark()
+        unchanged = not (resume and resume.number) and self._is_unchanged(mark)
         # Of a store that began anew a scan may have missed any key; of one that always does, so would the next.
         restarted = self._restarted = life != self._source.incarnation()
         is_last = (is_last and (not restarted or number >= MOST_SWEEPS)) or unchanged
         later = self._settle(label, findings.census, absent_too=is_last and report.complete, refused_too=unchanged)
         changed = findings.applied.moved + later.applied.moved
         self._moving = bool(restarted or changed or later.removed or (not expiring and self._source.has_ttl()))
-        if unchanged and mark == self._source.change_mark():
+        # Where nothing was read again, all is of the moment that was just looked back to.
+        if unchanged and (later == Reread() or self._is_unchanged(mark)):
             self._moving = False
         self._normalised.update(findings.normalised)
         report.sweeps.append(
             SweepReport(label.version.n, findings.keys, findings.items, changed, later.removed, round(duration_s, 3))
         )
         return findings, is_last
+
+    def _is_unchanged(self, mark: str | None) -> bool:
+        """Whether the store is as it was since *mark*, or since the moment of which the sweep's shares are."""
+        if mark is not None and mark == self._source.change_mark():
+            return True
+        shared = divisible(self._source) if self._crew is not None and self._live is None else None
+        return shared is not None and shared.is_untouched()
 
     def _pass(
         self, sweep: Sweep, resume: ResumePoint | None, findings: Findings, meter: Meter, life: str | None

@@ -159,6 +159,13 @@ class DivisibleSource(KVSource, Protocol):
         """
         ...
 
+    def is_untouched(self) -> bool:
+        """Return whether the store is as it was when `shares` was asked last, for the whole of it.
+
+        False where that is not certain. To be asked when all shares are read, by the one who named them.
+        """
+        ...
+
 
 def divisible(source: KVSource) -> DivisibleSource | None:
     """Return *source* if several processes can read it together; asks the store."""

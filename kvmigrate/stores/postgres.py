@@ -139,6 +139,13 @@ class PostgresSource:
         for rows, position in self._shared().read(share, limit_keys=request.page_keys):
             yield _page(rows, request, position)
 
+    def is_untouched(self) -> bool:
+        """Return whether the table has the same rows as in the snapshot that `shares` took last.
+
+        Other tables of the server may have been written meanwhile. Reads the table, but no values.
+        """
+        return self._sharing is not None and self._sharing.is_untouched()
+
     def get_many(self, keys: Sequence[str]) -> list[Item | None]:
         """Return the items now, by one query for every 1000 keys."""
         shape = self._shape()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import psycopg
 from psycopg import sql
@@ -32,6 +32,23 @@ SELECT pg_export_snapshot(), pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax
        (SELECT reltuples / relpages FROM pg_class WHERE oid = %(table)s AND reltuples > 0 AND relpages > 0)
 FROM pg_current_snapshot() s
 """
+# All that a role can see of where it is connected to.
+_SERVER = "pg_postmaster_start_time(), (SELECT system_identifier FROM pg_control_system())"
+_COUNT = sql.SQL("SELECT count(*), {} FROM {}")
+
+# A transaction that is told apart by no row may have given a column another name, or the table another's. VACUUM,
+# ANALYZE and new indexes change these rows in place. An age below zero is that of a row older than all of them.
+_COUNT_WRITTEN = sql.SQL("""
+SELECT count(*), {server}, count(*) FILTER (WHERE age(xmin) <= age({since}::xid)),
+    (SELECT count(*) FROM (
+        SELECT c.xmin FROM pg_class AS c WHERE c.oid = {oid}
+        UNION ALL SELECT a.xmin FROM pg_attribute AS a WHERE a.attrelid = {oid}
+        UNION ALL SELECT d.xmin FROM pg_attrdef AS d WHERE d.adrelid = {oid}
+    ) AS catalog (xmin_) WHERE age(xmin_) BETWEEN 0 AND age({since}::xid)),
+    to_regclass({name}) = {oid}::oid
+FROM {table}
+""")
+
 _WRAPS_AT = 1 << 31
 _SAMPLE_BLOCKS = 64
 _CHANGED_AT_ONCE = 64
@@ -105,6 +122,7 @@ class SharedTable:
         self._link, self._shape = link, shape
         self._holder: psycopg.Connection[Any] | None = None
         self._reader: psycopg.Connection[Any] | None = None
+        self._moment: Moment | None = None
         self._stride = Stride(1)
 
     def shares(self, *, after: str, limit_keys: int) -> Iterator[Share]:
@@ -116,7 +134,7 @@ class SharedTable:
         if self._holder is not None:
             self._holder.close()
         self._holder = holder = self._link.ask(self._link.connect)
-        moment = self._link.checked(lambda: _hold(holder, self._shape.table))
+        moment = self._moment = self._link.checked(lambda: _hold(holder, self._shape.table))
         start, since = _resumed(after, moment)
         step = self._link.checked(lambda: _blocks_at_once(holder, self._shape.table, moment, limit_keys))
         if since is not None and since < moment.next:
@@ -144,6 +162,32 @@ class SharedTable:
             # Also where the caller takes no more; where the connection is lost, there is nothing to end.
             with contextlib.suppress(psycopg.Error):
                 connection.execute("ROLLBACK")
+
+    def is_untouched(self) -> bool:
+        """Return whether the table has the same rows now as in the snapshot that is held.
+
+        A row that no transaction since wrote stands in both. So they have the same rows where they have as many, and
+        none is such a transaction's. That is of one life of one server: one that crashed in between, or whose place
+        another took, would have ended the session that holds the snapshot, and may give numbers twice.
+        """
+        if self._holder is None or self._moment is None:
+            return False
+        table, server = self._shape.table, sql.SQL(cast("Any", _SERVER))
+        now = _COUNT_WRITTEN.format(
+            server=server,
+            since=sql.Literal(str(self._moment.settled % (1 << 32))),
+            oid=sql.Literal(table.oid),
+            name=sql.Literal(table.identifier.as_string()),
+            table=table.identifier,
+        )
+        try:
+            held = self._holder.execute(_COUNT.format(server, table.identifier)).fetchall()
+            [(*found, written, redefined, is_named)] = self._link.rows(now, [])
+            # It lives, so the other one was asked within its life.
+            self._holder.execute("SELECT")
+        except psycopg.Error:
+            return False
+        return held == [tuple(found)] and is_named and not (written or redefined)
 
     def close(self) -> None:
         """Close both connections; they open again when needed."""

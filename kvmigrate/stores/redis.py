@@ -87,6 +87,10 @@ class RedisSource:
         """Read the keys of a share, in parts where their values are large."""
         yield from self._pages.parts(share.ask, request, behind=share.position)
 
+    def is_untouched(self) -> bool:
+        """Return that this is not known: SCAN is of no one moment. What can be known `change_mark` tells."""
+        return False
+
     def scan_sorted(self, request: ScanRequest) -> Iterator[Page]:
         """Yield every key once in byte order, from a list of all keys held in memory.
 

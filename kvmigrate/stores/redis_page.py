@@ -14,6 +14,9 @@ from kvmigrate.stores.redis_link import Link
 from kvmigrate.stores.redis_read import Held, Table
 from kvmigrate.stores.stride import PAGE_BYTES, Stride
 
+READ_KEYS = 2500
+"""Keys of one MGET at most: the server serves nobody else meanwhile."""
+
 
 class _Read(NamedTuple):
     """Items of some keys, with the bytes of all of them and of the largest key."""
@@ -77,8 +80,9 @@ class RedisPages:
 
     def _stride_for(self, request: ScanRequest) -> Stride:
         """Return what was learnt from the keys before, unless another size is asked for."""
-        if self._stride.page_keys != request.page_keys:
-            self._stride = Stride(request.page_keys)
+        most = min(request.page_keys, READ_KEYS)
+        if self._stride.page_keys != most:
+            self._stride = Stride(most)
         return self._stride
 
     def _page(self, raw: Sequence[bytes], request: ScanRequest, planned: frozenset[bytes] | None) -> _Read:

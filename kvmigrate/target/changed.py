@@ -15,12 +15,12 @@ import psycopg
 from psycopg import sql
 
 from kvmigrate.errors import CheckFailedError, NotSupportedError
-from kvmigrate.target.counts import named_ids
 from kvmigrate.target.incarnation import UNKNOWN, read_incarnation
 from kvmigrate.target.layout import owner_key
 from kvmigrate.target.reader_base import Owner
 from kvmigrate.target.rows_spelled import chains, joined
 from kvmigrate.target.session import Session, house_error
+from kvmigrate.target.sums import named_ids
 from kvmigrate.transform.mapping import Entity, Role, Table
 from kvmigrate.transform.mapping import Mapping as MappingFile
 

@@ -5,52 +5,34 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from kvmigrate.target.base import BIN_OF_STATUS, Tally
 from kvmigrate.target.layout import Layout
 from kvmigrate.target.lost_rows import count_lost_rows
+from kvmigrate.target.sums import item_sums, new_seed, row_sum, whole_entities
 from kvmigrate.target.waiting_list import MASK, awaited_text, personal_constraints
-from kvmigrate.transform.mapping import Mapping
 
 Connection = psycopg.Connection[Any]
 
 EXAMPLES_PER_REASON = 5
-
-NAMED = "NOT deleted AND (entity = ANY(%s) OR (%s AND status <> 'ok'))"
-"""Condition on the ledger's items that count, with `named_ids` and ``True`` for its values.
-
-Items written for an entity that the mapping lost do not: they and their rows are left as
-they are, so that the entity finds them when it comes back. The others of it have no rows.
-"""
 
 
 def tally(connection: Connection, layout: Layout, scope: int) -> Tally:
     """Count items by entity and bin, rows and rest by table, and reasons."""
     found = Tally()
     names = {entity.id: entity.name for entity in layout.mapping.entities}
-    counted = connection.execute(
-        f"SELECT entity, status, count(*) FROM kvmigrate.ledger WHERE scope = %s AND {NAMED} GROUP BY 1, 2",  # noqa: S608 - a constant
-        [scope, named_ids(layout.mapping), True],
-    )
-    for entity, status, count in counted.fetchall():
-        counts = found.entities.setdefault(entity_name(names, entity), {})
-        counts[BIN_OF_STATUS.get(status, status)] = count
-    for plan in layout.plans:
-        rest = sql.Identifier(plan.table.rest) if plan.table.rest else sql.SQL("NULL::jsonb")
-        statement = sql.SQL("SELECT count(*), coalesce(sum(octet_length(({})::text)), 0)::bigint FROM {}")
-        rows, rest_bytes = connection.execute(statement.format(rest, plan.name)).fetchall()[0]
-        found.rows[plan.table.name] = rows
-        if plan.table.rest:
-            found.rest_bytes[plan.table.name] = rest_bytes
-    found.lost_rows = count_lost_rows(connection, layout, scope)
+    seed = new_seed()
+    items = item_sums(connection, layout.mapping, scope, seed)
+    for each in items:
+        counts = found.entities.setdefault(entity_name(names, each.entity), {})
+        bin_name = BIN_OF_STATUS.get(each.status, each.status)
+        counts[bin_name] = counts.get(bin_name, 0) + each.items
+    rows = {plan.table.name: row_sum(connection, layout, plan, seed, rest=True) for plan in layout.plans}
+    found.rows = {name: each.rows for name, each in rows.items()}
+    found.rest_bytes = {plan.table.name: rows[plan.table.name].rest_bytes for plan in layout.plans if plan.table.rest}
+    found.lost_rows = count_lost_rows(connection, layout, scope, whole=whole_entities(layout, items, rows))
     _count_refusals(connection, layout, scope, found)
     return found
-
-
-def named_ids(mapping: Mapping) -> list[int]:
-    """Return the ids of the mapping's entities, and that of keys of several entities."""
-    return [0, *(entity.id for entity in mapping.entities)]
 
 
 def entity_name(names: dict[int, str], entity: int) -> str:

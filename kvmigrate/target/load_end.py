@@ -68,11 +68,13 @@ class LoadEnd:
         if self._in_turn(self._load.phase) is Phase.LOADING:
             self._in_turn(self._give_ledger_its_place)
         self._made("foreign keys", self._in_turn(self._build.missing_references))
-        while unproven := self._in_turn(self._build.unproven_references):
-            for unfit in self._made("proof of foreign keys", unproven):
+        # Statistics are taken beside the last proofs, so that no session stands idle.
+        beside = self._build.statistics()
+        while proofs := [*self._in_turn(self._build.unproven_references), *beside]:
+            for unfit in self._made("proof of foreign keys, and statistics", proofs):
                 while self._in_turn(partial(self._settle_orphans, build=unfit)) == ORPHANS_AT_ONCE:
                     pass
-        self._made("statistics", self._build.statistics())
+            beside = []
         self._in_turn(self._close)
 
     def _made(self, phase: str, builds: Sequence[Build]) -> list[Build]:

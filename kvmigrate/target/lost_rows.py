@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Collection
 from typing import Any
 
@@ -10,6 +9,7 @@ import psycopg
 from psycopg import sql
 
 from kvmigrate.target.layout import Layout, TablePlan, ledger_part
+from kvmigrate.target.sums import item_sums, new_seed, row_sum, whole_entities
 from kvmigrate.transform.mapping import Entity
 
 Connection = psycopg.Connection[Any]
@@ -24,10 +24,13 @@ FROM pg_class WHERE oid = to_regclass(%s)
 """
 
 
-def count_lost_rows(connection: Connection, layout: Layout, scope: int) -> dict[str, int]:
-    """Return, by root table, how many items are written under this mapping and have no row; 0 is left out."""
+def count_lost_rows(connection: Connection, layout: Layout, scope: int, *, whole: Collection[int]) -> dict[str, int]:
+    """Return, by root table, how many items are written under this mapping and have no row; 0 is left out.
+
+    The entities of which `whole_entities` has shown that nothing is missing are not looked at.
+    """
     refresh_statistics(connection, layout, scope)
-    found, whole = {}, _whole(connection, layout, scope)
+    found = {}
     for entity in layout.mapping.entities:
         has_no_row = _has_no_row(layout, entity)
         if has_no_row is not None and entity.id not in whole:
@@ -116,28 +119,11 @@ def _has_no_row(layout: Layout, entity: Entity) -> sql.Composed | None:
 
 
 def _whole(connection: Connection, layout: Layout, scope: int) -> set[int]:
-    """Return the ids of entities whose written items and root rows are surely the same ones.
-
-    There are as many, and the hashes of their keys have the same sum: that reads both sides once
-    and joins nothing. With a seed that nobody knows before, other rows have the same sum once in
-    2^64; where they have another one, the rows are looked for one by one.
-    """
-    seed = sql.Literal(secrets.randbits(63))
-    entities = [entity for entity in layout.mapping.entities if not entity.rows_only]
-    written = sql.SQL(" OR ").join(sql.SQL("({})").format(_written(layout, scope, entity)) for entity in entities)
-    sums = sql.SQL(
-        "SELECT l.entity, count(*), sum(hashtextextended(l.key, {})) FROM kvmigrate.ledger AS l WHERE {} GROUP BY 1"
-    )
-    found = connection.execute(sums.format(seed, written)).fetchall() if entities else []
-    of_items = {entity: (count, total) for entity, count, total in found}
-    whole = set()
-    for entity in entities:
-        [plan] = layout.anchors(entity)
-        _, owner = layout.owner(plan, "t")
-        of_rows = sql.SQL("SELECT count(*), sum(hashtextextended({}, {})) FROM {} AS t").format(owner, seed, plan.name)
-        if connection.execute(of_rows).fetchall()[0] == of_items.get(entity.id, (0, None)):
-            whole.add(entity.id)
-    return whole
+    """Return the ids of entities whose written items and root rows are surely the same ones."""
+    seed = new_seed()
+    anchors = [plan for entity in layout.mapping.entities if not entity.rows_only for plan in layout.anchors(entity)]
+    rows = {plan.table.name: row_sum(connection, layout, plan, seed, rest=False) for plan in anchors}
+    return whole_entities(layout, item_sums(connection, layout.mapping, scope, seed), rows)
 
 
 def _written(layout: Layout, scope: int, entity: Entity) -> sql.Composed:

@@ -30,7 +30,7 @@ from kvmigrate.target.base import (
 )
 from kvmigrate.target.circles import find_circles
 from kvmigrate.target.control_schema import INSTALL_LOCK, install_control, lock_down
-from kvmigrate.target.counts import NAMED, named_ids, tally
+from kvmigrate.target.counts import tally
 from kvmigrate.target.direct import DirectLoad
 from kvmigrate.target.first_load import FirstLoad, Phase
 from kvmigrate.target.gone import Gone
@@ -45,6 +45,7 @@ from kvmigrate.target.resume import take_over
 from kvmigrate.target.run_row import RunRow, quarantined_by
 from kvmigrate.target.schema_postgres import apply_schema
 from kvmigrate.target.session import Session, house_error, never_migrated
+from kvmigrate.target.sums import NAMED, named_ids
 from kvmigrate.target.undo import UNDO, Undo, count_taken_out, note_taken_out, undoable
 from kvmigrate.target.undo_forecast import forecast
 from kvmigrate.target.waiting import Waiting

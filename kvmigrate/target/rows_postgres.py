@@ -18,7 +18,6 @@ from psycopg.types.datetime import DateLoader, IntervalLoader, TimeLoader, Times
 from psycopg.types.json import set_json_loads
 
 from kvmigrate.errors import NotSupportedError
-from kvmigrate.target.counts import named_ids
 from kvmigrate.target.layout import owner_key, value_part
 from kvmigrate.target.reader_base import Awaited, LedgerEntry, Owner, Spelling
 from kvmigrate.target.rows_spelled import (
@@ -31,6 +30,7 @@ from kvmigrate.target.rows_spelled import (
     text_array,
 )
 from kvmigrate.target.session import Session, house_error, never_migrated
+from kvmigrate.target.sums import named_ids
 from kvmigrate.transform.mapping import Entity, ForeignKey, OnMissing, Role, Table
 from kvmigrate.transform.mapping import Mapping as MappingFile
 

@@ -362,6 +362,24 @@ def test_a_kv_table_in_postgresql_is_a_source_like_any_other(database: str, shop
     assert (470, 470, [], False) == (report.scanned, report.written, report.errors, report.moving)
 
 
+def test_the_ledger_takes_its_part_with_the_indexes_that_are_there(
+    backfill: Backfill, fill: Fill, pg: PgConnection
+) -> None:
+    """Each index of the whole ledger has one in the part, and the part has no other ones."""
+    fill(CLIENTS)
+    backfill()
+
+    pairs = pg.execute(
+        "SELECT c.relname, p.inhparent::regclass::text FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid "
+        "LEFT JOIN pg_inherits AS p ON p.inhrelid = i.indexrelid WHERE i.indrelid = 'kvmigrate.ledger_1'::regclass"
+    ).fetchall()
+    whole = pg.execute(
+        "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'kvmigrate.ledger'::regclass"
+    ).fetchall()
+    assert sorted(parent for _, parent in pairs) == sorted(name for (name,) in whole)
+    assert {f"kvmigrate.{name.replace('ledger_1', 'ledger')}" for name, _ in pairs} == {name for (name,) in whole}
+
+
 def test_progress_is_told_to_its_end(backfill: Backfill, fill: Fill) -> None:
     """The last word of each phase has its final count."""
     fill(CLIENTS)
@@ -373,7 +391,7 @@ def test_progress_is_told_to_its_end(backfill: Backfill, fill: Fill) -> None:
     backfill(progress=tell)
 
     assert {"sweep 1": 50, "absent keys": 0, "waiting items": 0}.items() <= told.items()
-    assert {"keys and indexes", "foreign keys", "proof of foreign keys", "statistics"} <= told.keys()
+    assert {"keys and indexes", "foreign keys", "proof of foreign keys, and statistics"} <= told.keys()
 
 
 def test_a_failing_database_stops_all_threads(fill: Fill, database: str, shop_lens: Lens, pg: PgConnection) -> None:

@@ -3,22 +3,28 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import LiteralString
 
 import psycopg
 import pytest
 from psycopg import sql
 
+from kvmigrate.backfill.progress import Event
+from kvmigrate.config import Settings
 from kvmigrate.errors import SourceError
+from kvmigrate.migration import Migration
 from kvmigrate.model import Item, ItemKind
 from kvmigrate.stores.base import ScanRequest, Share, divisible
 from kvmigrate.stores.open import open_source
 from kvmigrate.stores.postgres import PostgresSource
 from kvmigrate.stores.url import parse_source_url
+from tests.fix_migration import SHOP
 from tests.fix_postgres import PgConnection
 
 STATES = """SELECT state FROM pg_stat_activity
     WHERE application_name = 'kvmigrate:source' AND datname = current_database() ORDER BY state"""
+FOUND = "SELECT FROM kv WHERE key = 'client:new'"
 REQUEST = ScanRequest(page_keys=100)
 
 
@@ -258,3 +264,96 @@ def test_what_may_change_without_a_transaction_has_no_mark(
     pg.execute(make)
     with closing(opened(database + "?table=odd")) as source:
         assert source.change_mark() is None
+
+
+@pytest.fixture
+def named(settled: PostgresSource) -> PostgresSource:
+    """The source, which named its shares."""
+    assert list(settled.shares(REQUEST))
+    return settled
+
+
+def test_a_table_is_untouched_while_others_are_written(named: PostgresSource, pg: PgConnection) -> None:
+    """The mark of the whole server changes, the rows of this table do not."""
+    pg.execute("CREATE TABLE other AS SELECT 1 AS n")
+    pg.execute("ALTER TABLE kv SET (fillfactor = 90)")
+    pg.execute("VACUUM ANALYZE kv")
+    pg.execute("CREATE INDEX ON kv (value)")
+
+    assert not named.is_untouched()
+
+    assert list(named.shares(REQUEST))
+    pg.execute("DROP TABLE other")
+    pg.execute("VACUUM ANALYZE kv")
+    pg.execute("CREATE INDEX ON kv (value)")
+
+    assert named.is_untouched()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        "UPDATE kv SET value = value WHERE key = 'k1'",
+        "DELETE FROM kv WHERE key = 'k1'",
+        "INSERT INTO kv VALUES ('new', '1')",
+        "DELETE FROM kv WHERE key = 'k1'; INSERT INTO kv VALUES ('k1', '1')",
+        "TRUNCATE kv",
+        "ALTER TABLE kv ADD COLUMN v text; ALTER TABLE kv RENAME value TO old; ALTER TABLE kv RENAME v TO value",
+        "ALTER TABLE kv RENAME TO old; CREATE TABLE kv (LIKE old INCLUDING ALL)",
+        "ALTER TABLE kv RENAME TO old; ALTER TABLE old RENAME TO kv",
+        "DROP TABLE kv; CREATE TABLE kv (key text PRIMARY KEY, value text)",
+    ],
+)
+def test_a_table_that_was_written_is_not_untouched(
+    named: PostgresSource, pg: PgConnection, write: LiteralString
+) -> None:
+    """Rows that came or went, and another table or column under the same name."""
+    pg.execute(write)
+
+    assert not named.is_untouched()
+
+
+def test_a_write_that_began_before_the_shares_is_seen(settled: PostgresSource, database: str) -> None:
+    """Its number is lower than others' that had ended; in a savepoint it has another one."""
+    with psycopg.connect(database) as writer:
+        writer.execute("SAVEPOINT s")
+        writer.execute("UPDATE kv SET value = 'new' WHERE key = 'k1'")
+        writer.execute("RELEASE s")
+        assert list(settled.shares(REQUEST))
+        assert settled.is_untouched()
+        writer.commit()
+
+        assert not settled.is_untouched()
+
+
+@pytest.mark.parametrize("write", ["", "INSERT INTO kv VALUES ('client:new', '{\"name\": \"Cy\"}')"])
+def test_a_table_that_nobody_writes_is_read_once(
+    database: str, pg: PgConnection, tmp_path: Path, write: LiteralString
+) -> None:
+    """It stands in the very server that is filled; what is written while it is read is found by another look."""
+    pg.execute("CREATE TABLE kv (key text PRIMARY KEY, value jsonb)")
+    pg.execute("INSERT INTO kv SELECT 'client:' || n, '{\"name\": \"Ada\"}' FROM generate_series(1, 30) AS n")
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text(SHOP)
+
+    def told(event: Event) -> None:
+        if write and event.phase == "keys and indexes" and not pg.execute(FOUND).fetchall():
+            pg.execute(write)
+
+    with Migration.open(Settings(database + "?table=kv", database, mapping)) as migration:
+        report = migration.backfill(processes=2, progress=told)
+
+    assert (1 + bool(write), [], 30 + bool(write)) == (len(report.sweeps), report.errors, report.written)
+    assert not report.moving
+
+
+def test_whoever_holds_no_snapshot_knows_of_nothing(kv: str, pg: PgConnection) -> None:
+    """Neither before shares are named, nor when the session that held it was ended."""
+    with closing(opened(kv)) as source:
+        assert not source.is_untouched()
+        assert list(source.shares(REQUEST))
+        pg.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction' "
+            "AND application_name = 'kvmigrate:source' AND datname = current_database()"
+        )
+        assert not source.is_untouched()
