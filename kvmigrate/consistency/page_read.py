@@ -11,6 +11,7 @@ from kvmigrate.consistency.quick import Candidates, SpelledRows, agreeing, candi
 from kvmigrate.consistency.quick_plan import QuickEntity, quick_entity
 from kvmigrate.consistency.rebuild import Rows
 from kvmigrate.consistency.routing import Destination, Router
+from kvmigrate.consistency.walked import Walk, walk_of
 from kvmigrate.model import Item, LedgerStatus
 from kvmigrate.stores.base import Page
 from kvmigrate.target.reader_base import Awaited, LedgerEntry, RowReader
@@ -43,12 +44,26 @@ class Sides(NamedTuple):
     awaited: Mapping[str, Sequence[Awaited]]
 
 
-class QuickRead(NamedTuple):
-    """Items of one entity whose rows were read for the quick way."""
+class QuickWay(NamedTuple):
+    """How items of one entity are compared quickly; *walk* is ``None`` where no compiled code can."""
 
     quick: QuickEntity
+    walk: Walk | None
+
+
+class QuickRead(NamedTuple):
+    """Items of one entity whose rows were read for the quick way; *packed* for compiled code."""
+
+    way: QuickWay
     candidates: Candidates
     rows: SpelledRows
+    packed: Mapping[str, bytes]
+
+    def agreeing(self) -> list[bool]:
+        """Return for each candidate whether its rows certainly tell the same item."""
+        if self.way.walk is not None:
+            return self.way.walk.agreeing(self.candidates, self.packed)
+        return agreeing(self.way.quick, self.candidates, self.rows)
 
 
 class PageRead(NamedTuple):
@@ -88,7 +103,7 @@ class TableSide:
         self.reader, self.router, self.only = reader, router, only
         self.plans = PlanCache(len(mapping.entities) + 1)
         self.entities = {each.id: each for each in mapping.entities}
-        self._quick: dict[int, QuickEntity | None] = {}
+        self._quick: dict[int, QuickWay | None] = {}
         self._pauses: dict[int, int] = {}
         self._until_witness: dict[int, int] = {}
 
@@ -125,11 +140,7 @@ class TableSide:
             if entry.status == LedgerStatus.OK and not entry.deleted and not entry.waits
         }
         quick, _ = self._sorted_out(self._groups(items, {}).values(), plain)
-        return {
-            item.key
-            for read in quick
-            for item in compress(read.candidates.items, agreeing(read.quick, read.candidates, read.rows))
-        }
+        return {item.key for read in quick for item in compress(read.candidates.items, read.agreeing())}
 
     def plan_of(self, key: str, entry: LedgerEntry | None) -> EntityPlan | None:
         """Return the plan for *key*; where its pattern tells none, that of the entity in the ledger."""
@@ -195,7 +206,9 @@ class TableSide:
                 long += [Planned(item, plan) for item in items]
                 continue
             known = [plain.get(item.key) == plan.entity.id for item in items]
-            chosen, others = candidates_of(prepared, list(compress(items, known)), list(compress(captured, known)))
+            chosen, others = candidates_of(
+                prepared.quick, list(compress(items, known)), list(compress(captured, known))
+            )
             others += [item for item, is_known in zip(items, known, strict=True) if not is_known]
             witnesses = self._witnesses(plan.entity, len(chosen.items))
             long += [Planned(item, plan) for item in (*others, *chosen.items[:witnesses])]
@@ -211,17 +224,20 @@ class TableSide:
         self._until_witness[entity.id] = (_WITNESS_KEYS if due else left) - items
         return int(due)
 
-    def _quick_read(self, quick: QuickEntity, candidates: Candidates) -> QuickRead:
-        rows = self.reader.spelled_rows(quick.entity, finders(quick, candidates), quick.spellings)
-        return QuickRead(quick, candidates, rows)
+    def _quick_read(self, way: QuickWay, candidates: Candidates) -> QuickRead:
+        quick, keys = way.quick, finders(way.quick, candidates)
+        if way.walk is not None:
+            return QuickRead(way, candidates, {}, self.reader.packed_rows(quick.entity, keys, quick.spellings))
+        return QuickRead(way, candidates, self.reader.spelled_rows(quick.entity, keys, quick.spellings), {})
 
-    def _quick_entity(self, entity: Entity) -> QuickEntity | None:
+    def _quick_entity(self, entity: Entity) -> QuickWay | None:
         if self._pauses.get(entity.id, 0):
             self._pauses[entity.id] -= 1
             return None
         if entity.id not in self._quick:
             declared = self.reader.has_declared_types(entity)
-            self._quick[entity.id] = quick_entity(self.plans(entity)) if declared else None
+            quick = quick_entity(self.plans(entity)) if declared else None
+            self._quick[entity.id] = QuickWay(quick, walk_of(quick)) if quick else None
         return self._quick[entity.id]
 
     def _awaited(self, entries: Mapping[str, LedgerEntry]) -> dict[str, list[Awaited]]:

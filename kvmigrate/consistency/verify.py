@@ -11,7 +11,6 @@ from kvmigrate.ahead import Ahead
 from kvmigrate.consistency.judge import MATCHED, OUTSIDE, Judge, Verdict, is_content, leaves_in_kv
 from kvmigrate.consistency.page_read import PageRead, Planned, QuickRead, Sides, TableSide
 from kvmigrate.consistency.plan import EntityPlan
-from kvmigrate.consistency.quick import agreeing
 from kvmigrate.consistency.report import VerifyReport
 from kvmigrate.consistency.routing import Destination, Router
 from kvmigrate.consistency.sight import Sight, StoreSight
@@ -259,7 +258,7 @@ class Verification:
 
     def _compare_quickly(self, read: QuickRead) -> None:
         """Count what agrees; send the rest the long way, its rows read anew."""
-        plan, agree = read.quick.plan, agreeing(read.quick, read.candidates, read.rows)
+        plan, agree = read.way.quick.plan, read.agreeing()
         matched = sum(agree)
         for name in (MATCHED, "compared"):
             self.report.count(name, plan.entity.name, items=matched)

@@ -158,6 +158,23 @@ class RowReader(Protocol):
         """
         ...
 
+    def packed_rows(
+        self, entity: Entity, keys: Sequence[Sequence[str]], spellings: Mapping[str, Mapping[str, Spelling]]
+    ) -> dict[str, bytes]:
+        """Return the rows of a page of items by table, as PostgreSQL's binary format of records, in any order.
+
+        Each record is the columns that find its item, in the order of *keys*, then all of the
+        table's, of which `Spelling.PRESENT` alone is heeded.
+
+        Args:
+            entity: As for `spelled_rows`.
+
+            keys: As for `spelled_rows`.
+
+            spellings: As for `spelled_rows`.
+        """
+        ...
+
     def owners(self, entity: Entity, page_rows: int, *, unaccounted: bool = False) -> Iterator[Sequence[Owner]]:
         """Yield the owners of every row that stands at the top, in pages, as of one moment.
 

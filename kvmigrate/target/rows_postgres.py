@@ -21,6 +21,7 @@ from kvmigrate.errors import NotSupportedError
 from kvmigrate.target.counts import named_ids
 from kvmigrate.target.layout import owner_key, value_part
 from kvmigrate.target.reader_base import Awaited, LedgerEntry, Owner, Spelling
+from kvmigrate.target.rows_packed import select_packed
 from kvmigrate.target.rows_spelled import (
     MICROS_LOADER,
     chains,
@@ -36,6 +37,7 @@ from kvmigrate.transform.mapping import Mapping as MappingFile
 
 Connection = psycopg.Connection[Any]
 JsonLoads = Callable[[str | bytes], Any]
+Select = Callable[[str, Entity, Sequence[Table], Mapping[str, Spelling]], sql.Composed]
 
 _LEDGER = sql.SQL(
     "SELECT l.key, l.entity, l.status, l.deleted, l.content_hash,"
@@ -73,7 +75,7 @@ class PostgresRowReader:
         self._scope: int | None = None
         self._prepared: Connection | None = None
         self._odd_tables: set[str] | None = None
-        self._spelled: dict[int, tuple[object, list[tuple[str, bytes]]]] = {}
+        self._spelled: dict[tuple[int, Select], tuple[object, list[tuple[str, bytes]]]] = {}
 
     @classmethod
     def open(cls, url: str, mapping: MappingFile, *, json_loads: JsonLoads) -> PostgresRowReader:
@@ -215,18 +217,28 @@ class PostgresRowReader:
     ) -> dict[str, list[tuple[Any, ...]]]:
         """Return the rows of a page of items: one query per table, composed once while *spellings* is the same."""
         parameters = [json.dumps(texts, ensure_ascii=False) for texts in keys]
-        return {name: self._fetch(query, parameters, micros=True) for name, query in self._queries(entity, spellings)}
+        queries = self._queries(entity, spellings, select_spelled)
+        return {name: self._fetch(query, parameters, micros=True) for name, query in queries}
 
-    def _queries(self, entity: Entity, spellings: Mapping[str, Mapping[str, Spelling]]) -> list[tuple[str, bytes]]:
-        known = self._spelled.get(entity.id)
+    def packed_rows(
+        self, entity: Entity, keys: Sequence[Sequence[str]], spellings: Mapping[str, Mapping[str, Spelling]]
+    ) -> dict[str, bytes]:
+        """Return the rows of a page of items, each table's in one value: the driver makes no object of a row."""
+        parameters = [text_array(texts) for texts in keys]
+        queries = self._queries(entity, spellings, select_packed)
+        return {name: self._fetch(query, parameters)[0][0] or b"" for name, query in queries}
+
+    def _queries(
+        self, entity: Entity, spellings: Mapping[str, Mapping[str, Spelling]], select: Select
+    ) -> list[tuple[str, bytes]]:
+        known = self._spelled.get((entity.id, select))
         if known is None or known[0] is not spellings:
             connection, schema = self._connection(), self._mapping.schema
             every = [(chain, spellings[chain[-1].name]) for chain in chains(entity)]
             queries = [
-                (chain[-1].name, select_spelled(schema, entity, chain, each).as_bytes(connection))
-                for chain, each in every
+                (chain[-1].name, select(schema, entity, chain, each).as_bytes(connection)) for chain, each in every
             ]
-            known = self._spelled[entity.id] = spellings, queries
+            known = self._spelled[entity.id, select] = spellings, queries
         return known[1]
 
     def owners(self, entity: Entity, page_rows: int, *, unaccounted: bool = False) -> Iterator[Sequence[Owner]]:
