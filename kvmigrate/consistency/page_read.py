@@ -10,11 +10,11 @@ from kvmigrate.consistency.plan import EntityPlan, PlanCache
 from kvmigrate.consistency.quick import Candidates, SpelledRows, agreeing, candidates_of, finders
 from kvmigrate.consistency.quick_plan import QuickEntity, quick_entity
 from kvmigrate.consistency.rebuild import Rows
-from kvmigrate.consistency.routing import Destination, Router
+from kvmigrate.consistency.routing import Destination, Router, head_of
 from kvmigrate.consistency.walked import Walk, walk_of
 from kvmigrate.model import Item, LedgerStatus
 from kvmigrate.stores.base import Page
-from kvmigrate.target.reader_base import Awaited, LedgerEntry, RowReader
+from kvmigrate.target.reader_base import Awaited, LedgerEntry, Marks, RowReader
 from kvmigrate.transform.mapping import Entity
 from kvmigrate.transform.mapping import Mapping as MappingFile
 
@@ -116,8 +116,11 @@ class TableSide:
         with self.reader.snapshot():
             marks = self._marks(after, through, page_keys)
             inside = {item.key for group in groups.values() for item in group.items}
-            unheld = [key for key, entity, _ in marks if key not in inside and self.concerns(entity)]
-            plain = {key: entity for key, entity, is_plain in marks if is_plain}
+            unheld = [key for each in marks if self.concerns(each.entity) for key in set(each.keys) - inside]
+            plain: dict[str, int] = {}
+            for each in marks:
+                if each.is_plain:
+                    plain.update(dict.fromkeys(each.keys, each.entity))
             quick, long = self._sorted_out(groups.values(), plain)
             sides = self.sides({each.item.key: each.plan for each in long})
         return PageRead(through, len(page.items), outside, unheld, quick, long, sides)
@@ -174,27 +177,47 @@ class TableSide:
     def _groups(self, items: Iterable[Item], outside: dict[str, int]) -> dict[int, _Group]:
         """Return the items that are compared, by their entity; count the others in *outside*."""
         groups: dict[int, _Group] = {}
+        heads: dict[str, list[Item]] = {}
         for item in items:
-            destination, entity, captured = self.router.route(item.key)
-            if destination in OUTSIDE:
-                name = OUTSIDE[destination]
-                outside[name] = outside.get(name, 0) + 1
-            elif self.only is None or entity is self.only:
-                group = groups.get(entity.id if entity else 0)
-                if group is None:
-                    group = groups[entity.id if entity else 0] = _Group(self.plans(entity) if entity else None, [], [])
-                group.items.append(item)
-                group.captured.append(captured)
+            heads.setdefault(head_of(item.key), []).append(item)
+        for own in heads.values():
+            alike = self.router.alike([item.key for item in own])
+            if alike is None:
+                for item in own:
+                    destination, entity, captured = self.router.route(item.key)
+                    if destination in OUTSIDE:
+                        name = OUTSIDE[destination]
+                        outside[name] = outside.get(name, 0) + 1
+                    else:
+                        self._group(groups, entity, [item], [captured])
+            else:
+                self._group(groups, alike[0], own, alike[1])
         return groups
 
-    def _marks(self, after: str, through: str, page_keys: int) -> Sequence[tuple[str, int, bool]]:
-        marks: list[tuple[str, int, bool]] = []
+    def _group(
+        self,
+        groups: dict[int, _Group],
+        entity: Entity | None,
+        items: Iterable[Item],
+        captured: Iterable[Mapping[str, str]],
+    ) -> None:
+        """Put items of one entity into its group, unless another one is verified."""
+        if self.only is not None and entity is not self.only:
+            return
+        group = groups.get(entity.id if entity else 0)
+        if group is None:
+            group = groups[entity.id if entity else 0] = _Group(self.plans(entity) if entity else None, [], [])
+        group.items.extend(items)
+        group.captured.extend(captured)
+
+    def _marks(self, after: str, through: str, page_keys: int) -> Sequence[Marks]:
+        marks: list[Marks] = []
         while True:
             found = self.reader.ledger_marks(after, through, page_keys + 1)
             marks += found
-            if len(found) <= page_keys:
+            if sum(len(each.keys) for each in found) <= page_keys:
                 return marks
-            after = found[-1][0]
+            after = max(max(each.keys) for each in found)
 
     def _sorted_out(self, groups: Iterable[_Group], plain: Mapping[str, int]) -> tuple[list[QuickRead], list[Planned]]:
         """Read the rows of items that the quick way may look at; return those and the others."""

@@ -12,7 +12,7 @@ from kvmigrate.consistency.judge import MATCHED, OUTSIDE, Judge, Verdict, is_con
 from kvmigrate.consistency.page_read import PageRead, Planned, QuickRead, Sides, TableSide
 from kvmigrate.consistency.plan import EntityPlan
 from kvmigrate.consistency.report import VerifyReport
-from kvmigrate.consistency.routing import Destination, Router
+from kvmigrate.consistency.routing import Destination, Router, by_head
 from kvmigrate.consistency.sight import Sight, StoreSight
 from kvmigrate.consistency.stable import SecondLook, Suspect, version_of
 from kvmigrate.consistency.strays import StrayRows
@@ -147,7 +147,7 @@ class Verification:
 
     def parts(self, page_keys: int = PAGE_KEYS, *, after: str = "") -> Iterator[Part]:
         """Yield the store's keys behind *after* in order, no value read. Keys that are no text are counted here."""
-        request = ScanRequest(page_keys=page_keys, wants=nothing, explodes=self.router.explodes)
+        request = ScanRequest(page_keys=page_keys, wants=nothing, explodes=self.router.explodes_any)
         for page in self.in_order(request):
             keys = [item.key for item in page.items if item.key > after]
             if keys or not after:
@@ -158,7 +158,7 @@ class Verification:
 
     def compare(self, part: Part) -> None:
         """Compare the items under these keys, and find what the ledger has between them."""
-        wanted = [key for key in part.keys if self._wants(key)]
+        wanted = part.keys if self._wants_every(part.keys) else [key for key in part.keys if self._wants(key)]
         found = dict(zip(wanted, self.source.get_many(wanted), strict=True))
         items = [found[key] if key in found else Item(key, None, ItemKind.UNREAD) for key in part.keys]
         vanished = [key for key, item in found.items() if item is None]
@@ -210,7 +210,13 @@ class Verification:
     # The store and the ledger, merged by key
 
     def _pages(self, page_keys: int) -> Iterator[Page]:
-        return self.in_order(ScanRequest(page_keys=page_keys, wants=self._wants, explodes=self.router.explodes))
+        request = ScanRequest(
+            page_keys=page_keys,
+            wants=self._wants,
+            explodes=self.router.explodes_any,
+            wants_every=self._wants_every,
+        )
+        return self.in_order(request)
 
     def in_order(self, request: ScanRequest) -> Iterator[Page]:
         """Yield the store's pages in the order of keys. Raises `SourceError` where it does not keep to that."""
@@ -235,6 +241,13 @@ class Verification:
         return destination is Destination.AMBIGUOUS or (
             entity is not None and (self.only is None or entity is self.only)
         )
+
+    def _wants_every(self, keys: Sequence[str]) -> bool:
+        for alike in by_head(keys).values():
+            found = self.router.alike(alike)
+            if (found is None or found[0] is not (self.only or found[0])) and not all(map(self._wants, alike)):
+                return False
+        return True
 
     def _reads(self, pages: Iterable[Page | None], page_keys: int) -> Iterator[PageRead | None]:
         after = ""

@@ -7,7 +7,7 @@ import json
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import psycopg
 from psycopg import sql
@@ -20,7 +20,7 @@ from psycopg.types.json import set_json_loads
 from kvmigrate.errors import NotSupportedError
 from kvmigrate.target.counts import named_ids
 from kvmigrate.target.layout import owner_key, value_part
-from kvmigrate.target.reader_base import Awaited, LedgerEntry, Owner, Spelling
+from kvmigrate.target.reader_base import Awaited, LedgerEntry, Marks, Owner, Spelling
 from kvmigrate.target.rows_packed import select_packed
 from kvmigrate.target.rows_spelled import (
     MICROS_LOADER,
@@ -47,20 +47,36 @@ _LEDGER = sql.SQL(
     " FROM kvmigrate.ledger AS l WHERE l.scope = %(scope)s AND "
 )
 _BY_KEY = _LEDGER + sql.SQL("l.key = ANY(%(keys)s::text[])")
-_RANGE = sql.SQL(
-    'l.key > %(after)s COLLATE "C" AND (%(through)s::text IS NULL OR l.key <= %(through)s COLLATE "C")'
-    " AND NOT l.deleted AND (%(unnamed)s OR l.entity = ANY(%(named)s) OR l.status <> 'ok')"
-    " ORDER BY l.key LIMIT %(limit)s"
-)
-_BETWEEN = _LEDGER + _RANGE
-_MARKS = (
-    sql.SQL(
-        "SELECT l.key, l.entity, l.status = 'ok'"
-        " AND NOT EXISTS (SELECT FROM kvmigrate.waiting AS w WHERE w.scope = l.scope AND w.key = l.key)"
+_ENDS = {True: sql.SQL(' AND l.key <= %(through)s COLLATE "C"'), False: sql.SQL("")}
+"""Where a range has an end, and where not: a prepared plan for both could not end its scan of the index."""
+
+
+def _range(end: sql.SQL) -> sql.Composed:
+    return (
+        sql.SQL('l.key > %(after)s COLLATE "C"')
+        + end
+        + sql.SQL(
+            " AND NOT l.deleted AND (%(unnamed)s OR l.entity = ANY(%(named)s) OR l.status <> 'ok')"
+            " ORDER BY l.key LIMIT %(limit)s"
+        )
+    )
+
+
+_BETWEEN = {ends: _LEDGER + _range(end) for ends, end in _ENDS.items()}
+# One array for each entity: a row for each key would cost as much as all the rest. Who waits is asked for once.
+_MARKS = {
+    ends: sql.SQL(
+        "WITH m AS MATERIALIZED (SELECT l.key, l.entity, l.status = 'ok' AS ok"
         " FROM kvmigrate.ledger AS l WHERE l.scope = %(scope)s AND "
     )
-    + _RANGE
-)
+    + _range(end)
+    + sql.SQL(
+        ") SELECT m.entity, m.ok AND m.key NOT IN (SELECT w.key FROM kvmigrate.waiting AS w WHERE w.scope = %(scope)s"
+        ' AND w.key > %(after)s COLLATE "C" AND w.key <= (SELECT max(m.key) FROM m)), array_agg(m.key)'
+        " FROM m GROUP BY 1, 2"
+    )
+    for ends, end in _ENDS.items()
+}
 
 
 class PostgresRowReader:
@@ -142,14 +158,17 @@ class PostgresRowReader:
         self, after: str, through: str | None, limit: int, *, unnamed: bool = False
     ) -> list[LedgerEntry]:
         """Return entries with ``after < key <= through`` in COLLATE "C" order; no end if ``None``."""
-        return [LedgerEntry(*row) for row in self._fetch(_BETWEEN, self._range(after, through, limit, unnamed=unnamed))]
+        return [
+            LedgerEntry(*row)
+            for row in self._fetch(_BETWEEN[through is not None], self._range(after, through, limit, unnamed=unnamed))
+        ]
 
-    def ledger_marks(self, after: str, through: str | None, limit: int) -> Sequence[tuple[str, int, bool]]:
-        """Return what `ledger_between` does in brief: key, entity, and whether the entry is plain."""
-        return cast(
-            "list[tuple[str, int, bool]]",
-            self._fetch(_MARKS, self._range(after, through, limit, unnamed=False)),
-        )
+    def ledger_marks(self, after: str, through: str | None, limit: int) -> list[Marks]:
+        """Return what `ledger_between` does in brief."""
+        return [
+            Marks(*row)
+            for row in self._fetch(_MARKS[through is not None], self._range(after, through, limit, unnamed=False))
+        ]
 
     def _range(self, after: str, through: str | None, limit: int, *, unnamed: bool) -> dict[str, Any]:
         return {
