@@ -177,22 +177,29 @@ class TableSide:
     def _groups(self, items: Iterable[Item], outside: dict[str, int]) -> dict[int, _Group]:
         """Return the items that are compared, by their entity; count the others in *outside*."""
         groups: dict[int, _Group] = {}
+        for own in self._in_heads(list(items)):
+            alike = self.router.alike([item.key for item in own])
+            if alike is not None:
+                self._group(groups, alike[0], own, alike[1])
+                continue
+            for item in own:
+                destination, entity, captured = self.router.route(item.key)
+                if destination in OUTSIDE:
+                    name = OUTSIDE[destination]
+                    outside[name] = outside.get(name, 0) + 1
+                else:
+                    self._group(groups, entity, [item], [captured])
+        return groups
+
+    def _in_heads(self, items: list[Item]) -> Iterable[list[Item]]:
+        """Return items in groups by the heads of their keys; most pages are one."""
+        head = head_of(items[0].key) if items else ""
+        if head and all(item.key.startswith(head) for item in items):
+            return [items]
         heads: dict[str, list[Item]] = {}
         for item in items:
             heads.setdefault(head_of(item.key), []).append(item)
-        for own in heads.values():
-            alike = self.router.alike([item.key for item in own])
-            if alike is None:
-                for item in own:
-                    destination, entity, captured = self.router.route(item.key)
-                    if destination in OUTSIDE:
-                        name = OUTSIDE[destination]
-                        outside[name] = outside.get(name, 0) + 1
-                    else:
-                        self._group(groups, entity, [item], [captured])
-            else:
-                self._group(groups, alike[0], own, alike[1])
-        return groups
+        return heads.values()
 
     def _group(
         self,

@@ -153,7 +153,7 @@ class Router:
     def alike(self, keys: Sequence[str]) -> tuple[Entity, list[Mapping[str, str]]] | None:
         """Return the entity of all *keys* and the captures of each, many times faster than one by one.
 
-        ``None`` where they may be of several, or any of none. They have one head, and there is one.
+        ``None`` where they may be of several, or any of none. There is at least one key.
         """
         match, name, entity = self._alone.get(head_of(keys[0]), (None, "", None))
         if match is None or not isinstance(entity, Entity):
@@ -195,9 +195,12 @@ def _hash_regex(template: KeyTemplate) -> str:
     return regex
 
 
-def by_head(keys: Iterable[str]) -> dict[str, list[str]]:
-    """Return keys by their heads."""
+def by_head(keys: Sequence[str]) -> list[list[str]]:
+    """Return keys in groups by their heads; most pages are one."""
+    head = head_of(keys[0]) if keys else ""
+    if head and all(key.startswith(head) for key in keys):
+        return [list(keys)]
     heads: dict[str, list[str]] = {}
     for key in keys:
         heads.setdefault(head_of(key), []).append(key)
-    return heads
+    return list(heads.values())

@@ -243,11 +243,12 @@ class Verification:
         )
 
     def _wants_every(self, keys: Sequence[str]) -> bool:
-        for alike in by_head(keys).values():
-            found = self.router.alike(alike)
-            if (found is None or found[0] is not (self.only or found[0])) and not all(map(self._wants, alike)):
-                return False
-        return True
+        return all(map(self._wants_alike, by_head(keys)))
+
+    def _wants_alike(self, keys: Sequence[str]) -> bool:
+        """Whether all are wanted: told quickly of keys of one pattern."""
+        found = self.router.alike(keys)
+        return found[0] is (self.only or found[0]) if found else all(map(self._wants, keys))
 
     def _reads(self, pages: Iterable[Page | None], page_keys: int) -> Iterator[PageRead | None]:
         after = ""

@@ -10,12 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from kvmigrate.consistency.compiled import native
 from kvmigrate.consistency.quick import Candidates
 from kvmigrate.consistency.quick_plan import QuickColumn, QuickEntity, QuickTable
 from kvmigrate.transform.mapping import Column, Role
-
-LAYOUT = 1
-"""What the compiled module must say of itself, so that one of other sources is never used."""
 
 _ROLES = {
     Role.PATH: 0,
@@ -51,19 +49,6 @@ _KINDS = {
 _UNITS = {"epoch_s": 1_000_000, "epoch_ms": 1_000}
 _MAX_KEYS = 8
 _BYTES = {"smallint": 2, "integer": 4, "bigint": 8}
-
-
-def find_native() -> ModuleType | None:
-    """Return the compiled module, or ``None`` where it was not built from these sources."""
-    try:
-        from kvmigrate.consistency import _walk  # noqa: PLC0415 - it may be absent
-    except ImportError:
-        return None
-    return _walk if getattr(_walk, "LAYOUT", 0) == LAYOUT else None
-
-
-native = find_native()
-"""The compiled module; without it all items are compared column by column."""
 
 
 class Walk:

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from kvmigrate.consistency.compare import Compared, Outcome, compare_item
+from kvmigrate.consistency.compiled import native
 from kvmigrate.consistency.json_exact import compact
-from kvmigrate.consistency.walked import native
 from kvmigrate.demo.celebration import Celebration, mapping_path
 from kvmigrate.model import Item, ItemKind
 from kvmigrate.target.schema_postgres import apply_schema

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from kvmigrate.consistency import walked
+from kvmigrate.consistency import compiled
 from kvmigrate.transform.lens import emitted
 from tools.measure import MAX_FILE_LINES
 
@@ -38,7 +38,7 @@ def test_budgets_hold_for_c() -> None:
     assert [] == [name for name, lines in lengths.items() if lines > MAX_FILE_LINES]
 
 
-@pytest.mark.parametrize("loader", [emitted, walked])
+@pytest.mark.parametrize("loader", [emitted, compiled])
 def test_a_module_of_other_sources_is_not_used(monkeypatch: pytest.MonkeyPatch, loader: ModuleType) -> None:
     """Where the sources were changed and not compiled again, all items take the Python way."""
     if loader.native is None:

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from kvmigrate.consistency.compare import Outcome, compare_item
+from kvmigrate.consistency.compiled import native
 from kvmigrate.consistency.decode import Decoded, decode_item
 from kvmigrate.consistency.expect import ExpectedRow, expected_rows
 from kvmigrate.consistency.plan import EntityPlan
 from kvmigrate.consistency.quick import Candidates
 from kvmigrate.consistency.quick_plan import QuickEntity, quick_entity
-from kvmigrate.consistency.walked import Walk, native, walk_of
+from kvmigrate.consistency.walked import Walk, walk_of
 from kvmigrate.model import Item
 from kvmigrate.transform.declaration.mapping_file import load_mapping
 from tests.packed_rows import packed_rows

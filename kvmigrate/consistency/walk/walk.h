@@ -14,8 +14,8 @@
 
 typedef unsigned char Byte;
 
-/* Goes up with each change of what Python hands in, or gets back: `walked.LAYOUT` is the same number. */
-#define LAYOUT 1
+/* Goes up with each change of what Python hands in, or gets back: `compiled.LAYOUT` is the same number. */
+#define LAYOUT 2
 
 /* Beyond each of these it does not know. */
 #define MAX_DEPTH 64
@@ -212,6 +212,9 @@ typedef struct {
 int page_of(Program *program, PyObject *items, PyObject *captured, PyObject *blobs, Page *page);
 void page_free(Program *program, Page *page);
 int read_fields(const Program *program, const Table *table, const Row *row);
+
+/* same.c: two values of Python. */
+int surely_same(PyObject *left, PyObject *right, PyTypeObject *decimal, int depth);
 
 /* item.c: one item. */
 Answer same_item(Program *program, Page *page, int item, const Byte *text, size_t size);
