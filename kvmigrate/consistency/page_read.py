@@ -135,15 +135,17 @@ class TableSide:
             entries = self.reader.ledger(list(planned))
         return Sides(entries, self.rows(planned.items()), self._awaited(entries))
 
-    def quickly_equal(self, items: Iterable[Item], entries: Mapping[str, LedgerEntry]) -> set[str]:
-        """Return the keys of those *items* whose rows certainly tell the same. Call it inside a snapshot."""
+    def quickly_equal(self, items: Iterable[Item], entries: Mapping[str, LedgerEntry]) -> dict[str, EntityPlan]:
+        """Return the plans of those *items* whose rows certainly tell the same, by key. Call it inside a snapshot."""
         plain = {
             key: entry.entity
             for key, entry in entries.items()
             if entry.status == LedgerStatus.OK and not entry.deleted and not entry.waits
         }
         quick, _ = self._sorted_out(self._groups(items, {}).values(), plain)
-        return {item.key for read in quick for item in compress(read.candidates.items, read.agreeing())}
+        return {
+            item.key: read.way.quick.plan for read in quick for item in compress(read.candidates.items, read.agreeing())
+        }
 
     def plan_of(self, key: str, entry: LedgerEntry | None) -> EntityPlan | None:
         """Return the plan for *key*; where its pattern tells none, that of the entity in the ledger."""

@@ -7,7 +7,8 @@ import json
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from functools import partial
+from typing import Any, Self, cast
 
 import psycopg
 from psycopg import sql
@@ -37,6 +38,8 @@ from kvmigrate.transform.mapping import Mapping as MappingFile
 
 Connection = psycopg.Connection[Any]
 JsonLoads = Callable[[str | bytes], Any]
+# What a NamedTuple's own constructor does, without a call of Python for each entry.
+_entry = cast("Callable[[tuple[Any, ...]], LedgerEntry]", partial(tuple.__new__, LedgerEntry))
 Select = Callable[[str, Entity, Sequence[Table], Mapping[str, Spelling]], sql.Composed]
 
 _LEDGER = sql.SQL(
@@ -152,7 +155,7 @@ class PostgresRowReader:
     def ledger(self, keys: Sequence[str]) -> dict[str, LedgerEntry]:
         """Return the entries of those *keys* that the ledger knows."""
         found = self._fetch(_BY_KEY, {"scope": self._scope_id(), "keys": text_array(keys)})
-        return {entry.key: entry for entry in map(LedgerEntry._make, found)}
+        return {row[0]: _entry(row) for row in found}
 
     def ledger_between(
         self, after: str, through: str | None, limit: int, *, unnamed: bool = False
