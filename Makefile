@@ -88,4 +88,5 @@ schema: setup
 
 clean:
 	rm -f kvmigrate/transform/lens/_emit*.so kvmigrate/transform/lens/_emit*.pyd
+	rm -f kvmigrate/consistency/_walk*.so kvmigrate/consistency/_walk*.pyd
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .cache

@@ -5,17 +5,21 @@ from pathlib import Path
 from setuptools import Extension, find_packages, setup
 
 _FOLDERS = ("kvmigrate._sql", "kvmigrate._flags", "kvmigrate._examples")
-_EMITTER = Path("kvmigrate/transform/lens/emit")
+# Without a compiler the installation goes on, and Python does the work of these.
+_COMPILED = {
+    "kvmigrate.transform.lens._emit": Path("kvmigrate/transform/lens/emit"),
+    "kvmigrate.consistency._walk": Path("kvmigrate/consistency/walk"),
+}
 
 setup(
     packages=[*find_packages(include=["kvmigrate", "kvmigrate.*"]), *_FOLDERS],
     ext_modules=[
         Extension(
-            "kvmigrate.transform.lens._emit",
-            sources=sorted(str(path) for path in _EMITTER.glob("*.c")),
-            depends=sorted(str(path) for path in _EMITTER.glob("*.h")),
-            # Without a compiler the installation goes on, and generated Python does the work.
+            name,
+            sources=sorted(str(path) for path in folder.glob("*.c")),
+            depends=sorted(str(path) for path in folder.glob("*.h")),
             optional=True,
         )
+        for name, folder in _COMPILED.items()
     ],
 )

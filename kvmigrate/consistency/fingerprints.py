@@ -103,7 +103,7 @@ def _pages(
     run: Verification, ledger: Fingerprints, page_keys: int, progress: Progress
 ) -> Iterator[tuple[Mapping[int, int], Sequence[str]]]:
     """Yield how many items agree, by entity, and the keys that must be compared in full, by the page."""
-    request = ScanRequest(page_keys=page_keys, explodes=run.router.explodes)
+    request = ScanRequest(page_keys=page_keys, explodes=run.router.explodes_any)
     total, done = run.source.count(), 0
     with Ahead(run.in_order(request)) as pages, Ahead(ledger.hashes(page_keys)) as entries:
         rest = _Rest(iter(entries))

@@ -7,14 +7,17 @@ import json
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
-import msgspec
+from kvmigrate.consistency.compiled import native
 
 NUMBERS = frozenset((int, Decimal))
 _CONTAINERS = frozenset((dict, list))
 
 
-_bytes_of = msgspec.msgpack.Encoder(decimal_format="string").encode
-_sorted_bytes_of = msgspec.msgpack.Encoder(order="sorted", decimal_format="string").encode
+# Whether two values are surely equal, compiled.
+_same = native.same if native else None
+
+_same = native.same if native else None
+"""Whether two values are surely equal, compiled."""
 
 
 class JsonError(ValueError):
@@ -69,18 +72,7 @@ def equal(left: Any, right: Any) -> bool:
     Numbers count by exact value (``1 == 1.0``), ``true`` is no number, the order of
     members does not count and that of elements does. Works at any depth.
     """
-    if type(left) in _CONTAINERS and type(left) is type(right):
-        # Most values are equal, and as Python's own code tells that is soon told: `==` takes no more for equal than is,
-        # but for true and 1, and 1 and a float; those have other bytes. What has other bytes may be equal all the same.
-        try:
-            if left != right:
-                return False
-            # Sorting takes as long as all the rest of it, and is for values whose members stand in another order.
-            if _bytes_of(left) == _bytes_of(right) or _sorted_bytes_of(left) == _sorted_bytes_of(right):
-                return True
-        except (RecursionError, TypeError, ValueError, OverflowError):
-            pass  # Too deep, or of a number or text that the encoder does not know.
-    return _equal_one_by_one(left, right)
+    return (_same is not None and _same(left, right)) or _equal_one_by_one(left, right)
 
 
 def _equal_one_by_one(left: Any, right: Any) -> bool:

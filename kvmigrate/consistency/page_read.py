@@ -10,10 +10,11 @@ from kvmigrate.consistency.plan import EntityPlan, PlanCache
 from kvmigrate.consistency.quick import Candidates, SpelledRows, agreeing, candidates_of, finders
 from kvmigrate.consistency.quick_plan import QuickEntity, quick_entity
 from kvmigrate.consistency.rebuild import Rows
-from kvmigrate.consistency.routing import Destination, Router
+from kvmigrate.consistency.routing import Destination, Router, head_of
+from kvmigrate.consistency.walked import Walk, walk_of
 from kvmigrate.model import Item, LedgerStatus
 from kvmigrate.stores.base import Page
-from kvmigrate.target.reader_base import Awaited, LedgerEntry, RowReader
+from kvmigrate.target.reader_base import Awaited, LedgerEntry, Marks, RowReader
 from kvmigrate.transform.mapping import Entity
 from kvmigrate.transform.mapping import Mapping as MappingFile
 
@@ -43,12 +44,26 @@ class Sides(NamedTuple):
     awaited: Mapping[str, Sequence[Awaited]]
 
 
-class QuickRead(NamedTuple):
-    """Items of one entity whose rows were read for the quick way."""
+class QuickWay(NamedTuple):
+    """How items of one entity are compared quickly; *walk* is ``None`` where no compiled code can."""
 
     quick: QuickEntity
+    walk: Walk | None
+
+
+class QuickRead(NamedTuple):
+    """Items of one entity whose rows were read for the quick way; *packed* for compiled code."""
+
+    way: QuickWay
     candidates: Candidates
     rows: SpelledRows
+    packed: Mapping[str, bytes]
+
+    def agreeing(self) -> list[bool]:
+        """Return for each candidate whether its rows certainly tell the same item."""
+        if self.way.walk is not None:
+            return self.way.walk.agreeing(self.candidates, self.packed)
+        return agreeing(self.way.quick, self.candidates, self.rows)
 
 
 class PageRead(NamedTuple):
@@ -88,7 +103,7 @@ class TableSide:
         self.reader, self.router, self.only = reader, router, only
         self.plans = PlanCache(len(mapping.entities) + 1)
         self.entities = {each.id: each for each in mapping.entities}
-        self._quick: dict[int, QuickEntity | None] = {}
+        self._quick: dict[int, QuickWay | None] = {}
         self._pauses: dict[int, int] = {}
         self._until_witness: dict[int, int] = {}
 
@@ -101,8 +116,11 @@ class TableSide:
         with self.reader.snapshot():
             marks = self._marks(after, through, page_keys)
             inside = {item.key for group in groups.values() for item in group.items}
-            unheld = [key for key, entity, _ in marks if key not in inside and self.concerns(entity)]
-            plain = {key: entity for key, entity, is_plain in marks if is_plain}
+            unheld = [key for each in marks if self.concerns(each.entity) for key in set(each.keys) - inside]
+            plain: dict[str, int] = {}
+            for each in marks:
+                if each.is_plain:
+                    plain.update(dict.fromkeys(each.keys, each.entity))
             quick, long = self._sorted_out(groups.values(), plain)
             sides = self.sides({each.item.key: each.plan for each in long})
         return PageRead(through, len(page.items), outside, unheld, quick, long, sides)
@@ -117,8 +135,8 @@ class TableSide:
             entries = self.reader.ledger(list(planned))
         return Sides(entries, self.rows(planned.items()), self._awaited(entries))
 
-    def quickly_equal(self, items: Iterable[Item], entries: Mapping[str, LedgerEntry]) -> set[str]:
-        """Return the keys of those *items* whose rows certainly tell the same. Call it inside a snapshot."""
+    def quickly_equal(self, items: Iterable[Item], entries: Mapping[str, LedgerEntry]) -> dict[str, EntityPlan]:
+        """Return the plans of those *items* whose rows certainly tell the same, by key. Call it inside a snapshot."""
         plain = {
             key: entry.entity
             for key, entry in entries.items()
@@ -126,9 +144,7 @@ class TableSide:
         }
         quick, _ = self._sorted_out(self._groups(items, {}).values(), plain)
         return {
-            item.key
-            for read in quick
-            for item in compress(read.candidates.items, agreeing(read.quick, read.candidates, read.rows))
+            item.key: read.way.quick.plan for read in quick for item in compress(read.candidates.items, read.agreeing())
         }
 
     def plan_of(self, key: str, entry: LedgerEntry | None) -> EntityPlan | None:
@@ -163,27 +179,54 @@ class TableSide:
     def _groups(self, items: Iterable[Item], outside: dict[str, int]) -> dict[int, _Group]:
         """Return the items that are compared, by their entity; count the others in *outside*."""
         groups: dict[int, _Group] = {}
-        for item in items:
-            destination, entity, captured = self.router.route(item.key)
-            if destination in OUTSIDE:
-                name = OUTSIDE[destination]
-                outside[name] = outside.get(name, 0) + 1
-            elif self.only is None or entity is self.only:
-                group = groups.get(entity.id if entity else 0)
-                if group is None:
-                    group = groups[entity.id if entity else 0] = _Group(self.plans(entity) if entity else None, [], [])
-                group.items.append(item)
-                group.captured.append(captured)
+        for own in self._in_heads(list(items)):
+            alike = self.router.alike([item.key for item in own])
+            if alike is not None:
+                self._group(groups, alike[0], own, alike[1])
+                continue
+            for item in own:
+                destination, entity, captured = self.router.route(item.key)
+                if destination in OUTSIDE:
+                    name = OUTSIDE[destination]
+                    outside[name] = outside.get(name, 0) + 1
+                else:
+                    self._group(groups, entity, [item], [captured])
         return groups
 
-    def _marks(self, after: str, through: str, page_keys: int) -> Sequence[tuple[str, int, bool]]:
-        marks: list[tuple[str, int, bool]] = []
+    def _in_heads(self, items: list[Item]) -> Iterable[list[Item]]:
+        """Return items in groups by the heads of their keys; most pages are one."""
+        head = head_of(items[0].key) if items else ""
+        if head and all(item.key.startswith(head) for item in items):
+            return [items]
+        heads: dict[str, list[Item]] = {}
+        for item in items:
+            heads.setdefault(head_of(item.key), []).append(item)
+        return heads.values()
+
+    def _group(
+        self,
+        groups: dict[int, _Group],
+        entity: Entity | None,
+        items: Iterable[Item],
+        captured: Iterable[Mapping[str, str]],
+    ) -> None:
+        """Put items of one entity into its group, unless another one is verified."""
+        if self.only is not None and entity is not self.only:
+            return
+        group = groups.get(entity.id if entity else 0)
+        if group is None:
+            group = groups[entity.id if entity else 0] = _Group(self.plans(entity) if entity else None, [], [])
+        group.items.extend(items)
+        group.captured.extend(captured)
+
+    def _marks(self, after: str, through: str, page_keys: int) -> Sequence[Marks]:
+        marks: list[Marks] = []
         while True:
             found = self.reader.ledger_marks(after, through, page_keys + 1)
             marks += found
-            if len(found) <= page_keys:
+            if sum(len(each.keys) for each in found) <= page_keys:
                 return marks
-            after = found[-1][0]
+            after = max(max(each.keys) for each in found)
 
     def _sorted_out(self, groups: Iterable[_Group], plain: Mapping[str, int]) -> tuple[list[QuickRead], list[Planned]]:
         """Read the rows of items that the quick way may look at; return those and the others."""
@@ -195,7 +238,9 @@ class TableSide:
                 long += [Planned(item, plan) for item in items]
                 continue
             known = [plain.get(item.key) == plan.entity.id for item in items]
-            chosen, others = candidates_of(prepared, list(compress(items, known)), list(compress(captured, known)))
+            chosen, others = candidates_of(
+                prepared.quick, list(compress(items, known)), list(compress(captured, known))
+            )
             others += [item for item, is_known in zip(items, known, strict=True) if not is_known]
             witnesses = self._witnesses(plan.entity, len(chosen.items))
             long += [Planned(item, plan) for item in (*others, *chosen.items[:witnesses])]
@@ -211,17 +256,20 @@ class TableSide:
         self._until_witness[entity.id] = (_WITNESS_KEYS if due else left) - items
         return int(due)
 
-    def _quick_read(self, quick: QuickEntity, candidates: Candidates) -> QuickRead:
-        rows = self.reader.spelled_rows(quick.entity, finders(quick, candidates), quick.spellings)
-        return QuickRead(quick, candidates, rows)
+    def _quick_read(self, way: QuickWay, candidates: Candidates) -> QuickRead:
+        quick, keys = way.quick, finders(way.quick, candidates)
+        if way.walk is not None:
+            return QuickRead(way, candidates, {}, self.reader.packed_rows(quick.entity, keys, quick.spellings))
+        return QuickRead(way, candidates, self.reader.spelled_rows(quick.entity, keys, quick.spellings), {})
 
-    def _quick_entity(self, entity: Entity) -> QuickEntity | None:
+    def _quick_entity(self, entity: Entity) -> QuickWay | None:
         if self._pauses.get(entity.id, 0):
             self._pauses[entity.id] -= 1
             return None
         if entity.id not in self._quick:
             declared = self.reader.has_declared_types(entity)
-            self._quick[entity.id] = quick_entity(self.plans(entity)) if declared else None
+            quick = quick_entity(self.plans(entity)) if declared else None
+            self._quick[entity.id] = QuickWay(quick, walk_of(quick)) if quick else None
         return self._quick[entity.id]
 
     def _awaited(self, entries: Mapping[str, LedgerEntry]) -> dict[str, list[Awaited]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from kvmigrate.model import ADDRESS_SEPARATOR, MAX_KEY_BYTES
+from kvmigrate.stores.base import nothing
 from kvmigrate.transform.keys.pattern import KeyTemplate
 from kvmigrate.transform.mapping import Entity, LeaveInKV, Pointer
 from kvmigrate.transform.mapping import Mapping as MappingFile
@@ -59,9 +60,9 @@ class _Pattern(Generic[T]):
         return texts
 
 
-def _head(prefix: str) -> str:
-    """The text up to the first colon, with it; "" without one."""
-    return prefix[: prefix.find(":") + 1]
+def head_of(key: str) -> str:
+    """Return the text up to the first colon, with it; "" without one."""
+    return key[: key.find(":") + 1]
 
 
 class Templates(Generic[T]):
@@ -71,9 +72,9 @@ class Templates(Generic[T]):
         self._loose: list[_Pattern[T]] = []
         self._by_head: dict[str, list[_Pattern[T]]] = {}
         patterns = [_Pattern(template, value) for template, value in templates]
-        for head in {_head(pattern.prefix) for pattern in patterns}:
+        for head in {head_of(pattern.prefix) for pattern in patterns}:
             # Among the patterns in their order, those that a key with this head may match.
-            self._by_head[head] = [each for each in patterns if _head(each.prefix) in {head, ""}]
+            self._by_head[head] = [each for each in patterns if head_of(each.prefix) in {head, ""}]
         self._loose = self._by_head.pop("", [])
 
     def alone(self) -> dict[str, tuple[Callable[[str], re.Match[str] | None], str, T]]:
@@ -149,6 +150,19 @@ class Router:
             return Routed(Destination.UNMATCHED)
         return Routed(Destination.POINTER if isinstance(value, Pointer) else Destination.LEFT_IN_KV)
 
+    def alike(self, keys: Sequence[str]) -> tuple[Entity, list[Mapping[str, str]]] | None:
+        """Return the entity of all *keys* and the captures of each, many times faster than one by one.
+
+        ``None`` where they may be of several, or any of none. There is at least one key.
+        """
+        match, name, entity = self._alone.get(head_of(keys[0]), (None, "", None))
+        if match is None or not isinstance(entity, Entity):
+            return None
+        if max(map(len, keys)) > MAX_KEY_BYTES // 4 or "\0" in "".join(keys):
+            return None
+        found = list(map(match, keys))
+        return None if None in found else (entity, [{name: each[1]} for each in found if each])
+
     def wants(self, key: str) -> bool:
         """Whether the item under *key* is to be compared, so that its value must be read."""
         return self.route(key).destination is Destination.ENTITY
@@ -156,6 +170,11 @@ class Router:
     def claims(self, key: str) -> bool:
         """Whether the tables must account for the item under *key*: also for one that several patterns claim."""
         return self.route(key).destination in {Destination.ENTITY, Destination.AMBIGUOUS}
+
+    @property
+    def explodes_any(self) -> Callable[[str], bool]:
+        """`explodes`, or `nothing` where no hash is a table of records: then no store asks for each key."""
+        return self.explodes if self._hashes else nothing
 
     def explodes(self, key: str) -> bool:
         """Whether a hash under *key* is a table of records."""
@@ -174,3 +193,14 @@ def _hash_regex(template: KeyTemplate) -> str:
         else:
             regex += f"({part.regex})"
     return regex
+
+
+def by_head(keys: Sequence[str]) -> list[list[str]]:
+    """Return keys in groups by their heads; most pages are one."""
+    head = head_of(keys[0]) if keys else ""
+    if head and all(key.startswith(head) for key in keys):
+        return [list(keys)]
+    heads: dict[str, list[str]] = {}
+    for key in keys:
+        heads.setdefault(head_of(key), []).append(key)
+    return list(heads.values())

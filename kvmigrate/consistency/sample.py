@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
@@ -171,7 +170,7 @@ class Sampler:
 
     def _stored(self) -> Iterator[list[str]]:
         """Yield the store's keys that the ledger does not know; those that it knows come with it."""
-        request = ScanRequest(page_keys=PAGE_KEYS, wants=nothing, explodes=self._tables.router.explodes)
+        request = ScanRequest(page_keys=PAGE_KEYS, wants=nothing, explodes=self._tables.router.explodes_any)
         for page in self._source.scan(request):
             keys = [item.key for item in page.items if self._wants(item.key)]
             known = self._tables.reader.ledger(keys)
@@ -183,11 +182,11 @@ class Sampler:
     def _known(self) -> Iterator[list[str]]:
         after = ""
         while found := self._tables.reader.ledger_marks(after, None, PAGE_KEYS):
-            after = found[-1][0]
-            ours = [(key, entity) for key, entity, _ in found if self._tables.concerns(entity)]
-            for entity, number in Counter(entity for _, entity in ours).items():
-                self._add(self._tables.entities.get(entity), number)
-            yield [key for key, _ in ours]
+            after = max(max(each.keys) for each in found)
+            ours = [each for each in found if self._tables.concerns(each.entity)]
+            for each in ours:
+                self._add(self._tables.entities.get(each.entity), len(each.keys))
+            yield [key for each in ours for key in each.keys]
 
     def _add(self, entity: Entity | None, number: int = 1) -> None:
         self._report.strata[entity.name if entity else ""].population += number

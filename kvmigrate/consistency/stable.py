@@ -153,15 +153,17 @@ class SecondLook:
         keys = [key for key, _ in items]
         with self.tables.reader.snapshot():
             entries = self.tables.reader.ledger(keys)
-            planned = {key: self.tables.plan_of(key, entries.get(key)) for key in keys}
             equal = self.tables.quickly_equal((item for _, item in items if item is not None), entries)
-            sides = self.tables.sides({key: plan for key, plan in planned.items() if key not in equal}, entries)
+            planned = {key: self.tables.plan_of(key, entries.get(key)) for key in keys if key not in equal}
+            sides = self.tables.sides(planned, entries)
         found = []
         for key, item in items:
-            plan, entry, rows = planned[key], entries.get(key), sides.rows.get(key, {})
+            entry = entries.get(key)
             if key in equal:
-                verdict = _EQUAL
-            elif item is not None:
+                found.append(Settled(key, equal[key], item, _EQUAL, entry))
+                continue
+            plan, rows = planned[key], sides.rows.get(key, {})
+            if item is not None:
                 verdict = self.judge.item(plan, item, entry, rows, sides.awaited.get(key, ()))
             else:
                 verdict = self.judge.gone(plan, key, entry, rows)

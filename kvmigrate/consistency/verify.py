@@ -11,9 +11,8 @@ from kvmigrate.ahead import Ahead
 from kvmigrate.consistency.judge import MATCHED, OUTSIDE, Judge, Verdict, is_content, leaves_in_kv
 from kvmigrate.consistency.page_read import PageRead, Planned, QuickRead, Sides, TableSide
 from kvmigrate.consistency.plan import EntityPlan
-from kvmigrate.consistency.quick import agreeing
 from kvmigrate.consistency.report import VerifyReport
-from kvmigrate.consistency.routing import Destination, Router
+from kvmigrate.consistency.routing import Destination, Router, by_head
 from kvmigrate.consistency.sight import Sight, StoreSight
 from kvmigrate.consistency.stable import SecondLook, Suspect, version_of
 from kvmigrate.consistency.strays import StrayRows
@@ -148,7 +147,7 @@ class Verification:
 
     def parts(self, page_keys: int = PAGE_KEYS, *, after: str = "") -> Iterator[Part]:
         """Yield the store's keys behind *after* in order, no value read. Keys that are no text are counted here."""
-        request = ScanRequest(page_keys=page_keys, wants=nothing, explodes=self.router.explodes)
+        request = ScanRequest(page_keys=page_keys, wants=nothing, explodes=self.router.explodes_any)
         for page in self.in_order(request):
             keys = [item.key for item in page.items if item.key > after]
             if keys or not after:
@@ -159,7 +158,7 @@ class Verification:
 
     def compare(self, part: Part) -> None:
         """Compare the items under these keys, and find what the ledger has between them."""
-        wanted = [key for key in part.keys if self._wants(key)]
+        wanted = part.keys if self._wants_every(part.keys) else [key for key in part.keys if self._wants(key)]
         found = dict(zip(wanted, self.source.get_many(wanted), strict=True))
         items = [found[key] if key in found else Item(key, None, ItemKind.UNREAD) for key in part.keys]
         vanished = [key for key, item in found.items() if item is None]
@@ -211,7 +210,13 @@ class Verification:
     # The store and the ledger, merged by key
 
     def _pages(self, page_keys: int) -> Iterator[Page]:
-        return self.in_order(ScanRequest(page_keys=page_keys, wants=self._wants, explodes=self.router.explodes))
+        request = ScanRequest(
+            page_keys=page_keys,
+            wants=self._wants,
+            explodes=self.router.explodes_any,
+            wants_every=self._wants_every,
+        )
+        return self.in_order(request)
 
     def in_order(self, request: ScanRequest) -> Iterator[Page]:
         """Yield the store's pages in the order of keys. Raises `SourceError` where it does not keep to that."""
@@ -237,6 +242,14 @@ class Verification:
             entity is not None and (self.only is None or entity is self.only)
         )
 
+    def _wants_every(self, keys: Sequence[str]) -> bool:
+        return all(map(self._wants_alike, by_head(keys)))
+
+    def _wants_alike(self, keys: Sequence[str]) -> bool:
+        """Whether all are wanted: told quickly of keys of one pattern."""
+        found = self.router.alike(keys)
+        return found[0] is (self.only or found[0]) if found else all(map(self._wants, keys))
+
     def _reads(self, pages: Iterable[Page | None], page_keys: int) -> Iterator[PageRead | None]:
         after = ""
         for page in pages:
@@ -259,7 +272,7 @@ class Verification:
 
     def _compare_quickly(self, read: QuickRead) -> None:
         """Count what agrees; send the rest the long way, its rows read anew."""
-        plan, agree = read.quick.plan, agreeing(read.quick, read.candidates, read.rows)
+        plan, agree = read.way.quick.plan, read.agreeing()
         matched = sum(agree)
         for name in (MATCHED, "compared"):
             self.report.count(name, plan.entity.name, items=matched)

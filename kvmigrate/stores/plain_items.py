@@ -16,3 +16,8 @@ _item = cast("type[Item]", partial(tuple.__new__, Item))
 def plain_items(keys: Iterable[str], values: Iterable[bytes | None], expiries: Iterable[int | None]) -> list[Item]:
     """Return an item of JSON for each key; the shortest of the three ends it."""
     return list(map(_item, zip(keys, values, repeat(ItemKind.JSON), expiries, strict=False)))
+
+
+def unread_items(keys: Iterable[str]) -> list[Item]:
+    """Return for each key an item whose value was not read."""
+    return list(map(_item, zip(keys, repeat(None), repeat(ItemKind.UNREAD), repeat(None), strict=False)))

@@ -8,7 +8,7 @@ from itertools import filterfalse
 from kvmigrate.errors import SourceError
 from kvmigrate.model import Item
 from kvmigrate.stores.address import field_prefix, readable_key
-from kvmigrate.stores.base import Page, ScanRequest, Share
+from kvmigrate.stores.base import Page, ScanRequest, Share, nothing
 from kvmigrate.stores.redis_connect import link_to
 from kvmigrate.stores.redis_link import Link
 from kvmigrate.stores.redis_page import RedisPages
@@ -100,13 +100,17 @@ class RedisSource:
         collected: set[bytes] = set()
         for _, raw in self._link.keys(request.page_keys, after=""):
             collected.update(filterfalse(is_own, raw))
-        exploding = [key for key in collected if (name := readable_key(key)) is not None and request.explodes(name)]
-        tables = self._pages.hashes(exploding, request.page_keys)
+        tables = self._pages.hashes(self._exploding(collected, request), request.page_keys)
         # A hash that explodes stands where its fields do, which is not where its key would.
-        order = sorted(collected, key=lambda key: field_prefix(key) if key in tables else key)
+        order = sorted(collected, key=(lambda key: field_prefix(key) if key in tables else key) if tables else None)
         del collected
         for start in range(0, len(order), request.page_keys):
             yield from self._pages.parts(order[start : start + request.page_keys], request, planned=tables)
+
+    def _exploding(self, keys: set[bytes], request: ScanRequest) -> list[bytes]:
+        if request.explodes is nothing:
+            return []
+        return [key for key in keys if (name := readable_key(key)) is not None and request.explodes(name)]
 
     def get_many(self, keys: Sequence[str]) -> list[Item | None]:
         """Return the items now; a field's expiry is its hash's, a plain key may be a whole hash."""

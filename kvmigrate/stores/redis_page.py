@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 from kvmigrate.model import ADDRESS_SEPARATOR, Item, ItemKind, item_bytes
 from kvmigrate.stores.address import field_items, field_prefix, readable_key, readable_keys, split_address
 from kvmigrate.stores.base import Page, ScanRequest, nothing
-from kvmigrate.stores.plain_items import plain_items
+from kvmigrate.stores.plain_items import plain_items, unread_items
 from kvmigrate.stores.redis_link import Link
 from kvmigrate.stores.redis_read import Held, Table
 from kvmigrate.stores.stride import PAGE_BYTES, Stride
@@ -90,7 +90,7 @@ class RedisPages:
         if names is not None and request.wants_all(names) and not request.explodes_any(names):
             return self._plain(raw, names, ttl=request.ttl and self._link.expiring())
         if names is not None and request.wants is nothing and not request.explodes_any(names):
-            return _Read(Page([Item(name, None, ItemKind.UNREAD) for name in names]), 0, 0)
+            return _Read(Page(unread_items(names)), 0, 0)
         page = self._mixed(raw, request, planned)
         sizes = list(map(item_bytes, page.items))
         return _Read(page, sum(sizes), max(sizes, default=0))

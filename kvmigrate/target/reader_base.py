@@ -47,6 +47,20 @@ class LedgerEntry(NamedTuple):
     run: int = 0
 
 
+class Marks(NamedTuple):
+    """Keys of the ledger that are alike.
+
+    Attributes:
+        entity: Its number in the mapping.
+
+        is_plain: Their rows are written, and they wait for nothing.
+    """
+
+    entity: int
+    is_plain: bool
+    keys: Sequence[str]
+
+
 class Spelling(enum.StrEnum):
     """How a column's values are asked for where they are read by the page."""
 
@@ -113,11 +127,8 @@ class RowReader(Protocol):
         """
         ...
 
-    def ledger_marks(self, after: str, through: str | None, limit: int) -> Sequence[tuple[str, int, bool]]:
-        """Return what `ledger_between` does in brief: key, entity, and whether the entry is plain.
-
-        Of a plain entry the rows are written, and it waits for nothing.
-        """
+    def ledger_marks(self, after: str, through: str | None, limit: int) -> Sequence[Marks]:
+        """Return what `ledger_between` does in brief, the keys in any order."""
         ...
 
     def awaited(self, keys: Sequence[str]) -> dict[str, list[Awaited]]:
@@ -155,6 +166,23 @@ class RowReader(Protocol):
                 its type can read.
 
             spellings: All tables of the entity.
+        """
+        ...
+
+    def packed_rows(
+        self, entity: Entity, keys: Sequence[Sequence[str]], spellings: Mapping[str, Mapping[str, Spelling]]
+    ) -> dict[str, bytes]:
+        """Return the rows of a page of items by table, as PostgreSQL's binary format of records, in any order.
+
+        Each record is the columns that find its item, in the order of *keys*, then all of the
+        table's, of which `Spelling.PRESENT` alone is heeded.
+
+        Args:
+            entity: As for `spelled_rows`.
+
+            keys: As for `spelled_rows`.
+
+            spellings: As for `spelled_rows`.
         """
         ...
 

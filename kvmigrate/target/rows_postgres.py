@@ -7,6 +7,7 @@ import json
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Self, cast
 
 import psycopg
@@ -19,7 +20,8 @@ from psycopg.types.json import set_json_loads
 
 from kvmigrate.errors import NotSupportedError
 from kvmigrate.target.layout import owner_key, value_part
-from kvmigrate.target.reader_base import Awaited, LedgerEntry, Owner, Spelling
+from kvmigrate.target.reader_base import Awaited, LedgerEntry, Marks, Owner, Spelling
+from kvmigrate.target.rows_packed import select_packed
 from kvmigrate.target.rows_spelled import (
     MICROS_LOADER,
     chains,
@@ -36,6 +38,9 @@ from kvmigrate.transform.mapping import Mapping as MappingFile
 
 Connection = psycopg.Connection[Any]
 JsonLoads = Callable[[str | bytes], Any]
+# What a NamedTuple's own constructor does, without a call of Python for each entry.
+_entry = cast("Callable[[tuple[Any, ...]], LedgerEntry]", partial(tuple.__new__, LedgerEntry))
+Select = Callable[[str, Entity, Sequence[Table], Mapping[str, Spelling]], sql.Composed]
 
 _LEDGER = sql.SQL(
     "SELECT l.key, l.entity, l.status, l.deleted, l.content_hash,"
@@ -45,20 +50,36 @@ _LEDGER = sql.SQL(
     " FROM kvmigrate.ledger AS l WHERE l.scope = %(scope)s AND "
 )
 _BY_KEY = _LEDGER + sql.SQL("l.key = ANY(%(keys)s::text[])")
-_RANGE = sql.SQL(
-    'l.key > %(after)s COLLATE "C" AND (%(through)s::text IS NULL OR l.key <= %(through)s COLLATE "C")'
-    " AND NOT l.deleted AND (%(unnamed)s OR l.entity = ANY(%(named)s) OR l.status <> 'ok')"
-    " ORDER BY l.key LIMIT %(limit)s"
-)
-_BETWEEN = _LEDGER + _RANGE
-_MARKS = (
-    sql.SQL(
-        "SELECT l.key, l.entity, l.status = 'ok'"
-        " AND NOT EXISTS (SELECT FROM kvmigrate.waiting AS w WHERE w.scope = l.scope AND w.key = l.key)"
+_ENDS = {True: sql.SQL(' AND l.key <= %(through)s COLLATE "C"'), False: sql.SQL("")}
+"""Where a range has an end, and where not: a prepared plan for both could not end its scan of the index."""
+
+
+def _range(end: sql.SQL) -> sql.Composed:
+    return (
+        sql.SQL('l.key > %(after)s COLLATE "C"')
+        + end
+        + sql.SQL(
+            " AND NOT l.deleted AND (%(unnamed)s OR l.entity = ANY(%(named)s) OR l.status <> 'ok')"
+            " ORDER BY l.key LIMIT %(limit)s"
+        )
+    )
+
+
+_BETWEEN = {ends: _LEDGER + _range(end) for ends, end in _ENDS.items()}
+# One array for each entity: a row for each key would cost as much as all the rest. Who waits is asked for once.
+_MARKS = {
+    ends: sql.SQL(
+        "WITH m AS MATERIALIZED (SELECT l.key, l.entity, l.status = 'ok' AS ok"
         " FROM kvmigrate.ledger AS l WHERE l.scope = %(scope)s AND "
     )
-    + _RANGE
-)
+    + _range(end)
+    + sql.SQL(
+        ") SELECT m.entity, m.ok AND m.key NOT IN (SELECT w.key FROM kvmigrate.waiting AS w WHERE w.scope = %(scope)s"
+        ' AND w.key > %(after)s COLLATE "C" AND w.key <= (SELECT max(m.key) FROM m)), array_agg(m.key)'
+        " FROM m GROUP BY 1, 2"
+    )
+    for ends, end in _ENDS.items()
+}
 
 
 class PostgresRowReader:
@@ -73,7 +94,7 @@ class PostgresRowReader:
         self._scope: int | None = None
         self._prepared: Connection | None = None
         self._odd_tables: set[str] | None = None
-        self._spelled: dict[int, tuple[object, list[tuple[str, bytes]]]] = {}
+        self._spelled: dict[tuple[int, Select], tuple[object, list[tuple[str, bytes]]]] = {}
 
     @classmethod
     def open(cls, url: str, mapping: MappingFile, *, json_loads: JsonLoads) -> PostgresRowReader:
@@ -134,20 +155,23 @@ class PostgresRowReader:
     def ledger(self, keys: Sequence[str]) -> dict[str, LedgerEntry]:
         """Return the entries of those *keys* that the ledger knows."""
         found = self._fetch(_BY_KEY, {"scope": self._scope_id(), "keys": text_array(keys)})
-        return {entry.key: entry for entry in map(LedgerEntry._make, found)}
+        return {row[0]: _entry(row) for row in found}
 
     def ledger_between(
         self, after: str, through: str | None, limit: int, *, unnamed: bool = False
     ) -> list[LedgerEntry]:
         """Return entries with ``after < key <= through`` in COLLATE "C" order; no end if ``None``."""
-        return [LedgerEntry(*row) for row in self._fetch(_BETWEEN, self._range(after, through, limit, unnamed=unnamed))]
+        return [
+            LedgerEntry(*row)
+            for row in self._fetch(_BETWEEN[through is not None], self._range(after, through, limit, unnamed=unnamed))
+        ]
 
-    def ledger_marks(self, after: str, through: str | None, limit: int) -> Sequence[tuple[str, int, bool]]:
-        """Return what `ledger_between` does in brief: key, entity, and whether the entry is plain."""
-        return cast(
-            "list[tuple[str, int, bool]]",
-            self._fetch(_MARKS, self._range(after, through, limit, unnamed=False)),
-        )
+    def ledger_marks(self, after: str, through: str | None, limit: int) -> list[Marks]:
+        """Return what `ledger_between` does in brief."""
+        return [
+            Marks(*row)
+            for row in self._fetch(_MARKS[through is not None], self._range(after, through, limit, unnamed=False))
+        ]
 
     def _range(self, after: str, through: str | None, limit: int, *, unnamed: bool) -> dict[str, Any]:
         return {
@@ -215,18 +239,28 @@ class PostgresRowReader:
     ) -> dict[str, list[tuple[Any, ...]]]:
         """Return the rows of a page of items: one query per table, composed once while *spellings* is the same."""
         parameters = [json.dumps(texts, ensure_ascii=False) for texts in keys]
-        return {name: self._fetch(query, parameters, micros=True) for name, query in self._queries(entity, spellings)}
+        queries = self._queries(entity, spellings, select_spelled)
+        return {name: self._fetch(query, parameters, micros=True) for name, query in queries}
 
-    def _queries(self, entity: Entity, spellings: Mapping[str, Mapping[str, Spelling]]) -> list[tuple[str, bytes]]:
-        known = self._spelled.get(entity.id)
+    def packed_rows(
+        self, entity: Entity, keys: Sequence[Sequence[str]], spellings: Mapping[str, Mapping[str, Spelling]]
+    ) -> dict[str, bytes]:
+        """Return the rows of a page of items, each table's in one value: the driver makes no object of a row."""
+        parameters = [text_array(texts) for texts in keys]
+        queries = self._queries(entity, spellings, select_packed)
+        return {name: self._fetch(query, parameters)[0][0] or b"" for name, query in queries}
+
+    def _queries(
+        self, entity: Entity, spellings: Mapping[str, Mapping[str, Spelling]], select: Select
+    ) -> list[tuple[str, bytes]]:
+        known = self._spelled.get((entity.id, select))
         if known is None or known[0] is not spellings:
             connection, schema = self._connection(), self._mapping.schema
             every = [(chain, spellings[chain[-1].name]) for chain in chains(entity)]
             queries = [
-                (chain[-1].name, select_spelled(schema, entity, chain, each).as_bytes(connection))
-                for chain, each in every
+                (chain[-1].name, select(schema, entity, chain, each).as_bytes(connection)) for chain, each in every
             ]
-            known = self._spelled[entity.id] = spellings, queries
+            known = self._spelled[entity.id, select] = spellings, queries
         return known[1]
 
     def owners(self, entity: Entity, page_rows: int, *, unaccounted: bool = False) -> Iterator[Sequence[Owner]]:

@@ -36,7 +36,7 @@ def select_spelled(
     schema: str, entity: Entity, chain: Sequence[Table], spellings: Mapping[str, Spelling]
 ) -> sql.Composed:
     """Return the query for the rows of the last table of *chain*, with one JSON array of texts per key column."""
-    chain, key = _shortened(entity, chain)
+    chain, key = shortened(entity, chain)
     last = len(chain) - 1
     places = [place_of(table, f"t{depth}") for depth, table in enumerate(chain) if table is not entity.root]
     names = [sql.Identifier(f"k{position}") for position in range(len(key))]
@@ -72,7 +72,7 @@ def select_spelled(
     )
 
 
-def _shortened(entity: Entity, chain: Sequence[Table]) -> tuple[Sequence[Table], Sequence[str]]:
+def shortened(entity: Entity, chain: Sequence[Table]) -> tuple[Sequence[Table], Sequence[str]]:
     """Leave the root out where its child's copies of the primary key find the rows; return that key's columns, too."""
     key = entity.root.primary_key
     copies = {theirs: own for own, theirs in chain[1].parent} if len(chain) == 2 else {}

@@ -12,6 +12,7 @@ from kvmigrate.consistency.plan import EntityPlan
 from kvmigrate.consistency.quick import agreeing, candidates_of, finders
 from kvmigrate.consistency.quick_plan import quick_entity
 from kvmigrate.consistency.routing import Router
+from kvmigrate.consistency.walked import walk_of
 from kvmigrate.stores.base import ScanRequest
 from kvmigrate.stores.open import open_source
 from kvmigrate.target.rows_postgres import PostgresRowReader
@@ -228,9 +229,13 @@ def agreed(stand: VerifyStand) -> dict[str, bool]:
     source.close()
     router = Router(stand.mapping)
     candidates, _ = candidates_of(quick, items, [router.route(item.key).captured for item in items])
+    found, walk = finders(quick, candidates), walk_of(quick)
     with PostgresRowReader.open(stand.url, stand.mapping, json_loads=loads_column) as reader:
-        rows = reader.spelled_rows(quick.entity, finders(quick, candidates), quick.spellings)
-    return dict(zip([item.key for item in candidates.items], agreeing(quick, candidates, rows), strict=True))
+        known = agreeing(quick, candidates, reader.spelled_rows(quick.entity, found, quick.spellings))
+        if walk is not None:
+            packed = reader.packed_rows(quick.entity, found, quick.spellings)
+            assert known == walk.agreeing(candidates, packed), "compiled"
+    return dict(zip([item.key for item in candidates.items], known, strict=True))
 
 
 TABLES = ("things", "lines", "notes", "facts")

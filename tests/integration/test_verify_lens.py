@@ -15,12 +15,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from kvmigrate.consistency.compare import Compared, Outcome, compare_item
+from kvmigrate.consistency.compiled import native
 from kvmigrate.consistency.json_exact import compact
 from kvmigrate.demo.celebration import Celebration, mapping_path
 from kvmigrate.model import Item, ItemKind
 from kvmigrate.target.schema_postgres import apply_schema
 from kvmigrate.transform.declaration.mapping_file import load_mapping
 from kvmigrate.transform.lens import Lens, compile_mapping
+from tests.packed_rows import agrees_compiled
 from tests.verify_stand import PgConnection, agrees_quickly, cross_check
 
 ID = "6b0f5a0e-9d1c-4f0b-8f60-0a4c6a1d2e01"
@@ -433,7 +435,7 @@ def test_what_the_quick_way_takes_for_equal_is(
             values += [compact(changed(pick, decoded)).encode("utf-8", "surrogatepass") for _ in range(20)]
         for value in values:
             other = item._replace(value=value)
-            if agrees_quickly(plan, other, rows):
+            if agrees_quickly(plan, other, rows) or agrees_compiled(plan, other, rows):
                 assert Compared(Outcome.MATCH) == compare_item(plan, other, rows), other
 
 
@@ -443,11 +445,13 @@ def test_the_quick_way_takes_most_plain_items(tables: PgConnection, lens: Lens) 
     page = [Item(f"raw:{each}", json.dumps({"id": each, **PLAIN}).encode()) for each in ids]
     page.append(Item("raw:4", json.dumps(PLAIN).encode()))
     crossed = cross_check(tables, lens, page)
-    agreed = []
+    agreed, compiled = [], []
     for item in page:
         plan, rows = crossed.rows[item.key]
         agreed.append(agrees_quickly(plan, item, rows))
+        compiled.append(agrees_compiled(plan, item, rows))
     assert [True, True, True, False] == agreed
+    assert native is None or agreed == compiled
 
 
 @pytest.mark.parametrize("name", list(TYPES))

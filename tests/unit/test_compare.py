@@ -25,7 +25,7 @@ from kvmigrate.consistency.json_exact import (
 )
 from kvmigrate.consistency.judge import is_content
 from kvmigrate.consistency.plan import EntityPlan
-from kvmigrate.consistency.routing import Destination, Router
+from kvmigrate.consistency.routing import Destination, Router, by_head
 from kvmigrate.consistency.uuids import NAMESPACE, foreign_uuid, parse_uuid
 from kvmigrate.model import Item, ItemKind
 from kvmigrate.transform.declaration.mapping_file import load_mapping
@@ -290,6 +290,18 @@ def test_causes(expected: Any, actual: Any, cause: Cause) -> None:
     assert cause is value_cause(expected, actual)
 
 
+LONE = load_mapping("""
+version: 1
+name: lone
+entities:
+  order:
+    keys: ["order:{id}"]
+    table: orders
+    columns: {id: {key: id, type: text}}
+leave_in_kv: [{key: "left:{id}", reason: short-lived}]
+""")
+
+
 @given(one=values, other=values)
 def test_spots_are_found_exactly_where_values_differ(one: Any, other: Any) -> None:
     """Unequal values have a spot, equal ones none."""
@@ -318,6 +330,18 @@ def test_routing(key: str, destination: Destination, entity: str) -> None:
     """The pattern that constrains most decides."""
     routed = Router(MAPPING).route(key)
     assert (destination, entity) == (routed.destination, routed.entity.name if routed.entity else "")
+
+
+def test_keys_of_one_pattern_are_routed_together_as_one_by_one() -> None:
+    """What may be of several patterns, or of none, is told by nobody but `route`."""
+    router = Router(LONE)
+    told = router.alike(["order:1", "order:x y\n"])
+    assert told is not None
+    assert [router.route(key)[1:] for key in ("order:1", "order:x y\n")] == [(told[0], each) for each in told[1]]
+    for odd in ("order:", "order:a:b", "order:\0", "orders:1", "order", "", "order:" + "x" * 1000, "left:1"):
+        assert router.alike(["order:1", odd]) is None
+        assert router.alike([odd, "order:1"]) is None
+    assert [["order:1", "order:2"], ["left:1"], ["x"]] == by_head(["order:1", "left:1", "order:2", "x"])
 
 
 def test_hashes_that_are_tables_are_exploded() -> None:
