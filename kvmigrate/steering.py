@@ -27,7 +27,8 @@ from kvmigrate.reads.explain import explained
 from kvmigrate.reads.totals import Totals, totals
 from kvmigrate.reads.verdict import clearing
 from kvmigrate.rollbacks import Kept, PlaceDone, Rollbacks
-from kvmigrate.target.live_base import Control
+from kvmigrate.target.control_row import PostgresControlRow
+from kvmigrate.target.live_base import CommandSeen, Control
 from kvmigrate.target.read_row import Looked, PostgresReadRow
 
 
@@ -149,6 +150,15 @@ class Steering:
         with closing(self._target_row()) as row:
             counted = totals(row.counts())
         return self.show(counted), counted
+
+    def commands(self) -> Sequence[CommandSeen]:
+        """Return the commands that applications use on mapped keys, and that will not work once the tables lead.
+
+        Raises:
+            TargetError: the target does not answer, or may not be asked that.
+        """
+        with closing(PostgresControlRow(self._settings.need_target(), self._scope)) as row:
+            return row.commands()
 
     def readers(self) -> Mapping[str, frozenset[str] | None]:
         """Return the endpoints that read and are not rolled back, each with its entities; ``None`` for any of them.

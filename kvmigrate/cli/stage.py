@@ -360,13 +360,5 @@ def _state_fields(state: StageState, mapping: str) -> Mapping[str, Any]:
             }
             for each in state.processes
         ],
-        "commands": [
-            {
-                "command": each.command,
-                "entity": each.entity,
-                "uses": each.uses,
-                "last_use_age_s": round(each.age_s, 1),
-            }
-            for each in state.commands
-        ],
+        "commands": [each.to_json() for each in state.commands],
     }

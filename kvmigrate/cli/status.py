@@ -41,6 +41,7 @@ def status(
     Processes say what they counted every five seconds, and when they end.
     """
     from kvmigrate.cli.steered import Steered
+    from kvmigrate.errors import TargetError
     from kvmigrate.reads.totals import Totals
 
     call = Call("status", as_json=as_json)
@@ -57,8 +58,14 @@ def status(
                 _endpoint(each, counted.get(each.slug) or Totals(), steered.typed) for each in view.endpoints
             ],
         }
+        warnings = list(view.unread)
+        try:
+            fields["commands"] = [each.to_json() for each in steered.desk.commands()]
+        except TargetError as exc:
+            fields["commands"] = []
+            warnings.append(f"commands that will not work once the tables lead are not known: {exc}")
         again = [each["next"] for each in fields["endpoints"] if each["next"]] or [steered.typed("flags show")]
-        steered.finish(fields, *dict.fromkeys(again), warnings=view.unread)
+        steered.finish(fields, *dict.fromkeys(again), warnings=warnings)
 
 
 def _endpoint(view: EndpointView, counted: Totals, typed: Callable[[str], str]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kvmigrate.report.commands import commands_that_end
 from kvmigrate.report.document import Document, Facts, Grid, Line, Tone, counted, number
 from kvmigrate.report.ending import ending
 
@@ -138,6 +139,8 @@ def _status(report: Mapping[str, Any]) -> Document:
     names = ["endpoint", "is given>", "served>", "reads>", "fallbacks>", "different>", "p95 store, tables>", "", "why"]
     tones = [_VERDICTS.get(each["verdict"], Tone.BAD) for each in report["endpoints"]]
     document.add(Grid(names, rows, tones) if rows else Line("no flags, and no reads"))
+    if report["commands"]:
+        document.add(commands_that_end(report["commands"]))
     return document
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kvmigrate.report.commands import commands_that_end
 from kvmigrate.report.document import Document, Facts, Grid, Line, Tone, counted, number
 from kvmigrate.report.ending import ending
 
@@ -46,11 +47,7 @@ def describe_stage(report: Mapping[str, Any]) -> Document:
         ]
         document.add(Grid(["process", "kind", "epoch seen>", "stage seen", "heard of>", "mapping"], rows))
     if report["commands"]:
-        rows = [
-            [each["command"], each["entity"], number(each["uses"]), f"{each['last_use_age_s']:.0f} s ago"]
-            for each in report["commands"][:_SHOWN]
-        ]
-        document.add(Grid(["works on the store alone", "of", "uses>", "last>"], rows))
+        document.add(commands_that_end(report["commands"]))
     document.add(*ending(report))
     return document
 

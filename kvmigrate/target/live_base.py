@@ -264,6 +264,15 @@ class CommandSeen(NamedTuple):
     uses: int
     age_s: float
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields for a report."""
+        return {
+            "command": self.command,
+            "entity": self.entity,
+            "uses": self.uses,
+            "last_use_age_s": round(self.age_s, 1),
+        }
+
 
 class ControlRow(Protocol):
     """The control row, its change log, leases and processes, as the controller sees them.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import yaml
 
@@ -293,6 +295,29 @@ def test_status_adds_up_what_processes_counted(live: CommandLine, reads_world: R
     assert ({"miss": 2}, 100.0, 77.78) == (endpoint["fallbacks"], endpoint["allowed_pct"], endpoint["served_pct"])
     assert endpoint["p50_ms"]["tables"] > 0
     assert 77.78 == found["reads_on_tables_pct"]
+
+
+def test_status_lists_the_commands_that_will_not_work(
+    live: CommandLine, reads_world: ReadsWorld, repository: Path
+) -> None:
+    """Those that applications used; where nobody may know them it says so, and tells the rest."""
+    typed = ["status", "--target", live.target, "--flags", reads_world.settings.flags]
+    assert [] == told(repository, "status", live(*typed, "--json"))["commands"]
+    with psycopg.connect(live.target, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO kvmigrate.command_use (scope, command, entity, uses) "
+            "SELECT id, 'GETRANGE', 'client', 1234 FROM kvmigrate.control"
+        )
+
+        [used] = told(repository, "status", live(*typed, "--json"))["commands"]
+        assert ("GETRANGE", "client", 1234) == (used["command"], used["entity"], used["uses"])
+        assert used["last_use_age_s"] < 60
+        assert re.search(r"GETRANGE +client +1,234 +\d+ s ago", live(*typed).out)
+
+        connection.execute("DROP TABLE kvmigrate.command_use")
+    found = told(repository, "status", live(*typed, "--json"))
+    assert [] == found["commands"]
+    assert [True] == ["are not known" in warning for warning in found["warnings"]]
 
 
 def test_status_tells_what_went_back_by_itself(
