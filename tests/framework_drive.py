@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import psycopg
@@ -40,11 +40,17 @@ class Load:
 
     def __init__(self, service: Service, *, threads: int) -> None:
         """Start nothing yet."""
-        self._service, self._ended, self._gate = service, threading.Event(), threading.Lock()
+        self._service, self._ended = service, threading.Event()
+        self._gates = [threading.Lock() for _ in range(threads)]
+        self._writes = [0] * threads
         self.books: dict[str, Basket] = {}
-        self.writes = 0
         self.wrong: list[str] = []
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(threads)]
+
+    @property
+    def writes(self) -> int:
+        """How many were acknowledged."""
+        return sum(self._writes)
 
     def start(self) -> None:
         """Begin."""
@@ -60,8 +66,10 @@ class Load:
 
     @contextmanager
     def paused(self) -> Iterator[dict[str, Basket]]:
-        """Hold the load back at its next write."""
-        with self._gate:
+        """Hold every thread back at its next write."""
+        with ExitStack() as stack:
+            for gate in self._gates:
+                stack.enter_context(gate)
             yield dict(self.books)
 
     def goes_on(self) -> None:
@@ -78,8 +86,10 @@ class Load:
             while not self._ended.is_set():
                 count += 1
                 name = f"{number}-{count % 7}"
-                with self._gate:
+                # Each thread has baskets and a gate of its own, so that requests are under way at once.
+                with self._gates[number]:
                     self._write(name, {"owner": f"writer {number}", "items": count}, deletes=count % 5 == 0)
+                    self._writes[number] += 1
                 time.sleep(0.002)
         except Exception as exc:  # noqa: BLE001 - a thread's failure is the test's
             self.wrong.append(repr(exc))
@@ -91,7 +101,6 @@ class Load:
         else:
             self._service.put(name, basket)
             self.books[name] = basket
-        self.writes += 1
         if (found := self._service.get(name)) != self.books.get(name):
             self.wrong.append(f"{name} is {found}, not {self.books.get(name)}")
 
