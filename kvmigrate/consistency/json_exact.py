@@ -13,9 +13,6 @@ NUMBERS = frozenset((int, Decimal))
 _CONTAINERS = frozenset((dict, list))
 
 
-# Whether two values are surely equal, compiled.
-_same = native.same if native else None
-
 _same = native.same if native else None
 """Whether two values are surely equal, compiled."""
 

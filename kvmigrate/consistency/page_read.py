@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import compress
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from kvmigrate.consistency.plan import EntityPlan, PlanCache
 from kvmigrate.consistency.quick import Candidates, SpelledRows, agreeing, candidates_of, finders
@@ -14,9 +14,11 @@ from kvmigrate.consistency.routing import Destination, Router, head_of
 from kvmigrate.consistency.walked import Walk, walk_of
 from kvmigrate.model import Item, LedgerStatus
 from kvmigrate.stores.base import Page
-from kvmigrate.target.reader_base import Awaited, LedgerEntry, Marks, RowReader
+from kvmigrate.target.reader_base import Awaited, LedgerEntry, Marks, RowReader, RowsTooLargeError
 from kvmigrate.transform.mapping import Entity
 from kvmigrate.transform.mapping import Mapping as MappingFile
+
+T = TypeVar("T")
 
 OUTSIDE = {
     Destination.POINTER: "pointers",
@@ -113,7 +115,8 @@ class TableSide:
         groups = self._groups(page.items, outside)
         if not through:
             return PageRead("", 0, outside)
-        with self.reader.snapshot():
+
+        def work() -> tuple[list[str], list[QuickRead], list[Planned], Sides]:
             marks = self._marks(after, through, page_keys)
             inside = {item.key for group in groups.values() for item in group.items}
             unheld = [key for each in marks if self.concerns(each.entity) for key in set(each.keys) - inside]
@@ -122,8 +125,18 @@ class TableSide:
                 if each.is_plain:
                     plain.update(dict.fromkeys(each.keys, each.entity))
             quick, long = self._sorted_out(groups.values(), plain)
-            sides = self.sides({each.item.key: each.plan for each in long})
-        return PageRead(through, len(page.items), outside, unheld, quick, long, sides)
+            return unheld, quick, long, self.sides({each.item.key: each.plan for each in long})
+
+        return PageRead(through, len(page.items), outside, *self.in_snapshot(work))
+
+    def in_snapshot(self, work: Callable[[], T]) -> T:
+        """Return what *work* reads as of one moment; again, the long way, where rows are too large for the quick."""
+        while True:
+            try:
+                with self.reader.snapshot():
+                    return work()
+            except RowsTooLargeError as exc:
+                self.pause_quick(exc.entity)
 
     def sides(
         self, planned: Mapping[str, EntityPlan | None], entries: Mapping[str, LedgerEntry] | None = None

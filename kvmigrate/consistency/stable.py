@@ -10,12 +10,12 @@ there the item must stand unchanged through a pause.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from kvmigrate.consistency.judge import MATCHED, PENDING, Judge, Verdict
-from kvmigrate.consistency.page_read import TableSide
+from kvmigrate.consistency.page_read import Sides, TableSide
 from kvmigrate.consistency.plan import EntityPlan
 from kvmigrate.consistency.sight import Sight
 from kvmigrate.model import Item, Version
@@ -32,6 +32,15 @@ class Unseen:
 UNSEEN = Unseen()
 
 _EQUAL = Verdict(MATCHED)
+
+
+class _Looked(NamedTuple):
+    """What one look at the tables saw of some keys: those of *equal* surely agree, and *sides* is of the others."""
+
+    entries: Mapping[str, LedgerEntry]
+    equal: Mapping[str, EntityPlan]
+    planned: Mapping[str, EntityPlan | None]
+    sides: Sides
 
 
 class Suspect(NamedTuple):
@@ -151,11 +160,14 @@ class SecondLook:
     def look(self, items: Sequence[tuple[str, Item | None]]) -> list[Settled]:
         """Judge keys, each with what the store holds of it, by what the tables hold now."""
         keys = [key for key, _ in items]
-        with self.tables.reader.snapshot():
+
+        def work() -> _Looked:
             entries = self.tables.reader.ledger(keys)
             equal = self.tables.quickly_equal((item for _, item in items if item is not None), entries)
             planned = {key: self.tables.plan_of(key, entries.get(key)) for key in keys if key not in equal}
-            sides = self.tables.sides(planned, entries)
+            return _Looked(entries, equal, planned, self.tables.sides(planned, entries))
+
+        entries, equal, planned, sides = self.tables.in_snapshot(work)
         found = []
         for key, item in items:
             entry = entries.get(key)

@@ -98,6 +98,8 @@ class Walk:
             ),
             -1,
         )
+        if table.plan.is_map and not _tells_names_apart(table):
+            raise KeyError(table.name)
         columns = tuple(self._column(each, above) for each in table.columns)
         return above, -1 if node is None else node, whole, place, columns
 
@@ -157,6 +159,16 @@ def walk_of(entity: QuickEntity) -> Walk | None:
         return Walk(native, entity)
     except KeyError:
         return None
+
+
+def _tells_names_apart(table: QuickTable) -> bool:
+    """Whether a map's rows have names of their own by their primary key, so that a name that comes twice finds one row.
+
+    Of a name that comes twice in JSON the last value counts.
+    """
+    declared = table.plan.table
+    own = {mine for mine, _ in declared.parent} | {each.name for each in declared.columns if each.role is Role.MAP_KEY}
+    return bool(declared.primary_key) and own >= set(declared.primary_key)
 
 
 def _kind(column: Column) -> tuple[int, bool, int]:

@@ -263,7 +263,7 @@ class _Composer:
             yield from self._write_root()
         for plan in self._functions.plans:
             if not plan.lookup and (self._entity.rows_only or not plan.anchor):
-                yield self._insert(plan, _in_place(plan) if stays(plan) else sql.SQL(""))
+                yield self._insert(plan, _in_place(plan) if _stays_live(plan) else sql.SQL(""))
 
     def _write_root(self) -> Iterator[sql.Composed]:
         """The root row in place, then its children away. A row of another item under its primary key is odd."""
@@ -295,7 +295,7 @@ class _Composer:
                     sql.SQL("{} = {}").format(sql.Identifier("ch", mine), given(theirs))
                     for mine, theirs in parent_key(child)
                 ]
-                if stays(child):
+                if _stays_live(child):
                     gone.append(
                         sql.SQL("NOT EXISTS (SELECT FROM unnest({}) AS n WHERE {})").format(
                             self._parameters[child.table.name], equal("n", "ch", child.table.primary_key)
@@ -324,6 +324,11 @@ class _Composer:
         """A column of the one row that came for *plan*'s table."""
         rows = self._parameters[plan.table.name]
         return lambda name: sql.SQL("(({})[1]).{}").format(rows, sql.Identifier(name))
+
+
+def _stays_live(plan: TablePlan) -> bool:
+    """Whether elements may be updated in place: not where two of one item may be the same row, which is refused."""
+    return stays(plan) and not any(key.in_item for key in plan.keys)
 
 
 def _in_place(plan: TablePlan) -> sql.Composed:

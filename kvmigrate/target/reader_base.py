@@ -102,6 +102,14 @@ class Owner(NamedTuple):
     values: Mapping[str, Any]
 
 
+class RowsTooLargeError(Exception):
+    """The rows of a page of items are too large for one value; they can be read one by one."""
+
+    def __init__(self, entity: Entity) -> None:
+        super().__init__(entity.name)
+        self.entity = entity
+
+
 class RowReader(Protocol):
     """Reads what the tables hold. Every method may raise `TargetError` and `SchemaError`."""
 
@@ -183,6 +191,9 @@ class RowReader(Protocol):
             keys: As for `spelled_rows`.
 
             spellings: As for `spelled_rows`.
+
+        Raises:
+            RowsTooLargeError: a value of the server cannot be so large; the snapshot is over.
         """
         ...
 

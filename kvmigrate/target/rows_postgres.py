@@ -11,23 +11,23 @@ from functools import partial
 from typing import Any, Self, cast
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.pq import Format
 from psycopg.types.datetime import DateLoader, IntervalLoader, TimeLoader, TimestamptzLoader
 from psycopg.types.json import set_json_loads
 
-from kvmigrate.errors import NotSupportedError
+from kvmigrate.errors import NotSupportedError, TargetError
 from kvmigrate.target.layout import owner_key, value_part
-from kvmigrate.target.reader_base import Awaited, LedgerEntry, Marks, Owner, Spelling
+from kvmigrate.target.reader_base import Awaited, LedgerEntry, Marks, Owner, RowsTooLargeError, Spelling
 from kvmigrate.target.rows_packed import select_packed
 from kvmigrate.target.rows_spelled import (
     MICROS_LOADER,
     chains,
     joined,
     key_is_odd,
-    odd_columns,
+    odd_tables,
     select_spelled,
     text_array,
 )
@@ -227,11 +227,11 @@ class PostgresRowReader:
         return found
 
     def has_declared_types(self, entity: Entity) -> bool:
-        """Return whether every column has the type that the mapping declares; the catalog is asked once."""
+        """Return whether columns and primary keys are as the mapping declares them; the catalog is asked once."""
         if self._odd_tables is None:
             tables = [table for each in self._mapping.entities for table in each.tables]
             with _house_errors():
-                self._odd_tables = odd_columns(self._connection(), self._mapping.schema, tables)
+                self._odd_tables = odd_tables(self._connection(), self._mapping.schema, tables)
         return not any(table.name in self._odd_tables for table in entity.tables)
 
     def spelled_rows(
@@ -248,7 +248,12 @@ class PostgresRowReader:
         """Return the rows of a page of items, each table's in one value: the driver makes no object of a row."""
         parameters = [text_array(texts) for texts in keys]
         queries = self._queries(entity, spellings, select_packed)
-        return {name: self._fetch(query, parameters)[0][0] or b"" for name, query in queries}
+        try:
+            return {name: self._fetch(query, parameters)[0][0] or b"" for name, query in queries}
+        except TargetError as exc:
+            if isinstance(exc.__cause__, errors.ProgramLimitExceeded):
+                raise RowsTooLargeError(entity) from exc
+            raise
 
     def _queries(
         self, entity: Entity, spellings: Mapping[str, Mapping[str, Spelling]], select: Select

@@ -28,6 +28,13 @@ SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod)
   FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
  WHERE n.nspname = %s AND c.relname = ANY(%s) AND a.attnum > 0 AND NOT a.attisdropped
 """
+_KEYS = """
+SELECT c.relname, array_agg(a.attname::text)
+  FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = ANY(i.indkey)
+ WHERE n.nspname = %s AND c.relname = ANY(%s) AND i.indisprimary AND i.indisvalid
+ GROUP BY 1
+"""
 # PostgreSQL sends an instant as a whole number of microseconds: the driver's own loader for those reads it.
 MICROS_LOADER = cast("type[Loader]", adapters.get_loader(adapters.types["int8"].oid, Format.BINARY))
 
@@ -131,12 +138,14 @@ def chains(entity: Entity) -> Iterator[Sequence[Table]]:
         yield from below((top,))
 
 
-def odd_columns(connection: psycopg.Connection[Any], schema: str, tables: Sequence[Table]) -> set[str]:
-    """Return the names of those tables that lack a column, or have one of another type than declared."""
+def odd_tables(connection: psycopg.Connection[Any], schema: str, tables: Sequence[Table]) -> set[str]:
+    """Return the names of those tables that lack a column or their primary key, or have another one than declared."""
     names = [table.name for table in tables]
     found = {(table, name): spelled for table, name, spelled in connection.execute(_COLUMNS, [schema, names])}
+    keys = {table: set(key) for table, key in connection.execute(_KEYS, [schema, names])}
     return {
         table.name
         for table in tables
-        if any(found.get((table.name, column.name)) != catalog_type(column.type) for column in table.columns)
+        if keys.get(table.name) != set(table.primary_key)
+        or any(found.get((table.name, column.name)) != catalog_type(column.type) for column in table.columns)
     }

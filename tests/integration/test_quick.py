@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg import sql
 
+from kvmigrate.consistency.compiled import native
 from kvmigrate.consistency.json_exact import loads_column
 from kvmigrate.consistency.plan import EntityPlan
 from kvmigrate.consistency.quick import agreeing, candidates_of, finders
@@ -316,3 +318,28 @@ def test_a_column_of_another_type_ends_the_quick_way(stand: VerifyStand) -> None
     with PostgresRowReader.open(stand.url, stand.mapping, json_loads=loads_column) as reader:
         assert not reader.has_declared_types(entity)
     assert 1 == stand.verify().different
+
+
+def test_a_table_without_its_key_ends_the_quick_way(stand: VerifyStand) -> None:
+    """It takes for granted that rows are told apart by their keys."""
+    entity = stand.mapping.entity("thing")
+    stand.execute("ALTER TABLE facts DROP CONSTRAINT facts_pkey")
+    with PostgresRowReader.open(stand.url, stand.mapping, json_loads=loads_column) as reader:
+        assert not reader.has_declared_types(entity)
+    assert 3 == stand.verify().matched
+
+
+def test_rows_that_are_too_large_for_one_value_are_read_one_by_one(
+    stand: VerifyStand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server refuses what is over a gigabyte; the page is read again, the long way."""
+    asked = []
+
+    def too_large(*_: object) -> sql.Composed:
+        asked.append(1)
+        return sql.SQL("SELECT repeat('x', 1100000000) WHERE {}::text[] IS NOT NULL").format(sql.Placeholder())
+
+    monkeypatch.setattr("kvmigrate.target.rows_postgres.select_packed", too_large)
+
+    assert 3 == stand.verify().matched
+    assert asked or native is None

@@ -4,7 +4,9 @@ import contextlib
 import gc
 import json
 import random
+import time
 import tracemalloc
+import uuid
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -320,3 +322,32 @@ def _with_another_number(pick: random.Random, value: Any) -> Any:
         place = pick.randrange(len(value))
         return (*value[:place], _with_another_number(pick, value[place]), *value[place + 1 :])
     return pick.choice([-1, 0, 1, 2, 3, 5, 8, 100, 2**31, (), b"x", None])
+
+
+def test_names_that_come_twice_need_rows_that_are_told_apart_by_them() -> None:
+    """Of a name that comes twice the last value counts: where two rows may have it, nothing is walked."""
+    key = "        primary_key: [thing_id, thing_no, fact]\n"
+    quick = quick_entity(EntityPlan(load_mapping(MAPPING + key).entity("thing")))
+    assert quick is not None
+    assert walk_of(quick) is None
+
+
+def test_looking_for_members_in_another_order_has_an_end(made: Made) -> None:
+    """A document of so many members goes the long way; one of a few is found whatever their order."""
+    for count, agrees in ((200, True), (4_000, False)):
+        names = [f"m{number:05}" for number in range(count)]
+        data = dict.fromkeys(names, 1)
+        rows = {**made.rows, "things": [list(made.rows["things"][0])]}
+        place = next(each.index for each in made.plan.root.columns if each.name == "data")
+        rows["things"][0][place] = data
+        packed = packed_rows(made.walk, made.quick.root, made.plan.entity.root.primary_key, rows)
+        text = spelt({**THING, "data": dict.fromkeys(reversed(names), 1)})
+        begun = time.process_time()
+        assert agrees == made.agrees(text, packed)
+        assert time.process_time() - begun < 1
+
+
+def test_rows_of_nobody_on_the_page_are_no_agreement(made: Made) -> None:
+    """The server found them for these keys, so it takes keys for equal that are not the same."""
+    other = made.packed["lines"].replace(uuid.UUID(ID).bytes, uuid.UUID(int=1).bytes)
+    assert not made.agrees(TEXT, {**made.packed, "lines": made.packed["lines"] + other})

@@ -43,7 +43,12 @@ static Answer find_entry(Work *work, size_t base, const Text *name, size_t from,
     size_t count = work->held - base;
     for (size_t step = 0; step < count; step++) {
         size_t at = from + step < count ? from + step : from + step - count;
-        Answer same = says_same(name, &work->entries[base + at].name, &work->scratch, &work->more);
+        const Text *other = &work->entries[base + at].name;
+        /* Names that are escaped are read anew each time. */
+        work->steps -= 1 + (int64_t)((name->escaped ? name->size : 0) + (other->escaped ? other->size : 0));
+        if (work->steps < 0)
+            return NO;
+        Answer same = says_same(name, other, &work->scratch, &work->more);
         if (same == FAILED)
             return FAILED;
         if (same == YES) {

@@ -227,6 +227,9 @@ static Answer same_node(Walk *walk, int number, int node, int depth)
 Answer same_item(Program *program, Page *page, int item, const Byte *text, size_t size)
 {
     Walk walk = {program, page, item, MIN_STEPS, {text, text + size}};
+    if (page->strays)
+        return NO;
+    program->work.steps = MAX_STEPS;
     for (int table = 0; table < program->table_count; table++) {
         int count = page->rows[table].counts[item];
         walk.steps += 64 * (int64_t)count;

@@ -134,8 +134,8 @@ static int count_rows(const Byte *at, const Byte *end, int columns, int *count)
     return 1;
 }
 
-static int share_out(const Program *program, const Index *index, const Byte *at, const Byte *end, int columns,
-                     Rows *rows)
+static int share_out(const Program *program, Page *page, const Index *index, const Byte *at, const Byte *end,
+                     int columns, Rows *rows)
 {
     for (int number = 0; at < end; number++) {
         Row *row = &rows->rows[number];
@@ -154,8 +154,10 @@ static int share_out(const Program *program, const Index *index, const Byte *at,
         row->end = at;
         row->next = -1;
         int item = whole ? item_of(index, key) : -1;
-        if (item < 0)
+        if (item < 0) {
+            page->strays = 1;
             continue;
+        }
         if (rows->counts[item]++ == 0)
             rows->first[item] = number;
         else
@@ -165,7 +167,7 @@ static int share_out(const Program *program, const Index *index, const Byte *at,
     return 1;
 }
 
-static int read_rows(const Program *program, const Page *page, const Index *index, int table, PyObject *blob)
+static int read_rows(const Program *program, Page *page, const Index *index, int table, PyObject *blob)
 {
     Rows *rows = &page->rows[table];
     int columns = program->key_count + program->tables[table].columns;
@@ -187,7 +189,7 @@ static int read_rows(const Program *program, const Page *page, const Index *inde
         PyErr_NoMemory();
         return 0;
     }
-    return share_out(program, index, at, end, columns, rows);
+    return share_out(program, page, index, at, end, columns, rows);
 }
 
 static int read_captures(const Program *program, PyObject *captured, Page *page)

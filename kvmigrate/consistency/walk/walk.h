@@ -22,6 +22,7 @@ typedef unsigned char Byte;
 #define MAX_GROUPS 64 /* of four digits in a numeric, on either side of its point */
 #define MAX_KEY_COLUMNS 8
 #define MAX_MEMBERS 4096 /* of one object inside a jsonb */
+#define MAX_STEPS (1 << 17) /* of looking for members of its documents, for one item */
 #define MIN_STEPS 4096   /* of looking for rows that stand in another order than their elements */
 
 /* FAILED: memory ran out, and a Python exception is set. */
@@ -99,6 +100,7 @@ typedef struct {
     Buffer scratch, more;
     Entry *entries;
     size_t held, room;
+    int64_t steps; /* left for an item's objects whose members stand in another order */
 } Work;
 
 Answer same_document(Scan *mine, Scan *stored, Work *work, int depth);
@@ -205,6 +207,7 @@ typedef struct {
 typedef struct {
     Text *captures; /* by item, then by capture */
     int items, capture_count;
+    int strays; /* rows were sent that are of no item, so that the server tells keys apart in another way */
     Rows *rows; /* by table */
 } Page;
 
