@@ -7,7 +7,7 @@ instant, on a database of its own. Else runs of one process and those with worke
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,18 @@ import redis
 
 from kvmigrate.embedded.redis import RedisServer
 from tests.faults.kill_stand import INSTANTS, KillStand, kill_a_worker, kill_the_run, loaded
+from tests.fix_live_faults import told
 from tests.fix_migration import SHOP
 from tests.fix_postgres import PgConnection
 
 ITEMS = int(os.environ.get("KVMIGRATE_FAULT_ITEMS", "8000"))
 ROUNDS = range(int(os.environ.get("KVMIGRATE_FAULT_ROUNDS", "1")))
+TRIES = 2
+
+MOST_MISSED = 0.2
+"""Of the instants: some are shorter than a look at the database takes."""
+
+Program = subprocess.Popen[bytes]
 
 
 def values() -> Iterator[tuple[str, Any]]:
@@ -93,18 +100,25 @@ def test_killed_at_every_instant(
     """Killed again and again, from the first moment to the last, it ends as if nothing had happened."""
     stand = KillStand(mapping, store.url, database, processes=processes)
     strike = kill_the_run if round_number % 2 == 0 else kill_a_worker
-    instants = list(INSTANTS.values())[slice(None) if len(ROUNDS) > 1 else slice(processes - 1, None, 2)]
+    instants = list(INSTANTS)[slice(None) if len(ROUNDS) > 1 else slice(processes - 1, None, 2)]
 
-    struck = 0
-    for instant in instants:
-        if stand.strike_at(instant, strike=strike):
-            struck += 1
-        else:
-            # It was missed, and the first load is over, of which later ones are.
-            begin_anew(pg)
+    missed = [name for name in instants if not struck(stand, pg, name, strike)]
 
-    assert struck >= len(instants) // 2
+    told(f"round {round_number + 1}, {processes} processes: {len(instants) - len(missed)} of {len(instants)} instants")
+    told(f"missed: {', '.join(missed) or 'none'}")
+    assert MOST_MISSED * len(instants) >= len(missed), missed
     assert_as_if_nothing_happened(stand, pg)
+
+
+def struck(stand: KillStand, connection: PgConnection, name: str, strike: Callable[[Program], None]) -> bool:
+    """Strike at an instant; where it is too short to be seen, once more, and then never."""
+    for _ in range(TRIES):
+        if stand.strike_at(INSTANTS[name], strike=strike):
+            return True
+        told(f"not seen: {name}")
+        # The first load is over, of which later instants are.
+        begin_anew(connection)
+    return False
 
 
 def end_sessions(connection: PgConnection) -> None:
@@ -136,7 +150,7 @@ def test_a_store_that_is_restarted(mapping: Path, database: str, pg: PgConnectio
         pipe.execute()
     client.close()
 
-    def strike(program: subprocess.Popen[bytes]) -> None:
+    def strike(program: Program) -> None:
         first.close()
         # By itself it ends when it has waited for a failover.
         program.kill()
