@@ -121,6 +121,7 @@ class KillStand:
 
     def __init__(self, mapping: Path, source: str, target: str, *, processes: int) -> None:
         self.mapping, self.source, self.target = mapping, source, target
+        self.code, self.said = 0, ""
         self._arguments = ["backfill", "--mapping", str(mapping), "--processes", str(processes), "--json"]
 
     def run(self) -> dict[str, Any]:
@@ -132,20 +133,38 @@ class KillStand:
         return report
 
     def strike_at(self, *instants: Instant, strike: Callable[[subprocess.Popen[bytes]], None]) -> int:
-        """Run the command, and strike as each instant comes; return how many came before the command ended."""
-        with psycopg.connect(self.target, autocommit=True) as connection, ExitStack() as stack:
+        """Run the command, and strike as each instant comes; return how many came before the command ended.
+
+        `code` and `said` are of this run afterwards.
+        """
+        with ExitStack() as stack:
+            connection = self._looking(stack)
             before = standing(connection)
             program = stack.enter_context(self._program())
-            end = time.monotonic() + PATIENCE_S
-            for struck, instant in enumerate(instants):
-                while not instant(connection, before):
-                    if program.poll() is not None:
-                        return struck
+            end, struck = time.monotonic() + PATIENCE_S, 0
+            for instant in instants:
+                while not (is_over := program.poll() is not None) and not instant(connection, before):
                     assert time.monotonic() < end, "the run hangs"
                     time.sleep(0.001)
+                    if connection.closed:
+                        connection = self._looking(stack)
+                if is_over:
+                    break
                 strike(program)
-            program.wait(timeout=PATIENCE_S)
-            return len(instants)
+                struck += 1
+            _, said = program.communicate(timeout=PATIENCE_S)
+        self.code, self.said = program.returncode, said.decode()
+        return struck
+
+    def _looking(self, stack: ExitStack) -> psycopg.Connection[Any]:
+        """Return a connection that looks: a new one where the server was away, once it is back."""
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return stack.enter_context(psycopg.connect(self.target, autocommit=True))
+            except psycopg.OperationalError:
+                assert time.monotonic() < end, "the server does not come back"
+                time.sleep(0.05)
 
     def verified(self) -> VerifyReport:
         """What an independent comparison of store and tables finds."""
