@@ -56,12 +56,17 @@ test: servers lint
 ROUNDS ?= 10
 SEEDS  ?= 1 2 3
 
+FAULT_ITEMS  ?= 200000
+FAULT_ROUNDS ?= 2
+
 soak: servers yardstick
 	@for seed in $(SEEDS); do \
 	  echo "seed $$seed, $(ROUNDS) rounds"; \
 	  KVMIGRATE_SOAK_ROUNDS=$(ROUNDS) KVMIGRATE_SOAK_SEED=$$seed $(BIN)/python -m pytest -s -p no:randomly --durations=0 \
 	    tests/faults tests/acceptance/test_whole_migration.py -k "live or whole" || exit 1; \
 	done
+	KVMIGRATE_FAULT_ITEMS=$(FAULT_ITEMS) KVMIGRATE_FAULT_ROUNDS=$(FAULT_ROUNDS) \
+	  $(BIN)/python -m pytest -s -p no:randomly --durations=0 tests/faults/test_killed_backfills.py
 	KVMIGRATE_CORRUPTION_SEEDS=20 $(BIN)/python -m pytest -s -p no:randomly --durations=0 \
 	  tests/acceptance/test_corruptions.py -k two_hundred
 

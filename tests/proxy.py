@@ -63,6 +63,8 @@ class Held:
         self.arrived = threading.Event()
         self.delivered = threading.Event()
         self.data = b""
+        self._left = 1
+        self._answers = threading.Semaphore(0)
         self._go_on = threading.Event()
         self._lock = threading.Lock()
 
@@ -77,17 +79,28 @@ class Held:
     def answered(self) -> bool:
         """Note that an answer came; return whether it is one to the request that was held."""
         if self._go_on.is_set():
+            self._left -= 1
+            self._answers.release()
+        if self._left <= 0:
             self.delivered.set()
         return self.delivered.is_set()
 
-    def deliver(self, timeout_s: float = 10.0) -> None:
-        """Let it through, and wait until the server has answered it."""
+    def deliver(self, timeout_s: float = 10.0, *, copies: int = 1) -> None:
+        """Let it through, so many times, and wait until the server has answered it."""
+        self._left = copies
         self._go_on.set()
         assert self.delivered.wait(timeout_s), "the server did not answer the request that was held"
 
     def wait_to_go_on(self) -> None:
         """Block until `deliver` or `give_up`."""
         self._go_on.wait()
+
+    def send_to(self, server: socket.socket) -> None:
+        """Send it as often as it is to arrive, each time once the one before was answered."""
+        for more in range(self._left - 1, -1, -1):
+            server.sendall(self.data)
+            if more:
+                self._answers.acquire(timeout=_BACKLOG_S)
 
     def give_up(self) -> None:
         """End the wait of a proxy that closes."""
@@ -413,7 +426,7 @@ class Proxy:
             link.held = None
             return False
         link.counts[Way.REQUEST] += len(data)
-        link.goal(Way.REQUEST).sendall(data)
+        held.send_to(link.goal(Way.REQUEST))
         return not held.hang_up
 
     def _pending(self) -> list[Cut]:

@@ -141,7 +141,10 @@ class AsyncWay:
 
     async def _moved(self, exc: KVMigrateError, keys: Sequence[str], begun: float, tries: int) -> None:
         """Forget a fence that is no more in force, and wait a moment where that helps. Raises *exc* once it is late."""
-        self._give_up_late(begun, exc)
+        if tries:
+            self._give_up_late(begun, exc)
+        # A first try may have taken all the time, as of a server that failed over: nobody has asked the next one yet.
+        self.view.forget()
         if isinstance(exc, SealedError) and monotonic() - begun > _SLOWEST_FLIP_S:
             await self._open_left_sealed(keys)
         # One stale belief costs one refused round trip, and no pause.

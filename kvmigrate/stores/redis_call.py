@@ -90,7 +90,8 @@ class RedisCaller:
     def close(self) -> None:
         """Close the connections, unless the client is somebody else's."""
         if self._place.owned:
-            self._place.client.close()
+            for each in (self._place.client, *self._place.asks):
+                each.close()
 
     def _exchange(self, command: tuple[str | bytes | int, ...], *, is_write: bool, is_asking: bool = False) -> Any:
         packed = pack_command(command)  # type: ignore[arg-type]  # its stub means a tuple of any length

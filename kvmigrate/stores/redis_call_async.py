@@ -91,7 +91,8 @@ class AsyncRedisCaller:
     async def close(self) -> None:
         """Close the connections, unless the client is somebody else's."""
         if self._place.owned:
-            await self._place.client.aclose()
+            for each in (self._place.client, *self._place.asks):
+                await each.aclose()
 
     async def _exchange(
         self, command: tuple[str | bytes | int, ...], *, is_write: bool, is_asking: bool = False

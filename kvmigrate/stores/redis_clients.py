@@ -52,6 +52,8 @@ class RedisPlace(NamedTuple):
 
         owned: Whether it is closed with what uses it.
 
+        asks: Clients of the Sentinels that it asks for its master, closed with it.
+
         is_node: It is one node of a cluster, and some answers only tell to ask another.
     """
 
@@ -61,6 +63,7 @@ class RedisPlace(NamedTuple):
     owned: bool = False
     url: SourceURL | None = None
     is_node: bool = False
+    asks: Sequence[Redis] = ()
 
     def scrub(self, text: object) -> str:
         """Return *text* without secrets."""
@@ -79,7 +82,8 @@ def place_at(where: str | Redis | RedisCluster) -> RedisPlace:
     """
     if isinstance(where, str):
         url = _parsed(where)
-        return RedisPlace(_opened(url), url.name, owned=True, url=url)
+        opened, asks = _opened(url)
+        return RedisPlace(opened, url.name, owned=True, url=url, asks=asks)
     client: Any = where
     pool: Any = getattr(where, "connection_pool", None)
     if pool is None:
@@ -165,15 +169,16 @@ def _parsed(where: str) -> SourceURL:
     return url
 
 
-def _opened(url: SourceURL) -> Redis:
+def _opened(url: SourceURL) -> tuple[Redis, Sequence[Redis]]:
+    """Return a client, and those of the Sentinels that it asks where its server is."""
     way = way_to(url)
     settings = {**way.settings, "retry": Retry(NoBackoff(), 0)}
     if "socket_timeout" not in url.options:
         settings["socket_timeout"] = 5.0
     if not way.master:
-        return Redis(**settings)
+        return Redis(**settings), ()
     asks = {**way.asks, "retry": Retry(NoBackoff(), 0)}
     known: Any = list(way.sentinels)
     sentinel: Any = Sentinel(known, sentinel_kwargs=asks)  # type: ignore[no-untyped-call]  # untyped by the driver
     master: Redis = sentinel.master_for(way.master, **settings)
-    return master
+    return master, sentinel.sentinels

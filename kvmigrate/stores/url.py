@@ -31,6 +31,9 @@ _ENCODE = "in a password write '/' as %2F, '?' as %3F, '#' as %23, '@' as %40, '
 _PLAIN_NAME = re.compile(r"[a-z_]+")
 _SECRET_NAME = re.compile(r"pass|pwd|secret|token|auth|cred", re.IGNORECASE)
 
+_CLIENTS = re.compile(r" : <redis\.(?s:.*)")
+"""Where no Sentinel knows a master, redis-py tells all settings of a client of each."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceURL:
@@ -68,8 +71,8 @@ class SourceURL:
         return self._written(scheme, userinfo, options)
 
     def scrub(self, text: object) -> str:
-        """Return *text* with every secret of this URL replaced by ``***``."""
-        scrubbed = str(text)
+        """Return *text* with every secret of this URL replaced by ``***``, and without clients in a driver's words."""
+        scrubbed = _CLIENTS.sub("", str(text))
         secrets = {self.password, unquote(self.password)}
         if self._user_is_secret:
             secrets |= {self.user, unquote(self.user)}

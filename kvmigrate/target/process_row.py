@@ -18,7 +18,7 @@ from kvmigrate.target.live_base import Control
 from kvmigrate.target.live_control import SELECT_CONTROL, control_of
 from kvmigrate.target.session import house_error
 from kvmigrate.target.timed import TimedConnection
-from kvmigrate.target.timed_settings import connect_settings
+from kvmigrate.target.timed_settings import SERVER_PROCESS, connect_settings
 
 DEADLINE_S = 5
 """For connecting, and for each statement: who asks is meant to go on without an answer, also from the network."""
@@ -136,5 +136,8 @@ class PostgresProcessRow:
             self._connection = TimedConnection.connect("", **settings, told=lambda _: None)
             self._connection.allowed_s = DEADLINE_S
             self._connection.end = time.monotonic() + DEADLINE_S
-            self._connection.execute(f"SET statement_timeout = '{DEADLINE_S}s'")
+            [(process,)] = self._connection.execute(SERVER_PROCESS).fetchall()
+            # Behind a pooler it would stay with a server process, and end statements of strangers.
+            if process == self._connection.info.backend_pid:
+                self._connection.execute(f"SET statement_timeout = '{DEADLINE_S}s'")
         return self._connection

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+import redis
 
 from kvmigrate.errors import TargetError
-from kvmigrate.model import Version
+from kvmigrate.model import Stage, Version
 from kvmigrate.target.base import Batch, Label
 from kvmigrate.target.live_base import LIVE_RUN
 from kvmigrate.target.live_postgres import PostgresLiveTarget
 from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.session import Session
 from kvmigrate.transform.lens import Lens
+from tests.client_writers import through_async_store
+from tests.faults.live_books import read_books
 from tests.fix_cli import CommandLine
 from tests.fix_live import Live
 from tests.fix_migration import item
 from tests.fix_pgbouncer import POOL_SIZE, Bouncer
 from tests.fix_postgres import PgConnection
+from tests.live_shop import Shop
 
 HABITS = {
     "TimeZone": "Asia/Tokyo",
@@ -197,6 +201,34 @@ def test_live_writes_work_through_the_pooler(shop_lens: Lens, live: Live, pooled
 
     assert [("last",), ("parent",)] == live.rows("SELECT name FROM clients WHERE id IN ('1', 'none') ORDER BY id")
     assert [(20,)] == live.rows("SELECT count(*) FROM clients")
+    with psycopg.connect(pooled_database, autocommit=True, prepare_threshold=None) as stranger:
+        for _ in range(POOL_SIZE):
+            assert ["200ms", "on"] == shown(stranger, "statement_timeout", "row_security")
+
+
+@pytest.mark.usefixtures("habits")
+def test_the_stages_there_and_back_work_through_the_pooler(
+    redis_url: str, redis_client: redis.Redis, pooled_database: str, tmp_path: Path
+) -> None:
+    """A release manager, a relay and services that write, all of them in whatever process is free."""
+    with ExitStack() as stack:
+        shop = Shop(redis_url, redis_client, pooled_database, tmp_path, stack)
+        shop.fill()
+        shop.advance(Stage.DUALWRITE)
+        with shop.writers([shop.write_through_store, through_async_store(shop.settings)]):
+            shop.write_on_each()
+            assert [] == shop.migration.backfill(processes=1).errors
+            with shop.relay():
+                shop.advance(Stage.SHADOW, Stage.LIVE, Stage.RAMPDOWN)
+                shop.write_on_each()
+                shop.rollback(Stage.LIVE)
+                shop.write_on_each()
+                shop.advance(Stage.RAMPDOWN)
+                shop.rollback(Stage.LIVE)
+                shop.write_on_each()
+        with shop.relay():
+            shop.check()
+        assert set() == {write.outcome for write in read_books(shop.books)} - {"ok", ""}
     with psycopg.connect(pooled_database, autocommit=True, prepare_threshold=None) as stranger:
         for _ in range(POOL_SIZE):
             assert ["200ms", "on"] == shown(stranger, "statement_timeout", "row_security")

@@ -59,6 +59,13 @@ def test_scrubbing_takes_out_every_form_of_a_secret(url: str, text: str) -> None
     assert "***" in scrubbed
 
 
+def test_scrubbing_takes_out_what_a_driver_tells_of_its_clients() -> None:
+    """Without a master the driver's words are a page of settings, and the first line says it all."""
+    told = "No master found for 'shop' : <redis.client.Redis(<redis.connection.ConnectionPool(...)>)> - timeout"
+
+    assert "No master found for 'shop'" == parse_source_url("redis+sentinel://h1,h2/shop").scrub(told)
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -22,6 +22,7 @@ from kvmigrate.errors import (
     SchemaError,
     SealedError,
     SourceError,
+    StaleError,
     TargetError,
 )
 from kvmigrate.model import Authority, Fence, Logging, Stage
@@ -308,6 +309,23 @@ def test_a_lost_answer_is_told_and_not_repeated(shop: MemoryMigration) -> None:
     with pytest.raises(AmbiguousWriteError):
         shop.store.update("client:1", lambda _: {})
     assert 2 == len(puts)
+
+
+def test_a_refusal_that_took_all_the_time_is_not_the_last_word(shop: MemoryMigration) -> None:
+    """A server that fails over answers late, and by another fence than this process knew: it is asked once more."""
+    asked: list[float] = []
+
+    def late_and_stale(operation: str) -> None:
+        if operation == "put":
+            asked.append(time.monotonic())
+            if len(asked) == 1:
+                time.sleep(SHORT.wait_s + 0.05)
+                raise StaleError("moved", epoch=2, authority=Authority.STORE)
+
+    shop.memory.before = late_and_stale
+
+    assert shop.store.put("client:1", {}).version is not None
+    assert 2 == len(asked)
 
 
 def test_a_store_that_is_down_is_told(shop: MemoryMigration) -> None:
