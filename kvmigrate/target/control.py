@@ -11,7 +11,14 @@ from kvmigrate.errors import SchemaError
 from kvmigrate.target.control_schema import install_control, is_installed
 from kvmigrate.target.control_status import ControlStatus, read_control_status
 from kvmigrate.target.grants import GrantPlan, apply_grants, plan_grants
-from kvmigrate.target.owing_install import WatchedTable, look_at_watch, unwatch_tables, watch_tables
+from kvmigrate.target.owing_install import (
+    Leaving,
+    WatchedTable,
+    look_at_watch,
+    plan_unwatch,
+    unwatch_tables,
+    watch_tables,
+)
 from kvmigrate.target.part import Part
 from kvmigrate.target.session import Session
 from kvmigrate.transform.mapping import Mapping as MappingFile
@@ -74,6 +81,10 @@ class ControlSchema:
     def watch(self, mapping: MappingFile) -> list[str]:
         """Have plain SQL owed to the store; return the tables that lacked it. See `watch_tables`."""
         return self._session.run(lambda connection: watch_tables(connection, mapping, self.name))
+
+    def plan_unwatch(self, mapping: MappingFile) -> list[Leaving]:
+        """Return what `unwatch` would execute. See `plan_unwatch`."""
+        return self._session.run(lambda connection: plan_unwatch(connection, mapping, self.name))
 
     def unwatch(self, mapping: MappingFile) -> list[str]:
         """Drop what `watch` made; return the tables. See `unwatch_tables`."""

@@ -53,6 +53,18 @@ class WatchedTable(NamedTuple):
     statements: tuple[str, ...]
 
 
+class Leaving(NamedTuple):
+    """What drops the triggers of one *table* ("" where it is gone) and their function."""
+
+    table: str
+    statements: tuple[sql.Composed, ...]
+
+    @property
+    def texts(self) -> list[str]:
+        """The statements, to be read."""
+        return [statement.as_string() for statement in self.statements]
+
+
 class _Found(NamedTuple):
     """A trigger as the catalog has it; a function without any has no table."""
 
@@ -92,8 +104,9 @@ def watch_tables(
     """
     scope = _scope(connection, mapping, database)
     wanted = _wanted(mapping, scope)
-    _drop(connection, scope, patience_s, besides={each.function for each in wanted})
+    functions = {each.function for each in wanted}
     found = _found(connection, scope)
+    _drop(connection, _leaving([each for each in found if each.function not in functions]), patience_s)
     made = []
     for each in wanted:
         if _state(each, mapping.schema, found).state is not WatchState.WATCHED:
@@ -102,11 +115,17 @@ def watch_tables(
     return made
 
 
+def plan_unwatch(connection: Connection, mapping: Mapping, database: str) -> list[Leaving]:
+    """Return what drops every trigger that owes for this mapping, and its function. Raises as `look_at_watch`."""
+    with connection.transaction():
+        return _leaving(_found(connection, _scope(connection, mapping, database)))
+
+
 def unwatch_tables(
     connection: Connection, mapping: Mapping, database: str, *, patience_s: float = PATIENCE_S
 ) -> list[str]:
-    """Drop every trigger that owes for this mapping, and its function; return the tables. Raises as `watch_tables`."""
-    return _drop(connection, _scope(connection, mapping, database), patience_s, besides=())
+    """Execute that plan, function by function; return the tables. Raises as `watch_tables`."""
+    return _drop(connection, plan_unwatch(connection, mapping, database), patience_s)
 
 
 def _scope(connection: Connection, mapping: Mapping, database: str) -> int:
@@ -148,22 +167,29 @@ def _state(wanted: Owing, schema: str, found: Sequence[_Found]) -> WatchedTable:
     return WatchedTable(table, state, tuple(statement.as_string().strip() for statement in wanted.statements))
 
 
-def _drop(connection: Connection, scope: int, patience_s: float, *, besides: Any) -> list[str]:
-    found = [each for each in _found(connection, scope) if each.function not in besides]
-    dropped = []
+def _leaving(found: Sequence[_Found]) -> list[Leaving]:
+    """What drops these functions, and before them their triggers."""
+    plans = []
     for function in dict.fromkeys(each.function for each in found):
-        triggers = [each for each in found if each.function == function and each.schema and each.table and each.trigger]
-        tables = dict.fromkeys(f"{each.schema}.{each.table}" for each in triggers)
+        triggers = [
+            (each.schema, each.table, each.trigger)
+            for each in found
+            if each.function == function and each.schema and each.table and each.trigger
+        ]
         statements = [
-            sql.SQL("DROP TRIGGER {} ON {}").format(
-                sql.Identifier(each.trigger or ""), sql.Identifier(each.schema or "", each.table or "")
-            )
-            for each in triggers
+            sql.SQL("DROP TRIGGER {} ON {}").format(sql.Identifier(trigger), sql.Identifier(schema, table))
+            for schema, table, trigger in triggers
         ]
         statements.append(sql.SQL("DROP FUNCTION {}()").format(sql.Identifier("kvmigrate", function)))
-        _patiently(connection, ", ".join(tables) or function, patience_s, statements)
-        dropped += [name.rpartition(".")[2] for name in tables]
-    return dropped
+        tables = dict.fromkeys(table for _, table, _ in triggers)
+        plans.append(Leaving(", ".join(tables), tuple(statements)))
+    return plans
+
+
+def _drop(connection: Connection, plans: Sequence[Leaving], patience_s: float) -> list[str]:
+    for each in plans:
+        _patiently(connection, each.table or "a trigger's function", patience_s, each.statements)
+    return [each.table for each in plans if each.table]
 
 
 def _patiently(connection: Connection, table: str, patience_s: float, statements: Sequence[sql.Composed]) -> None:
