@@ -1,5 +1,13 @@
 """Plain SQL into the tables while they lead is owed to the store, by the triggers of ``control watch``."""
 
+import json
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -7,9 +15,12 @@ import pytest
 from psycopg import errors
 
 from kvmigrate.dualwrite.reverse import ReverseApplier
-from kvmigrate.errors import TargetError
+from kvmigrate.errors import FenceError, StaleError, TargetError
 from kvmigrate.model import Authority, Fence, Stage, Version
+from kvmigrate.stores.redis_writer import RedisWriter
 from kvmigrate.target.control import ControlSchema
+from kvmigrate.target.control_row import PostgresControlRow
+from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.owing_install import WatchState
 from tests.fix_cutover import Moving
 from tests.fix_follow import ALL_TIME_S, Follow
@@ -282,3 +293,106 @@ def test_a_rollback_loses_no_plain_sql(moving: Moving) -> None:
     moving.go(Stage.LIVE)
 
     moving.check_same()
+
+
+class Rivals:
+    """Two threads that write the same few keys until told to stop: one by plain SQL, one as an application.
+
+    Attributes:
+        counts: What each of them got done, by side.
+    """
+
+    KEYS = 4
+
+    def __init__(self, moving: Moving) -> None:
+        self._moving, self._stop = moving, threading.Event()
+        self.counts: Counter[str] = Counter()
+
+    def plain(self) -> None:
+        """Change, add and delete rows while the tables lead: whoever writes them while they do not is on his own."""
+        chance = random.Random(1)
+        with psycopg.connect(self._moving.url) as connection:
+            while not self._stop.is_set():
+                key = chance.randrange(self.KEYS)
+                try:
+                    with connection.transaction():
+                        [(epoch,)] = connection.execute("SELECT kvmigrate.owing(id) FROM kvmigrate.control").fetchall()
+                        if epoch is not None:
+                            self._change(connection, key, chance)
+                            self.counts["sql"] += 1
+                except psycopg.Error as exc:
+                    assert exc.sqlstate in {"KM001", "40P01"}, exc  # noqa: PT017 - either is fine
+                time.sleep(0.001)
+
+    def adapter(self) -> None:
+        """Write items to whichever side is open."""
+        chance = random.Random(2)
+        moving = self._moving
+        row = PostgresControlRow(moving.url, moving.lens.mapping.name)
+        with (
+            closing(row),
+            closing(LiveWriter(moving.url, moving.lens)) as tables,
+            closing(RedisWriter(moving.source, scope=moving.lens.mapping.name)) as store,
+        ):
+            while not self._stop.is_set():
+                key = f"client:{chance.randrange(self.KEYS)}"
+                value = None if chance.random() < 0.2 else item(key, {"name": f"adapter {chance.random()}"})
+                control = row.read()
+                with suppress(StaleError, FenceError):
+                    if control.authority is Authority.TABLES:
+                        tables.put(value, key, epoch=control.epoch, deadline_s=DEADLINE_S)
+                    elif value is None:
+                        store.delete(key, epoch=control.epoch)
+                    else:
+                        store.put(value, epoch=control.epoch)
+                    self.counts[control.authority.value] += 1
+                # Else the drain before a move would hardly keep up.
+                time.sleep(0.01)
+
+    def _change(self, connection: psycopg.Connection[Any], key: int, chance: random.Random) -> None:
+        added = (
+            "INSERT INTO clients (id, name) VALUES (%(id)s, %(name)s) ON CONFLICT (id) DO UPDATE SET name = %(name)s"
+        )
+        if chance.random() < 0.2:
+            added = "DELETE FROM clients WHERE id = %(id)s"
+        connection.execute(added.encode(), {"id": str(key), "name": f"sql {chance.random()}"})
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Have both write meanwhile; raise what they raised."""
+        with ThreadPoolExecutor(2, thread_name_prefix="rival") as pool:
+            done = [pool.submit(self.plain), pool.submit(self.adapter)]
+            try:
+                yield
+            finally:
+                self._stop.set()
+            for each in done:
+                each.result()
+
+    def until_more(self, *names: str) -> None:
+        """Wait until each of these was done some more times."""
+        wanted = {name: self.counts[name] + 5 for name in names}
+        end = time.monotonic() + ALL_TIME_S
+        while any(self.counts[name] < count for name, count in wanted.items()):
+            assert time.monotonic() < end, self.counts
+            time.sleep(0.01)
+
+
+def test_both_sides_agree_after_rivals_and_flips(moving: Moving) -> None:
+    """Plain SQL and an application write the same keys while the authority moves there and back."""
+    name = psycopg.sql.Identifier(moving.pg.info.dbname)
+    moving.pg.execute(psycopg.sql.SQL("ALTER DATABASE {} SET deadlock_timeout = '50ms'").format(name))
+    with ControlSchema(moving.url) as schema:
+        schema.watch(moving.lens.mapping)
+    moving.go(Stage.LIVE)
+    rivals = Rivals(moving)
+    with rivals.at_work():
+        for stage, *busy in (Stage.RAMPDOWN, "sql", "T"), (Stage.LIVE, "K"), (Stage.RAMPDOWN, "sql", "T"):
+            moving.go(Stage(stage))
+            rivals.until_more(*busy)
+
+    moving.drain()
+
+    rows = {f"client:{key}": name for key, name in moving.pg.execute("SELECT id, name FROM clients").fetchall()}
+    stored = {key.decode(): json.loads(moving.redis.get(key) or b"")["name"] for key in moving.redis.keys("client:*")}
+    assert rows == stored
