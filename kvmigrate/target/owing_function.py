@@ -18,10 +18,12 @@ from kvmigrate.transform.mapping import Decode, Entity, Role
 EVENTS = ("insert", "update", "delete", "truncate")
 """A trigger with a table of the changed rows is for one event alone."""
 
+# A plan is made once in a session, be it for one row or for many: one that looks up each row is good for both.
 _FUNCTION = """
 CREATE OR REPLACE FUNCTION {function}() RETURNS trigger
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-    SET search_path = '' SET row_security = off SET datestyle = 'ISO, YMD'
+    SET search_path = pg_catalog, pg_temp SET row_security = off SET datestyle = 'ISO, YMD'
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS {body}
 """
 

@@ -102,10 +102,12 @@ BEGIN
 END
 $$;
 
+-- These run with the rights of whoever made the triggers: so no type of the caller's temporary schema may come first.
+
 -- Two statements, as in the fence, and for the same reason.
 CREATE FUNCTION kvmigrate.owing(wanted_scope int) RETURNS int
     LANGUAGE plpgsql VOLATILE
-    SET search_path = ''
+    SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     found record;
@@ -128,13 +130,15 @@ COMMENT ON FUNCTION kvmigrate.owing(int) IS
     'the epoch at which plain SQL is owed to the store; NULL where it is not; raises KM001 while the tables are sealed';
 REVOKE EXECUTE ON FUNCTION kvmigrate.owing(int) FROM PUBLIC;
 
--- In the order of keys, as every other writer of several.
+-- In the order of keys, as every other writer of several. Plans are made once in a session, be it for one key or for
+-- many: one that looks up each key is good for both.
 CREATE FUNCTION kvmigrate.owe(
     at_scope int, at_epoch int, of_entity int, of_number int, pattern text, tells_expiry boolean,
     keys text[], stands boolean[], expiries timestamptz[]
 ) RETURNS void
     LANGUAGE plpgsql VOLATILE
-    SET search_path = ''
+    SET search_path = pg_catalog, pg_temp
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 DECLARE
     odd record;
@@ -191,7 +195,7 @@ REVOKE EXECUTE ON FUNCTION kvmigrate.owe(int, int, int, int, text, boolean, text
 
 CREATE FUNCTION kvmigrate.owe_all(at_scope int, at_epoch int, of_entity int, are_gone boolean) RETURNS void
     LANGUAGE plpgsql VOLATILE
-    SET search_path = ''
+    SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF are_gone THEN
