@@ -292,7 +292,9 @@ def _flip(facts: Facts) -> Iterator[Check]:
             yield _none(name, len(found), name, f"{', '.join(found)} {what}")
     if facts.unwatched is not None:
         why = "SQL of your own into the tables is not owed to the store: `kvmigrate control watch`, if there is any"
-        yield _none("plain_sql", len(facts.unwatched), "tables", why)._replace(is_asked=False)
+        # Nobody knows whether there is any.
+        verdict, count = Verdict.INCONCLUSIVE if facts.unwatched else Verdict.PASS, len(facts.unwatched)
+        yield Check("plain_sql", verdict, count, "<=", 0, "tables", count, 0, _unless(verdict, why), is_asked=False)
 
 
 def _processes(processes: Sequence[ProcessSeen], mapping: str) -> Check:
