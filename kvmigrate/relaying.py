@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
@@ -27,6 +27,8 @@ from kvmigrate.errors import (
     ConfigError,
     DeadlineError,
     FenceMissingError,
+    NotSupportedError,
+    SchemaError,
     StaleError,
 )
 from kvmigrate.log import get_log
@@ -36,10 +38,12 @@ from kvmigrate.stores.fence_base import FencedStore, Swap
 from kvmigrate.stores.open import open_source
 from kvmigrate.stores.redis_fence import RedisFencedStore
 from kvmigrate.stores.url import parse_source_url
+from kvmigrate.target.control import ControlSchema
 from kvmigrate.target.control_row import PostgresControlRow
 from kvmigrate.target.live_base import RECONCILED, REFUSED, Control, ControlRow, LiveTarget, place_text
 from kvmigrate.target.live_pointers import PostgresListedItems
 from kvmigrate.target.live_postgres import PostgresLiveTarget
+from kvmigrate.target.owing_install import WatchState
 from kvmigrate.target.process_row import PostgresProcessRow, process_id
 from kvmigrate.transform.lens import Lens
 
@@ -106,6 +110,18 @@ class Opener:
         if not any(pointer.maintain for pointer in self.lens.mapping.pointers):
             return None
         return MaintainedPointers(store, PostgresListedItems(self._target, self.lens), self.lens)
+
+    def unwatched(self) -> Sequence[str] | None:
+        """Name the tables whose changes by plain SQL are not owed; ``None`` under a control schema without that."""
+        mapping = self.lens.mapping
+        with ControlSchema(self._target) as schema:
+            try:
+                found = schema.look_at_watch(mapping)
+            except SchemaError:
+                return None
+            except NotSupportedError:
+                return [table.name for _, table in mapping.tables()]
+        return [each.table for each in found if each.state is not WatchState.WATCHED]
 
     def leadership(self) -> Leadership:
         """Return what makes one of several relays the leader."""

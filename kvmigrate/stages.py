@@ -313,6 +313,7 @@ def open_sides(opener: Opener, stack: ExitStack, *, replicas: int) -> Sides:
         left=left,
         mapping=mapping.fingerprint,
         unbuilt=drain.unbuilt,
+        unwatched=opener.unwatched,
     )
 
 

@@ -44,6 +44,7 @@ def gather(sides: Sides, to: Stage) -> Facts:
         wish=sides.wish,
         ready=sides.ready() if to in {Stage.LIVE, Stage.RAMPDOWN} else Ready(),
         commands=_in_use(sides) if to is Stage.RAMPDOWN else None,
+        unwatched=sides.unwatched() if to is Stage.RAMPDOWN else None,
         pointers=None if unbuilt is None else [f"{name} ({why})" for name, why in sorted(unbuilt.items())],
     )
 

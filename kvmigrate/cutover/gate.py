@@ -90,6 +90,8 @@ class Facts(NamedTuple):
 
         commands: Commands in use that will not work any more; ``None`` where nobody looked.
 
+        unwatched: Tables whose changes by plain SQL the store would not be owed; ``None`` where nobody looked.
+
         measured: The last measurement of divergence; ``None`` where there is none.
 
         wish: What is asked of it, and of *ready*.
@@ -115,6 +117,7 @@ class Facts(NamedTuple):
     left: Sequence[str] = ()
     pointers: Sequence[str] | None = None
     commands: Sequence[str] | None = None
+    unwatched: Sequence[str] | None = None
     measured: Measurement | None = None
     wish: Wish = Wish()
     ready: Ready = Ready()
@@ -287,6 +290,11 @@ def _flip(facts: Facts) -> Iterator[Check]:
         if found is not None:
             what = "cannot be rebuilt from the tables" if name == "pointers" else "will not work any more"
             yield _none(name, len(found), name, f"{', '.join(found)} {what}")
+    if facts.unwatched is not None:
+        why = "SQL of your own into the tables is not owed to the store: `kvmigrate control watch`, if there is any"
+        # Nobody knows whether there is any.
+        verdict, count = Verdict.INCONCLUSIVE if facts.unwatched else Verdict.PASS, len(facts.unwatched)
+        yield Check("plain_sql", verdict, count, "<=", 0, "tables", count, 0, _unless(verdict, why), is_asked=False)
 
 
 def _processes(processes: Sequence[ProcessSeen], mapping: str) -> Check:

@@ -70,6 +70,10 @@ def _no_indexes() -> Mapping[str, str] | None:
     return None
 
 
+def _not_looked() -> Sequence[str] | None:
+    return None
+
+
 def _unmeasured(control: Control) -> Measurement | None:
     del control
     return None
@@ -93,6 +97,8 @@ class Sides:
         unbuilt: Tells which indexes kept by hand cannot be maintained while the tables lead, by name, and why; ``None``
             where the mapping maintains none.
 
+        unwatched: Names the tables whose changes by plain SQL the store would not be owed; ``None`` where nobody looks.
+
         measured: Returns what was last measured of both sides, as it stands at a control row.
 
         wish: What the gate asks of that, and of *ready*.
@@ -113,6 +119,7 @@ class Sides:
     mapping: str = ""
     limits: Limits = field(default_factory=Limits)
     unbuilt: Callable[[], Mapping[str, str] | None] = _no_indexes
+    unwatched: Callable[[], Sequence[str] | None] = _not_looked
     measured: Callable[[Control], Measurement | None] = _unmeasured
     wish: Wish = field(default_factory=Wish)
     ready: Callable[[], Ready] = Ready

@@ -10,6 +10,12 @@ from kvmigrate.report.ending import ending
 
 _TONES = {"applied": Tone.PLAIN, "missing": Tone.NOTICE, "changed": Tone.BAD, "newer": Tone.FAINT}
 
+_WATCH = {
+    "watched": "SQL of others is owed to the store while the tables lead",
+    "outdated": "its triggers are not those of this mapping and version; run `kvmigrate control watch` again",
+    "missing": "SQL of others is not owed to the store; `kvmigrate control watch` changes that",
+}
+
 
 def describe_applied(report: Mapping[str, Any]) -> Document:
     """Return the document of ``control install`` and ``control upgrade``."""
@@ -47,8 +53,37 @@ def describe_status(report: Mapping[str, Any]) -> Document:
         document.add(Line("No process has told of itself.", Tone.FAINT))
     if report["roles"]:
         document.add(Line(f"Rights were granted to {', '.join(report['roles'])}.", Tone.FAINT))
+    for each in report["watched"] or ():
+        tone = Tone.FAINT if each["state"] == "watched" else Tone.NOTICE
+        document.add(Line(f"{each['table']}: {_WATCH[each['state']]}", tone))
     document.add(*ending(report))
     return document
+
+
+def describe_watch(report: Mapping[str, Any]) -> Document:
+    """Return the document of ``control watch``."""
+    made = report["made"]
+    what = f"{counted(len(made), 'table')} watched from now on" if made else "every table was watched already"
+    document = Document(f"{report['target']}: {what}")
+    document.add(*(Line(name) for name in made), *ending(report))
+    return document
+
+
+def describe_unwatch(report: Mapping[str, Any]) -> Document:
+    """Return the document of ``control unwatch``."""
+    dropped = report["dropped"]
+    what = f"{counted(len(dropped), 'table')} watched no more" if dropped else "no table was watched"
+    document = Document(f"{report['target']}: {what}")
+    document.add(*(Line(name) for name in dropped), *ending(report))
+    return document
+
+
+def statements_text(report: Mapping[str, Any]) -> str:
+    """Return what a dry run of ``control watch`` or ``unwatch`` prints: SQL that can be piped into psql."""
+    return (
+        "\n".join([f"-- {report['scope']}: nothing was executed", *(f"{each};" for each in report["statements"])])
+        + "\n"
+    )
 
 
 def grants_text(report: Mapping[str, Any]) -> str:

@@ -11,6 +11,14 @@ from kvmigrate.errors import SchemaError
 from kvmigrate.target.control_schema import install_control, is_installed
 from kvmigrate.target.control_status import ControlStatus, read_control_status
 from kvmigrate.target.grants import GrantPlan, apply_grants, plan_grants
+from kvmigrate.target.owing_install import (
+    Leaving,
+    WatchedTable,
+    look_at_watch,
+    plan_unwatch,
+    unwatch_tables,
+    watch_tables,
+)
 from kvmigrate.target.part import Part
 from kvmigrate.target.session import Session
 from kvmigrate.transform.mapping import Mapping as MappingFile
@@ -65,6 +73,22 @@ class ControlSchema:
     def apply_grants(self, plan: GrantPlan) -> None:
         """Execute a plan, all of it or nothing. See `kvmigrate.target.grants.apply_grants`."""
         self._session.run(lambda connection: apply_grants(connection, plan))
+
+    def look_at_watch(self, mapping: MappingFile) -> list[WatchedTable]:
+        """Return which tables of *mapping* are watched. See `kvmigrate.target.owing_install.look_at_watch`."""
+        return self._session.run(lambda connection: look_at_watch(connection, mapping, self.name))
+
+    def watch(self, mapping: MappingFile) -> list[str]:
+        """Have plain SQL owed to the store; return the tables that lacked it. See `watch_tables`."""
+        return self._session.run(lambda connection: watch_tables(connection, mapping, self.name))
+
+    def plan_unwatch(self, mapping: MappingFile) -> list[Leaving]:
+        """Return what `unwatch` would execute. See `plan_unwatch`."""
+        return self._session.run(lambda connection: plan_unwatch(connection, mapping, self.name))
+
+    def unwatch(self, mapping: MappingFile) -> list[str]:
+        """Drop what `watch` made; return the tables. See `unwatch_tables`."""
+        return self._session.run(lambda connection: unwatch_tables(connection, mapping, self.name))
 
     def close(self) -> None:
         """Close the connection. Safe to call twice."""

@@ -102,3 +102,27 @@ def test_grants_to_nobody_are_an_error(cli: CommandLine) -> None:
 
     assert 1 == done.code
     assert 'CREATE ROLE "nobody_here" LOGIN' in done.err
+
+
+def test_tables_are_watched_and_no_more(cli: CommandLine, pg: PgConnection, repository: Path) -> None:
+    """A dry run prints SQL that a database's owner can execute; both ways, and status tells."""
+    named = ["--mapping", "mapping.yaml"]
+    assert 1 == cli("control", "watch", *named, "--target", cli.target).code
+    cli.backfill()
+    tables = {"clients", "gifts"}
+    code, found = control(cli, repository, "status", "status", *named)
+    assert (0, {"missing"}) == (code, {each["state"] for each in found["watched"]})
+    assert "control watch" in cli("control", "status", *named, "--target", cli.target).out
+    assert control(cli, repository, "status", "status")[1]["watched"] is None
+
+    code, found = control(cli, repository, "watch", "watch", *named, "--dry-run")
+    assert (0, [], tables) == (code, found["made"], {each["table"] for each in found["tables"]})
+    pg.execute(cli("control", "watch", *named, "--dry-run", "--target", cli.target).out.encode())
+    code, found = control(cli, repository, "watch", "watch", *named)
+    assert (0, [], {"watched"}) == (code, found["made"], {each["state"] for each in found["tables"]})
+    cli.backfill()
+
+    pg.execute(cli("control", "unwatch", *named, "--dry-run", "--target", cli.target).out.encode())
+    assert tables == set(control(cli, repository, "watch", "watch", *named)[1]["made"])
+    assert tables == set(control(cli, repository, "unwatch", "unwatch", *named)[1]["dropped"])
+    assert "no table was watched" in cli("control", "unwatch", *named, "--target", cli.target).out

@@ -344,3 +344,13 @@ def test_what_nobody_asks_for_stands_in_nobodys_way() -> None:
     assert Verdict.FAIL is evaluate(deaf, {}).verdict
     reasons = dict.fromkeys(("flags", "latency", "backup"), "a drill")
     assert Verdict.PASS is evaluate(deaf._replace(wish=WANTED), reasons).verdict
+
+
+def test_tables_that_are_not_watched_are_told_and_hold_nobody_up() -> None:
+    """Perhaps nobody writes SQL of his own."""
+    report = evaluate(GOOD._replace(unwatched=["clients"]), {})
+
+    [told] = [each for each in report.checks if each.name == "plain_sql"]
+    assert (Verdict.PASS, Verdict.INCONCLUSIVE, False) == (report.verdict, told.verdict, told.is_asked)
+    assert "control watch" in told.reason
+    assert "" == evaluate(GOOD._replace(unwatched=[]), {}).checks[-1].reason
