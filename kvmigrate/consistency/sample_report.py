@@ -164,7 +164,7 @@ class SampleReport:
                 }
             )
         self.places.update(
-            {(each["entity"], each["table"], each["column"]): each["divergent"] for each in facts["places"]}
+            {(each["entity"], each["table"], each["column"]): each["divergent"] for each in facts.get("places", ())}
         )
         self.causes.update(facts["causes"])
         self.tolerances.update(facts["tolerances"])

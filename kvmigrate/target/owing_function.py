@@ -7,7 +7,7 @@ its version already, and its transactions say so.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, cast
 
 from psycopg import sql
@@ -38,11 +38,11 @@ BEGIN
         RETURN NULL;
     END IF;
     IF TG_OP = 'INSERT' THEN
-        {insert};
+        {lock_new}{insert};
     ELSIF TG_OP = 'UPDATE' THEN
-        {update};
+        {lock_both}{update};
     ELSIF TG_OP = 'DELETE' THEN
-        {delete};
+        {lock_old}{delete};
     ELSE
         PERFORM kvmigrate.owe_all({scope}, at_epoch, {entity}, {are_gone});
         RETURN NULL;
@@ -58,6 +58,11 @@ SELECT array_agg(f.key), array_agg(f.stands), array_agg(f.expiry) INTO keys, sta
             SELECT c.key, bool_or(c.stands) AS stands, max(c.expiry) AS expiry
             FROM ({changed}) AS c (key, stands, expiry) GROUP BY c.key
         ) AS f"""
+
+# Whether an item without a root row stands, its other rows say, which somebody else may be about to commit: whoever has
+# its ledger row is waited for, and only the statement behind that looks.
+_LOCK = """PERFORM FROM kvmigrate.ledger AS l WHERE l.scope = {scope} AND l.key IN ({keys}) ORDER BY l.key FOR UPDATE;
+        """
 
 _TRIGGER = """
 CREATE OR REPLACE TRIGGER {name} AFTER {event} ON {table}{rows}
@@ -130,17 +135,32 @@ def _owing(layout: Layout, plan: TablePlan, scope: int) -> Owing:
 def _body(layout: Layout, plan: TablePlan, scope: int) -> sql.Composed:
     new, old = (_changed(layout, plan, rows, scope) for rows in ("new_rows", "old_rows"))
     collect = _raw(_COLLECT)
+    lock_new, lock_old, lock_both = (
+        _lock(plan, rows, scope) for rows in (("new_rows",), ("old_rows",), ("new_rows", "old_rows"))
+    )
     return _raw(_BODY).format(
+        lock_new=lock_new,
+        lock_old=lock_old,
+        lock_both=lock_both,
         scope=sql.Literal(scope),
         entity=sql.Literal(plan.entity.id),
         number=sql.Literal(layout.numbers[plan.entity.id]),
         pattern=sql.Literal(f"^(?:{'|'.join(template.regex for template in plan.entity.keys)})$"),
         tells_expiry=sql.Literal(_expiry(plan.entity) is not None),
-        are_gone=sql.Literal(plan.anchor and _needs_rows(plan.entity)),
+        are_gone=sql.Literal(plan.anchor and _needs_rows(plan.entity) and len(layout.anchors(plan.entity)) == 1),
         insert=collect.format(changed=new),
         update=collect.format(changed=sql.SQL(" UNION ALL ").join([new, old])),
         delete=collect.format(changed=old),
     )
+
+
+def _lock(plan: TablePlan, changed: Iterable[str], scope: int) -> sql.Composed:
+    if not (plan.anchor and plan.entity.rows_only):
+        return sql.Composed([])
+    keys = sql.SQL(" UNION ALL ").join(
+        sql.SQL("SELECT {} FROM {} AS t").format(owner_key(plan.entity, "t"), sql.Identifier(rows)) for rows in changed
+    )
+    return _raw(_LOCK).format(scope=sql.Literal(scope), keys=keys)
 
 
 def _changed(layout: Layout, plan: TablePlan, rows: str, scope: int) -> sql.Composed:

@@ -65,6 +65,12 @@ class Leaving(NamedTuple):
         return [statement.as_string() for statement in self.statements]
 
 
+_READABLE = """
+SELECT has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)
+FROM pg_class AS c WHERE c.oid = to_regclass(%s)
+"""
+
+
 class _Found(NamedTuple):
     """A trigger as the catalog has it; a function without any has no table."""
 
@@ -110,9 +116,22 @@ def watch_tables(
     made = []
     for each in wanted:
         if _state(each, mapping.schema, found).state is not WatchState.WATCHED:
+            _check_readable(connection, f"{mapping.schema}.{each.plan.table.name}", each)
             _patiently(connection, f"{mapping.schema}.{each.plan.table.name}", patience_s, each.statements)
             made.append(each.plan.table.name)
     return made
+
+
+def _check_readable(connection: Connection, table: str, wanted: Owing) -> None:
+    """Check that what this role makes can read the whole table; else every statement on it would fail."""
+    name = wanted.plan.name.as_string(connection)
+    found = connection.execute(_READABLE, [name]).fetchall()
+    if found == [(False,)]:
+        raise TargetError(
+            f"{table}: the triggers of this role could not read all of its rows",
+            hint="grant it SELECT on the table, and BYPASSRLS where row-level security hides rows from it; or a "
+            "superuser executes what `kvmigrate control watch --dry-run` prints",
+        )
 
 
 def plan_unwatch(connection: Connection, mapping: Mapping, database: str) -> list[Leaving]:

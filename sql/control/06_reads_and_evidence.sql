@@ -148,7 +148,8 @@ BEGIN
     END IF;
     SELECT k.key INTO odd FROM unnest(keys, stands) AS k (key, stands)
     WHERE k.stands AND k.key ~ pattern IS NOT TRUE AND NOT EXISTS (
-        SELECT FROM kvmigrate.ledger AS l WHERE l.scope = at_scope AND l.key = k.key COLLATE "C") LIMIT 1;
+        SELECT FROM kvmigrate.ledger AS l
+        WHERE l.scope = at_scope AND l.key = k.key COLLATE "C" AND l.entity = of_entity) LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'the row does not tell a key of its entity: %', coalesce(pg_catalog.quote_literal(odd.key), 'none')
             USING ERRCODE = 'KM002', HINT = 'write this item through kvmigrate';
@@ -198,6 +199,11 @@ CREATE FUNCTION kvmigrate.owe_all(at_scope int, at_epoch int, of_entity int, are
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    -- It empties a table also of rows that an older snapshot does not see, and so does not see their items either.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'TRUNCATE of a watched table that leads needs READ COMMITTED'
+            USING ERRCODE = 'KM002', HINT = 'use that isolation, or DELETE';
+    END IF;
     IF are_gone THEN
         DELETE FROM kvmigrate.waiting AS w USING kvmigrate.ledger AS l
         WHERE w.scope = at_scope AND l.scope = at_scope AND l.key = w.key AND l.entity = of_entity AND NOT l.deleted;

@@ -22,10 +22,13 @@ from kvmigrate.target.control import ControlSchema
 from kvmigrate.target.control_row import PostgresControlRow
 from kvmigrate.target.live_writer import LiveWriter
 from kvmigrate.target.owing_install import WatchState
+from kvmigrate.transform.declaration.mapping_file import load_mapping
+from kvmigrate.transform.lens import compile_mapping
 from tests.fix_cutover import Moving
 from tests.fix_follow import ALL_TIME_S, Follow
 from tests.fix_live import DEADLINE_S, Live
 from tests.fix_migration import item
+from tests.fix_postgres import PgConnection
 from tests.fix_roles import member
 
 TABLES = Fence(2, Authority.TABLES)
@@ -217,6 +220,7 @@ def test_what_no_store_could_be_given_is_refused(turned: Follow) -> None:
     for statement, message in {
         "INSERT INTO clients (id, name) VALUES ('a:b', 'x')": "'client:a:b'",
         "INSERT INTO events (id, name, source_key) VALUES (9, 'x', 'product:x')": "'product:x'",
+        "INSERT INTO events (id, name, source_key) VALUES (9, 'x', 'product:a')": "'product:a'",
         "UPDATE clients SET name = 'x' WHERE id = '2'": "it is kept",
     }.items():
         with pytest.raises(psycopg.Error, match=message) as caught:
@@ -224,6 +228,70 @@ def test_what_no_store_could_be_given_is_refused(turned: Follow) -> None:
         assert "KM002" == caught.value.sqlstate
 
     assert {"client:2"} >= set(owed(turned))
+
+
+LIKES = """\
+version: 1
+name: shop
+entities:
+  likes:
+    keys: ["likes:{post}"]
+    decode: set
+    rows_only: true
+    columns: {post: {key: post, type: text}}
+    children:
+      likes:
+        each: ""
+        parent: {post: post}
+        columns: {position: {ordinal: true}, client: {value: true, type: text}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "stands"),
+    [
+        ("INSERT INTO likes (post, position, client, source_key) VALUES ('x', 2, 'c', 'likes:x')", True),
+        ("DELETE FROM likes WHERE position = 1", False),
+    ],
+    ids=["a row comes", "the last but one goes"],
+)
+def test_whether_an_item_stands_is_asked_behind_whoever_changes_it(
+    database: str, pg: PgConnection, first: str, *, stands: bool
+) -> None:
+    """The last row that one transaction saw goes while another, not committed yet, adds or takes one."""
+    live = Live(database, compile_mapping(load_mapping(LIKES)), pg)
+    with closing(live), psycopg.connect(database) as one, psycopg.connect(database) as other:
+        watch(live)
+        live.open(2, Authority.TABLES)
+        pg.execute(
+            "INSERT INTO likes (post, position, client, source_key) VALUES ('x', 0, 'a', 'likes:x'), "
+            "('x', 1, 'b', 'likes:x')"
+        )
+        if stands:
+            pg.execute("DELETE FROM likes WHERE position = 1")
+        one.execute(first.encode())
+        with ThreadPoolExecutor(1) as pool:
+            waits = pool.submit(other.execute, "DELETE FROM likes WHERE position = 0")
+            while not live.column("SELECT count(*) > 0 FROM pg_locks WHERE NOT granted")[0]:
+                time.sleep(0.01)
+            one.commit()
+            waits.result(30)
+        other.commit()
+
+        assert [not stands] == live.column("SELECT deleted FROM kvmigrate.ledger WHERE key = 'likes:x'")
+        [given] = live.target.owed(limit=9)
+        assert stands == (given.item is not None)
+
+
+def test_a_table_is_emptied_at_one_isolation_alone(turned: Follow) -> None:
+    """An older snapshot does not see items that came behind it, and takes their rows all the same."""
+    with psycopg.connect(turned.live.url) as late:
+        late.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        late.execute("SELECT FROM clients")
+        turned.live.pg.execute("INSERT INTO clients (id, name) VALUES ('9', 'Nia')")
+        with pytest.raises(psycopg.Error, match="needs READ COMMITTED") as caught:
+            late.execute("TRUNCATE order_items")
+        assert "KM002" == caught.value.sqlstate
 
 
 def test_a_role_without_rights_on_the_ledger_writes_its_tables(turned: Follow) -> None:
@@ -273,10 +341,22 @@ def test_a_table_that_is_not_ones_own(live: Live) -> None:
         live.pg.execute(
             "GRANT ALL ON SCHEMA kvmigrate TO half_owner; GRANT SELECT ON ALL TABLES IN SCHEMA kvmigrate TO half_owner"
         )
-        live.pg.execute("GRANT TRIGGER ON clients TO half_owner")
+        live.pg.execute("GRANT TRIGGER, SELECT ON clients TO half_owner")
         with ControlSchema(role.url) as schema, pytest.raises(TargetError, match=r"public\.products") as caught:
             schema.watch(live.lens.mapping)
     assert "--dry-run" in caught.value.hint
+
+
+def test_a_table_that_the_triggers_could_not_read(live: Live) -> None:
+    """Refused before the tables lead, when each statement of the application would fail."""
+    with member(live.pg, live.url, "half_reader") as role:
+        live.pg.execute("GRANT ALL ON SCHEMA kvmigrate TO half_reader")
+        live.pg.execute("GRANT SELECT ON ALL TABLES IN SCHEMA kvmigrate TO half_reader")
+        live.pg.execute("GRANT TRIGGER ON clients TO half_reader")
+        with ControlSchema(role.url) as schema, pytest.raises(TargetError, match=r"public\.clients") as caught:
+            schema.watch(live.lens.mapping)
+    assert "SELECT" in caught.value.hint
+    assert {"missing"} == set(states(live).values())
 
 
 def test_a_rollback_loses_no_plain_sql(moving: Moving) -> None:
