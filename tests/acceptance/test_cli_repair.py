@@ -164,7 +164,7 @@ def test_the_gate_explains_what_was_measured(cli: CommandLine, repository: Path,
     go_live(cli, repository)
     unasked = typed(cli, repository, "gate")
     told = [each["name"] for each in unasked["checks"] if each["verdict"] != "pass" and not each["is_asked"]]
-    assert ("pass", ["divergence", "flags", "latency", "errors", "backup"]) == (unasked["verdict"], told)
+    assert ("pass", ["divergence", "flags", "latency", "errors", "backup", "plain_sql"]) == (unasked["verdict"], told)
     assert ["sample", "stage advance"] == [
         each.partition("kvmigrate ")[2].partition(" --source")[0] for each in unasked["next"]
     ]

@@ -23,7 +23,7 @@ from tests.fix_live_faults import told
 from tests.fix_migration import SHOP
 from tests.fix_postgres import PgConnection
 
-ITEMS = int(os.environ.get("KVMIGRATE_FAULT_ITEMS", "8000"))
+ITEMS = int(os.environ.get("KVMIGRATE_FAULT_ITEMS", "30000"))
 ROUNDS = range(int(os.environ.get("KVMIGRATE_FAULT_ROUNDS", "1")))
 TRIES = 2
 
