@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kvmigrate.report.document import Document, Grid, Line, Tone, counted
@@ -20,10 +20,7 @@ _WATCH = {
 def describe_applied(report: Mapping[str, Any]) -> Document:
     """Return the document of ``control install`` and ``control upgrade``."""
     applied = report["applied"]
-    what = f"{counted(len(applied), 'migration')} applied" if applied else "nothing was missing"
-    document = Document(f"{report['target']}: {what}")
-    document.add(*(Line(name) for name in applied), *ending(report))
-    return document
+    return _done(report, applied, f"{counted(len(applied), 'migration')} applied", "nothing was missing")
 
 
 def describe_status(report: Mapping[str, Any]) -> Document:
@@ -63,18 +60,18 @@ def describe_status(report: Mapping[str, Any]) -> Document:
 def describe_watch(report: Mapping[str, Any]) -> Document:
     """Return the document of ``control watch``."""
     made = report["made"]
-    what = f"{counted(len(made), 'table')} watched from now on" if made else "every table was watched already"
-    document = Document(f"{report['target']}: {what}")
-    document.add(*(Line(name) for name in made), *ending(report))
-    return document
+    return _done(report, made, f"{counted(len(made), 'table')} watched from now on", "every table was watched already")
 
 
 def describe_unwatch(report: Mapping[str, Any]) -> Document:
     """Return the document of ``control unwatch``."""
     dropped = report["dropped"]
-    what = f"{counted(len(dropped), 'table')} watched no more" if dropped else "no table was watched"
-    document = Document(f"{report['target']}: {what}")
-    document.add(*(Line(name) for name in dropped), *ending(report))
+    return _done(report, dropped, f"{counted(len(dropped), 'table')} watched no more", "no table was watched")
+
+
+def _done(report: Mapping[str, Any], names: Sequence[str], some: str, none: str) -> Document:
+    document = Document(f"{report['target']}: {some if names else none}")
+    document.add(*(Line(name) for name in names), *ending(report))
     return document
 
 

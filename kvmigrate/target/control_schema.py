@@ -6,13 +6,16 @@ import hashlib
 import random
 import re
 import time
+from collections.abc import Callable
 from importlib.resources import files
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import psycopg
 from psycopg import errors, sql
 
 from kvmigrate.errors import SchemaError, TargetError
+
+T = TypeVar("T")
 
 INSTALL_LOCK = 0x6B766D6967726174
 """Key of the advisory lock that makes installers take turns ("kvmigrat" in ASCII)."""
@@ -126,18 +129,26 @@ def _missing(connection: Connection) -> list[str]:
 
 def _patiently(connection: Connection, patience_s: float) -> str:
     """Apply the next file, however often that takes; return its name, or "" if none is missing."""
-    end = time.monotonic() + patience_s
-    pause_s = 0.1
+
+    def held() -> TargetError:
+        return TargetError(
+            f"schema kvmigrate cannot be upgraded: {_holders(connection)}",
+            hint="let those transactions end, then run `kvmigrate control upgrade` again; "
+            "what was applied before stays, and what runs goes on",
+        )
+
+    return patiently(lambda: _apply_next(connection), patience_s, held)
+
+
+def patiently(change: Callable[[], T], patience_s: float, held: Callable[[], TargetError]) -> T:
+    """Make a change that soon gives up where its locks are held, again and again; in the end raise what *held* makes."""
+    end, pause_s = time.monotonic() + patience_s, 0.1
     while True:
         try:
-            return _apply_next(connection)
+            return change()
         except errors.LockNotAvailable as exc:
             if time.monotonic() + pause_s > end:
-                raise TargetError(
-                    f"schema kvmigrate cannot be upgraded: {_holders(connection)}",
-                    hint="let those transactions end, then run `kvmigrate control upgrade` again; "
-                    "what was applied before stays, and what runs goes on",
-                ) from exc
+                raise held() from exc
         # Not all who try do so at the same moment, and those who queued get their turn.
         time.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
         pause_s = min(2 * pause_s, 2.0)

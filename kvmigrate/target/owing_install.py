@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import enum
-import random
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,7 +10,7 @@ import psycopg
 from psycopg import errors, sql
 
 from kvmigrate.errors import NotSupportedError, SchemaError, TargetError
-from kvmigrate.target.control_schema import INSTALL_LOCK, LOCK_TIMEOUT, PATIENCE_S, is_installed
+from kvmigrate.target.control_schema import INSTALL_LOCK, LOCK_TIMEOUT, PATIENCE_S, is_installed, patiently
 from kvmigrate.target.layout import Layout
 from kvmigrate.target.owing_function import EVENTS, Owing, owing, trigger_name
 from kvmigrate.target.session import never_migrated
@@ -116,8 +114,9 @@ def watch_tables(
     made = []
     for each in wanted:
         if _state(each, mapping.schema, found).state is not WatchState.WATCHED:
-            _check_readable(connection, f"{mapping.schema}.{each.plan.table.name}", each)
-            _patiently(connection, f"{mapping.schema}.{each.plan.table.name}", patience_s, each.statements)
+            table = f"{mapping.schema}.{each.plan.table.name}"
+            _check_readable(connection, table, each)
+            _patiently(connection, table, patience_s, each.statements)
             made.append(each.plan.table.name)
     return made
 
@@ -213,20 +212,14 @@ def _drop(connection: Connection, plans: Sequence[Leaving], patience_s: float) -
 
 def _patiently(connection: Connection, table: str, patience_s: float, statements: Sequence[sql.Composed]) -> None:
     """Execute the statements in one transaction, however often its locks take. Raises as `watch_tables`."""
-    end, pause_s = time.monotonic() + patience_s, 0.1
-    while True:
-        try:
-            _refused(table, lambda: _execute(connection, statements))
-        except errors.LockNotAvailable as exc:
-            if time.monotonic() + pause_s > end:
-                raise TargetError(
-                    f"{table}: a transaction kept a lock on it for longer than {LOCK_TIMEOUT} at every attempt",
-                    hint="let it end, then type the same command again; what was done before stays",
-                ) from exc
-            time.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
-            pause_s = min(2 * pause_s, 2.0)
-        else:
-            return
+
+    def held() -> TargetError:
+        return TargetError(
+            f"{table}: a transaction kept a lock on it for longer than {LOCK_TIMEOUT} at every attempt",
+            hint="let it end, then type the same command again; what was done before stays",
+        )
+
+    patiently(lambda: _refused(table, lambda: _execute(connection, statements)), patience_s, held)
 
 
 def _execute(connection: Connection, statements: Sequence[sql.Composed]) -> None:
