@@ -141,7 +141,7 @@ def _patiently(connection: Connection, patience_s: float) -> str:
 
 
 def patiently(change: Callable[[], T], patience_s: float, held: Callable[[], TargetError]) -> T:
-    """Make a change that soon gives up where its locks are held, again and again; in the end raise what *held* makes."""
+    """Make a change that gives up where its locks are held, again and again; in the end raise what *held* makes."""
     end, pause_s = time.monotonic() + patience_s, 0.1
     while True:
         try:
